@@ -1,0 +1,174 @@
+"""One typed run configuration: read from YAML, overridden from the command line, written back into every manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """How faces are found."""
+
+    detectors: tuple[str, ...] = ("yunet", "centerface")
+    """All of them look at each image; what any of them finds is a face."""
+    min_score: float = 0.5
+    """A single detector's confidence, 0–1, from which a detection counts on its own."""
+    max_pixels: int = 178_956_970
+    """Images with more pixels are `failed` rather than decoded (Pillow's own limit against decompression bombs)."""
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """What a published face must not resemble, and how that is checked."""
+
+    recognizers: tuple[str, ...] = ("sface",)
+    """Guard recognizers: a face passes only if it passes every one."""
+    threshold: float | None = None
+    """Highest cosine a published face may have to any known face. None: from calibration and the number of known faces."""
+    galleries: tuple[str, ...] = ()
+    """Folders or Parquet files with further known faces."""
+
+
+@dataclass(frozen=True)
+class SwapConfig:
+    """How faces are replaced."""
+
+    identities: int = 0
+    """Size of the pool of fake identities. 0: chosen from the number of faces."""
+    attempts: int = 8
+    """Identities tried on a face before it is redacted."""
+    min_face: float = 20.0
+    """Faces whose box has a smaller √area, in px, are redacted."""
+    seed: int = 0
+    """First seed of the sampled identities."""
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """How the result is written."""
+
+    jpeg_quality: int = 95
+    """For re-encoded JPEGs whose own tables cannot be kept."""
+    rows_per_part: int = 128
+    """Images in one output file."""
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """Where it runs."""
+
+    address: str | None = None
+    """None: the cluster this process belongs to (RAY_ADDRESS, a job), or a local one made for the run."""
+    actors: int = 0
+    """Worker actors. 0: one for each CPU."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result."""
+
+    input: str = ""
+    """A folder, a glob, an `s3://` prefix, Parquet files with an image column, or WebDataset tars."""
+    out: str = ""
+    """Published folder or prefix."""
+    work: str = ""
+    """Private folder; never inside `out`."""
+    storage_options: dict[str, Any] = field(default_factory=dict)
+    """Passed to fsspec for remote `input` and `out`."""
+    find: FindConfig = field(default_factory=FindConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    swap: SwapConfig = field(default_factory=SwapConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as YAML and the manifest hold it. Storage options may hold secrets: only their names are kept."""
+        plain = dataclasses.asdict(self)
+        plain["storage_options"] = sorted(self.storage_options)
+        return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
+
+    def digest(self, *sections: str) -> str:
+        """sha-256 over these sections (all of them that decide the result if none is named)."""
+        plain = self.to_dict()
+        named = sections or ("input", "find", "guard", "swap", "output")
+        return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path | None, **overrides: Any) -> RunConfig:
+    """The configuration of a YAML file (or the defaults), with overrides.
+
+    Args:
+        path: a YAML file whose keys are `RunConfig`'s, or None.
+        overrides: dotted names with "__" for the dot (`swap__attempts=4`); None values are passed over.
+
+    Raises:
+        ConfigError: for an unknown key or a value of the wrong type.
+    """
+    plain: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: wanted `key: value` lines")
+        plain = loaded
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        at = plain
+        *sections, key = name.split("__")
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[key] = value
+    return _build(RunConfig, plain, "")
+
+
+def _build(kind: Any, plain: Any, where: str) -> Any:
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{where or 'the configuration'} wants `key: value` lines, not {plain!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(plain) - set(hints))
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {where}{unknown[0]}; {where or 'the configuration '}has: {', '.join(sorted(hints))}"
+        )
+    return kind(**{name: _value(hints[name], value, where + name) for name, value in plain.items()})
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, name + ".")
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, name)
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{name} wants a list, not {value!r}")
+        return tuple(_value(args[0], v, name) for v in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} wants `key: value` lines, not {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{name} wants {hint.__name__}, not {value!r}")
+    return value
