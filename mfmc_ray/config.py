@@ -134,7 +134,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         for section in sections:
             at = at.setdefault(section, {})
         at[key] = value
-    return _build(RunConfig, plain, "")
+    config: RunConfig = _build(RunConfig, plain, "")
+    return config
 
 
 def _build(kind: Any, plain: Any, where: str) -> Any:
@@ -143,9 +144,7 @@ def _build(kind: Any, plain: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(plain) - set(hints))
     if unknown:
-        raise ConfigError(
-            f"unknown setting {where}{unknown[0]}; {where or 'the configuration '}has: {', '.join(sorted(hints))}"
-        )
+        raise ConfigError(f"unknown setting {where}{unknown[0]}; {where or 'the configuration '}has: {', '.join(sorted(hints))}")
     return kind(**{name: _value(hints[name], value, where + name) for name, value in plain.items()})
 
 

@@ -178,9 +178,7 @@ FACES = pa.schema(
         ("redacted_area", pa.list_(pa.float32(), 4)),  # x0 y0 x1 y1, px: what is covered; null unless redacted
         *((f"{name}_before", kind) for name, kind in _ATTRIBUTES),
         *((f"{name}_after", kind) for name, kind in _ATTRIBUTES),
-        *(
-            (f"{angle}_{when}", pa.float32()) for when in ("before", "after") for angle in ("yaw", "pitch", "roll")
-        ),  # degrees
+        *((f"{angle}_{when}", pa.float32()) for when in ("before", "after") for angle in ("yaw", "pitch", "roll")),  # degrees
     ]
 )
 
