@@ -1,0 +1,378 @@
+"""Image files: decode to upright RGB, encode like the source but without its metadata."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Imported by name because `Image.open` would otherwise import every plugin to find these.
+from PIL import (
+    AvifImagePlugin,  # noqa: F401
+    ExifTags,
+    Image,
+    Jpeg2KImagePlugin,  # noqa: F401
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+MAX_PIXELS = 178_956_970
+"""Pillow's own limit against decompression bombs."""
+
+WITHHELD: frozenset[str] = frozenset({"animated", "too_large", "unsupported_format"})
+"""The reasons of a `CodecError` that mean "a picture, but policy keeps it back"; any other means that the file is broken."""
+
+# Only these are opened, whatever the file's name says: among Pillow's others are some that run outside programs (EPS: Ghostscript), are
+# stubs, or know no signature and take any bytes for theirs (TGA). Pillow's JPEG reader also opens MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+
+_SIGNATURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|GIF8|BM|(II|MM)(\*\0|\0\*|\+\0|\0\+)|....ftypavi[fs]"
+    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6fFy]\s",
+    re.DOTALL,
+)
+# HEIF, JPEG XL, PSD, EPS, PDF, icons, SVG, and the raw files of Canon, Fuji, Panasonic and Olympus
+_FOREIGN = re.compile(
+    rb"....ftyp(hei|hev|mif1|msf1|crx)|\xff\x0a|\0\0\0\x0cJXL |8BPS|%!PS|\xc5\xd0\xd3\xc6|%PDF|\0\0[\1\2]\0"
+    rb"|\s*(<\?xml[^>]*>\s*)?<svg|FUJIFILM|IIU\0|IIR[OS]",
+    re.DOTALL,
+)
+_CUT_SHORT = re.compile(r"truncat|incomplete|not enough|only got", re.IGNORECASE)
+
+_GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_COLOUR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
+
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+    "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+    '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+).encode()
+"""The label of a picture with synthetic parts (IPTC Photo Metadata Standard, "Digital Source Type")."""
+
+
+class CodecError(ValueError):
+    """A file that is not decoded, written or scrubbed.
+
+    Attributes:
+        reason: a short code for the `reason` column: `empty`, `not_an_image`, `truncated`, `corrupt`, or one of `WITHHELD`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)  # both, so that it can be pickled
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+@dataclass(frozen=True)
+class JpegCoding:
+    """How a JPEG was quantised, turned upright as its picture is.
+
+    Attributes:
+        tables: one quantisation table (64 values, row by row) for each component; the last serves the components after it, too.
+        subsampling: 0, 1, 2 for 4:4:4, 4:2:2, 4:2:0.
+        progressive: whether it is a progressive JPEG.
+        rgb: whether it stores RGB instead of YCbCr.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    subsampling: int
+    progressive: bool
+    rgb: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded picture and what `encode` needs to write it as it was.
+
+    Attributes:
+        pixels: uint8 (height, width, 3), RGB, upright, C-contiguous and writable. Colour under transparency is there, not composited.
+        format: Pillow's name of the file's format (an MPO is a JPEG).
+        width, height: pixels, upright.
+        orientation: the EXIF orientation, 1–8, that was applied to `pixels` and `alpha`.
+        grey: the source has no colour.
+        alpha: uint8 (height, width), upright, or None if the source has no transparency.
+        icc: the source's ICC profile (not applied), or None.
+        jpeg: for a JPEG whose coding can be repeated.
+        lossless: for a WebP, whether its pixels were coded without loss.
+        png_colour: for a PNG, its other colour space chunks as (kind, payload).
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str
+    width: int
+    height: int
+    orientation: int
+    grey: bool
+    alpha: NDArray[np.uint8] | None
+    icc: bytes | None
+    jpeg: JpegCoding | None = None
+    lossless: bool = False
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode an image file, whatever it is named.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: pictures whose header claims more pixels are not decoded.
+
+    Raises:
+        CodecError: and nothing else, whatever the bytes are.
+    """
+    with _only_codec_errors(data):
+        image, orientation = open_image(data, max_pixels)
+        rgb, alpha = _planes(image)
+        rgb = turn(rgb, orientation)
+        alpha = turn(alpha, orientation) if alpha else None
+        name = "JPEG" if image.format == "MPO" else str(image.format)
+        icc = image.info.get("icc_profile")
+        return Decoded(
+            pixels=np.array(rgb),
+            format=name,
+            width=rgb.width,
+            height=rgb.height,
+            orientation=orientation,
+            grey=image.mode in _GREY,
+            alpha=None if alpha is None else np.array(alpha),
+            icc=icc if isinstance(icc, bytes) and icc else None,
+            jpeg=_jpeg_coding(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
+            lossless=name == "WEBP" and any(kind == b"VP8L" for kind, _ in riff_chunks(data)),
+            png_colour=tuple((kind, body) for kind, body in png_chunks(data) if kind in _PNG_COLOUR) if name == "PNG" else (),
+        )
+
+
+def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synthetic: bool = True) -> tuple[bytes, str]:
+    """Write pixels in the format of the picture they came from: JPEG, PNG and WebP stay what they are, anything else becomes PNG.
+
+    A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is hardly changed; a lossless WebP stays lossless;
+    grey stays grey; transparency stays. 16 bits become 8, CMYK becomes RGB. Of the source's metadata only a fitting colour space is kept.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB, upright, of the size of `like`.
+        like: the decoded source.
+        quality: 1–100, for lossy output whose source has no tables to repeat.
+        synthetic: label the picture as holding synthetic parts.
+
+    Returns:
+        The file and its format's name.
+
+    Raises:
+        ValueError: when the pixels do not have the source's size or are not uint8.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape != (like.height, like.width, 3):
+        raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if like.grey:
+        image = image.convert("L")
+    if like.alpha is not None:
+        image.putalpha(Image.fromarray(like.alpha))
+    icc = fitting_profile(like.icc, like.grey)
+    xmp = XMP if synthetic else None
+    out = io.BytesIO()
+    if like.format == "JPEG":
+        options: dict[str, object] = {"quality": quality, "subsampling": 0}
+        if like.jpeg:  # with tables, a quality would scale them
+            options = {
+                "qtables": [list(table) for table in like.jpeg.tables],
+                "keep_rgb": like.jpeg.rgb,
+                "progressive": like.jpeg.progressive,
+            }
+            options["subsampling"] = like.jpeg.subsampling
+        image.save(out, "JPEG", icc_profile=icc, xmp=xmp, **options)
+        return out.getvalue(), "JPEG"
+    if like.format == "WEBP":
+        # exact: what is under transparency would be thrown away
+        image.save(out, "WEBP", icc_profile=icc, xmp=xmp or b"", quality=quality, lossless=like.lossless, exact=True)
+        return out.getvalue(), "WEBP"
+    chunks = PngImagePlugin.PngInfo()
+    for kind, body in like.png_colour:
+        chunks.add(kind, body)
+    if xmp:
+        chunks.add_itxt("XML:com.adobe.xmp", xmp)
+    image.save(out, "PNG", icc_profile=icc, pnginfo=chunks)
+    return out.getvalue(), "PNG"
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
+    """The loaded picture in the file's own mode, not turned, and its EXIF orientation (1–8).
+
+    Raises:
+        CodecError: and nothing else, whatever the bytes are.
+    """
+    if not data:
+        raise CodecError("empty", "the file is empty")
+    with _only_codec_errors(data):
+        # Pillow refuses at twice its own limit; whoever sets a higher one here means it.
+        if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise CodecError("too_large", f"{image.width} × {image.height} pixels are more than the limit of {max_pixels}")
+        # Any picture in the file may hold a face. Those after an MPO's first are cut off instead.
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise CodecError("animated", f"this {image.format} holds several pictures (frames or pages); split it into single pictures")
+        if image.format == "PNG":
+            png_chunks(data)  # Pillow does not miss the end of a PNG
+        image.load()
+        return image, _orientation(image)
+
+
+def turn(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture upright, given its EXIF orientation."""
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def fitting_profile(icc: bytes | None, grey: bool) -> bytes | None:
+    """The ICC profile if it describes grey or RGB pixels, whichever these are: that of a CMYK source does not."""
+    return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+
+
+def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunks of a PNG up to IEND as (kind, payload); checksums are not looked at.
+
+    Raises:
+        CodecError: `truncated` if it ends before IEND.
+    """
+    chunks: list[tuple[bytes, bytes]] = []
+    at = 8
+    while not chunks or chunks[-1][0] != b"IEND":
+        if at + 12 > len(data):
+            raise CodecError("truncated", "the PNG ends before its IEND chunk")
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if at + 12 + length > len(data):
+            raise CodecError("truncated", f"the PNG ends within its {kind!r} chunk")
+        chunks.append((kind, data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return chunks
+
+
+def riff_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunks of a WebP within its declared size as (kind, payload).
+
+    Raises:
+        CodecError: `truncated` if the file is shorter than it declares, `corrupt` if a chunk reaches beyond the declared size.
+    """
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise CodecError("truncated", "the WebP is shorter than it says")
+    chunks: list[tuple[bytes, bytes]] = []
+    at = 12
+    while at < end:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > end:
+            raise CodecError("corrupt", "a chunk of the WebP reaches beyond its end")
+        chunks.append((data[at : at + 4], data[at + 8 : at + 8 + size]))
+        at += 8 + size + size % 2
+    return chunks
+
+
+@contextmanager
+def _only_codec_errors(data: bytes) -> Iterator[None]:
+    """Turn whatever Pillow raises over broken bytes into a CodecError, and silence its warnings about them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CodecError:
+        raise
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise CodecError("too_large", f"the picture does not fit into memory or its limit: {error}") from error
+    except UnidentifiedImageError as error:
+        if _SIGNATURE.match(data):
+            if _ends_early(data):
+                raise CodecError("truncated", "the file ends within its header") from error
+            raise CodecError("corrupt", "the file begins like a picture but its header is broken or of an unknown variant") from error
+        if _FOREIGN.match(data):
+            raise CodecError(
+                "unsupported_format", f"a picture or document of a format that is not read; convert it to one of {FORMATS}"
+            ) from error
+        raise CodecError("not_an_image", "the file is not a picture") from error
+    except Exception as error:  # plugins raise nearly anything: OSError, SyntaxError, struct.error, OverflowError, RecursionError, …
+        short = _CUT_SHORT.search(str(error)) or (data[:4] == b"RIFF" and _ends_early(data))
+        raise CodecError("truncated" if short else "corrupt", f"the picture cannot be decoded: {error}") from error
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether a file that cannot be read lacks its end, as far as its first bytes tell how to know."""
+    if data[:4] == b"RIFF":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    end = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PN": b"IEND"}.get(data[:3], b"")
+    return end not in data
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation as `ImageOps.exif_transpose` sees it; 1 if the EXIF is broken, as viewers have it."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def _planes(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The picture as 8-bit RGB without regard to transparency, and its alpha plane."""
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+        clear = image.info.get("transparency")
+        alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)) if isinstance(clear, int) else None
+        return Image.fromarray(_eight_bits(values)).convert("RGB"), alpha
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    return image.convert("RGB"), alpha
+
+
+def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of more than 8 bits scaled to 0–255: from the usual range that they fit into, or else from their own."""
+    grey = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+    low, high = float(grey.min()), float(grey.max())
+    # Sensors of 10 or 12 bits are often stored in 16: taken for 16 they would be black, and no face be found in them.
+    tops = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 511.0, 1023.0, 2047.0, 4095.0, 65535.0)
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    low, high = (0.0, top) if top else (low, high)
+    return np.asarray(np.rint((grey - low) * (255 / max(high - low, 1e-30))), np.uint8)
+
+
+def _jpeg_coding(image: JpegImagePlugin.JpegImageFile, orientation: int) -> JpegCoding | None:
+    if len(image.layer) not in (1, 3) or any(layer[3] not in image.quantization for layer in image.layer):
+        return None
+    sideways = orientation >= 5
+    tables = [np.reshape(image.quantization[layer[3]], (8, 8)) for layer in image.layer]
+    flat = [tuple((table.T if sideways else table).reshape(-1).tolist()) for table in tables]
+    subsampling, rgb = 0, False
+    if len(flat) == 3:
+        (_, h0, v0, _), (_, h1, v1, _), (_, h2, v2, _) = image.layer
+        ratio = (v0 / v1, h0 / h1) if sideways else (h0 / h1, v0 / v1)
+        # Other samplings (4:4:0 from a turned 4:2:2, …) cannot be written: keep all chroma.
+        subsampling = {(2.0, 1.0): 1, (2.0, 2.0): 2}.get(ratio, 0) if (h1, v1) == (h2, v2) else 0
+        # libjpeg's rule for what three components mean
+        if "jfif" not in image.info:
+            ids = bytes(layer[0] for layer in image.layer)
+            rgb = image.info.get("adobe_transform", -1) == 0 or ("adobe" not in image.info and ids == b"RGB")
+        if flat[1] == flat[2]:
+            flat.pop()
+    return JpegCoding(tuple(flat), 0 if rgb else subsampling, bool(image.info.get("progressive")), rgb)

@@ -1,0 +1,262 @@
+"""Face detectors: YuNet and CenterFace, each looking at an image at several scales.
+
+A detector is good for faces of a certain size in its input: it misses faces that fill the picture as it misses tiny ones. So each image is
+looked at in several views: small with a border around it (faces that fill or leave the picture), middle, fine, and turned.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.store import model_path
+
+_STRIDE = 32
+"""Sides of a network's input are multiples of this."""
+_TILE = 1536
+"""Longest side of one network input in px: bounds memory."""
+_OVERLAP = 256
+"""Px that neighbouring tiles share; larger faces are found in coarser views."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a detector looks at an image.
+
+    Attributes:
+        side: the image's longer side in px.
+        border: black px around it.
+        turns: quarter turns anticlockwise.
+        enlarge: at most this many times the image's own size.
+        at_least: only for images whose longer side has at least this many px.
+    """
+
+    side: int
+    border: int = 0
+    turns: int = 0
+    enlarge: float = 4.0
+    at_least: int = 0
+
+
+class _Scanner(ABC):
+    """Runs a network over the views of an image and maps what it finds back."""
+
+    name: str
+    views: tuple[View, ...]
+
+    def __init__(self, *, min_score: float = 0.5, threads: int = 1) -> None:
+        """Load the network.
+
+        Args:
+            min_score: detections below it are left out, 0–1.
+            threads: CPU threads for one image.
+
+        Raises:
+            ModelError: when the weights cannot be had.
+        """
+        self.min_score = min_score
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # unused initializers are no news
+        self._net = onnxruntime.InferenceSession(self._graph().SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    @abstractmethod
+    def _graph(self) -> onnx.ModelProto:
+        """The network with free height and width."""
+
+    @abstractmethod
+    def _run(self, canvas: Image) -> F32:
+        """Rows of box (4), points (10) and score of an input whose sides are multiples of `_STRIDE`; px of that input."""
+
+    def detect(self, image: Image) -> Faces:
+        """All faces of an upright RGB image.
+
+        Args:
+            image: uint8 (h, w, 3), of any size.
+
+        Returns:
+            Best first; boxes may reach beyond the border. The five points are in the order of the face's own left and right as the viewer
+            sees an upright face, so on a face upside down the first eye is on the image's right.
+        """
+        found = [np.zeros((0, 15), np.float32)]
+        longer = max(image.shape[:2])
+        for view in self.views:
+            if longer >= view.at_least:
+                found.extend(self._look(image, view))
+        rows = suppress(np.concatenate(found))
+        return Faces(rows[:, :4], rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14], (self.name,) * len(rows))
+
+    def _look(self, image: Image, view: View) -> Iterator[F32]:
+        height, width = image.shape[:2]
+        k = min(view.side / max(height, width), view.enlarge)
+        size = max(round(width * k), 1), max(round(height * k), 1)
+        small = image
+        if size != (width, height):
+            small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
+        small = np.rot90(small, view.turns)
+        turned_height, turned_width = small.shape[:2]
+        for x, y in _tiles(turned_width, turned_height):
+            part = small[y : y + _TILE, x : x + _TILE]
+            sides = [-(-(side + 2 * view.border) // _STRIDE) * _STRIDE for side in part.shape[:2]]
+            canvas = np.zeros((*sides, 3), np.uint8)
+            canvas[view.border : view.border + part.shape[0], view.border : view.border + part.shape[1]] = part
+            rows = self._run(canvas)
+            rows = rows[rows[:, 14] >= self.min_score]
+            at = rows[:, :14].reshape(-1, 7, 2) + np.array([x - view.border, y - view.border], np.float32)
+            for turn in range(view.turns):
+                # undo one anticlockwise quarter: its rows were the columns, counted from the right
+                end = (turned_height, turned_width)[turn % 2] - 1
+                at = np.stack([end - at[..., 1], at[..., 0]], axis=-1)
+            # a pixel's centre is at integers
+            at = (at + 0.5) / [size[0] / width, size[1] / height] - 0.5
+            boxes = np.concatenate([at[:, :2].min(1), at[:, :2].max(1)], axis=1)
+            yield np.concatenate([boxes, at[:, 2:].reshape(-1, 10), rows[:, 14:]], axis=1).astype(np.float32)
+
+
+class YuNet(_Scanner):
+    """YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
+
+    name = "yunet"
+    views = (View(320, border=96), View(640), View(1280))
+
+    def _graph(self) -> onnx.ModelProto:
+        model = dequantised(onnx.load(model_path("yunet")))
+        _free_sides(model)
+        return model
+
+    def _run(self, canvas: Image) -> F32:
+        blob = np.ascontiguousarray(canvas[:, :, ::-1].transpose(2, 0, 1)[None], dtype=np.float32)
+        heads = self._net.run([f"{head}_{stride}" for stride in (8, 16, 32) for head in ("cls", "obj", "bbox", "kps")], {"input": blob})
+        found = []
+        for level, stride in enumerate((8, 16, 32)):
+            cls, obj, bbox, kps = (head[0] for head in heads[4 * level : 4 * level + 4])
+            scores = np.sqrt(cls * obj)[:, 0]
+            hits = np.flatnonzero(scores >= self.min_score)
+            columns = canvas.shape[1] // stride
+            cells = np.stack([hits % columns, hits // columns], axis=1)
+            centres = (cells + bbox[hits, :2]) * stride
+            halves = np.exp(bbox[hits, 2:]) * stride / 2
+            points = (kps[hits].reshape(-1, 5, 2) + cells[:, None]) * stride
+            found.append(np.column_stack([centres - halves, centres + halves, points.reshape(-1, 10), scores[hits]]))
+        return np.concatenate(found).astype(np.float32)
+
+
+class CenterFace(_Scanner):
+    """CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019)."""
+
+    name = "centerface"
+    views = (View(320, border=96), View(960))
+
+    def _graph(self) -> onnx.ModelProto:
+        model = onnx.load(model_path("centerface"))
+        # this file, as its time did, lists the weights as inputs too
+        weights = {weight.name for weight in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        _free_sides(model)
+        return model
+
+    def _run(self, canvas: Image) -> F32:
+        blob = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32)
+        heat, scale, offset, landmarks = (head[0] for head in self._net.run(["537", "538", "539", "540"], {"input.1": blob}))
+        y, x = np.nonzero(heat[0] >= self.min_score)
+        # the network puts y before x; one cell is 4 px
+        sizes = np.exp(scale[::-1, y, x].T) * 4
+        centres = (np.stack([x, y], axis=1) + offset[::-1, y, x].T + 0.5) * 4
+        low = centres - sizes / 2
+        points = landmarks[:, y, x].T.reshape(-1, 5, 2)[:, :, ::-1] * sizes[:, None] + low[:, None]
+        return np.column_stack([low, low + sizes, points.reshape(-1, 10), heat[0, y, x]]).astype(np.float32)
+
+
+def overlap(boxes: F32, others: F32) -> tuple[F32, F32]:
+    """How much boxes cover each other.
+
+    Args:
+        boxes: float32 (n, 4), x0 y0 x1 y1.
+        others: float32 (m, 4).
+
+    Returns:
+        Intersection over union and intersection over the smaller area, float32 (n, m) each, 0–1.
+    """
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6), axis=1)[:, None]
+    other_areas = np.prod(np.maximum(others[:, 2:] - others[:, :2], 1e-6), axis=1)[None]
+    return shared / (areas + other_areas - shared), shared / np.minimum(areas, other_areas)
+
+
+def suppress(rows: F32, iou: float = 0.4) -> F32:
+    """Non-maximum suppression: rows (box first, score last), best first, without those that overlap a better one by more than `iou`."""
+    rows = rows[np.argsort(-rows[:, -1], kind="stable")]
+    kept: list[int] = []
+    left = np.arange(len(rows))
+    while len(left):
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        left = left[overlap(rows[[best], :4], rows[left, :4])[0][0] <= iou]
+    return rows[kept]
+
+
+def dequantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with its block-quantised int8 weights as float32, which runs about three times faster.
+
+    Every constant `DequantizeLinear` (and the `Reshape` that follows it in these files) becomes a float32 initializer.
+    """
+    graph = model.graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    floats: dict[str, NDArray[np.float32]] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in values:
+            codes, scales, zeros = (values[name] for name in node.input)
+            options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            axis, block = options["axis"], options["block_size"]
+            pick = np.arange(codes.shape[axis]) // block
+            floats[node.output[0]] = (codes.astype(np.float32) - zeros.take(pick, axis)) * scales.take(pick, axis)
+        elif node.op_type == "Reshape" and node.input[0] in floats:
+            floats[node.output[0]] = floats[node.input[0]].reshape(values[node.input[1]])
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    kept += [numpy_helper.from_array(value, name) for name, value in floats.items() if name in used]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return model
+
+
+def _free_sides(model: onnx.ModelProto) -> None:
+    """Let the network take one image of any height and width."""
+    shape = model.graph.input[0].type.tensor_type.shape
+    shape.dim[0].dim_value = 1
+    shape.dim[2].dim_param, shape.dim[3].dim_param = "height", "width"
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+
+
+def _tiles(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Left upper corners of the tiles that cover width × height px."""
+    for y in _starts(height):
+        for x in _starts(width):
+            yield x, y
+
+
+def _starts(length: int) -> list[int]:
+    if length <= _TILE:
+        return [0]
+    steps = -(-(length - _TILE) // (_TILE - _OVERLAP))
+    return [round(i * (length - _TILE) / steps) for i in range(steps + 1)]

@@ -1,0 +1,111 @@
+"""A model pack: the detectors, mesh fitter, recognizers and attribute head that work together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from mfmc_ray.config import FindConfig
+from mfmc_ray.faces.attributes import AttributeHead
+from mfmc_ray.faces.detect import CenterFace, YuNet
+from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
+from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.finder import FaceFinder
+from mfmc_ray.faces.mesh import FaceMesh, pose
+from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
+from mfmc_ray.faces.store import load_lock
+
+DETECTORS: Mapping[str, Callable[[], Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
+EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
+ATTRIBUTE_RECOGNIZER = "sface"
+"""The recognizer whose embedding age and sex are read from."""
+DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
+MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "yunet": ("yunet",),
+        "centerface": ("centerface",),
+        "sface": ("sface",),
+        "dlib": ("dlib_resnet", "dlib_5points"),
+        "mesh": ("facemesh",),
+    }
+)
+"""The files of `models.lock` that each part needs."""
+
+
+class PackError(ValueError):
+    """A model that the pack does not have was asked for."""
+
+
+def files_of(parts: Sequence[str]) -> list[str]:
+    """The names in `models.lock` of the files that these parts need."""
+    return [name for part in parts for name in MODEL_FILES[part]]
+
+
+def digests_of(recognizers: Sequence[str]) -> dict[str, str]:
+    """recognizer → sha-256 of its weights, hex."""
+    lock = {model.name: model.sha256 for model in load_lock()}
+    return {name: lock[MODEL_FILES[name][0]] for name in recognizers}
+
+
+@dataclass(frozen=True)
+class ModelPack:
+    """Finds and describes the faces of an image.
+
+    Attributes:
+        finder: detectors and mesh.
+        embedders: by name; the guard recognizers first.
+        attributes: age, sex and skin tone.
+    """
+
+    finder: FaceFinder
+    mesh: MeshFitter
+    embedders: Mapping[str, Embedder]
+    attributes: AttributeHead
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """recognizer → dimension of its embeddings."""
+        return {name: embedder.dim for name, embedder in self.embedders.items()}
+
+    def analyse(self, image: Image) -> Faces:
+        """All faces of an upright image with everything `Faces` can hold."""
+        return self.describe(image, self.finder.find(image))
+
+    def describe(self, image: Image, faces: Faces) -> Faces:
+        """Faces that have meshes, with embeddings, poses and attributes added."""
+        if len(faces) == 0:
+            return faces.with_(embeddings={n: np.zeros((0, d), np.float32) for n, d in self.dimensions.items()}, **_no_attributes())
+        assert faces.meshes is not None
+        embeddings = self.embed(image, faces.points)
+        found = self.attributes.estimate(image, faces.meshes, embeddings)
+        return faces.with_(embeddings=embeddings, poses=pose(faces.meshes), ages=found.ages, sexes=found.sexes, tones=found.tones)
+
+    def embed(self, image: Image, points: F32) -> dict[str, F32]:
+        """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
+        return {name: embedder.embed(image, points) for name, embedder in self.embedders.items()}
+
+
+def _no_attributes() -> dict[str, F32]:
+    none = np.zeros(0, np.float32)
+    return {"ages": none, "sexes": none, "tones": none, "poses": np.zeros((0, 3), np.float32)}
+
+
+def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
+    """The embedded pack with these detectors and recognizers.
+
+    Raises:
+        PackError: for a name the pack does not know.
+        ModelError: when a model file cannot be had.
+    """
+    for asked, known, what in ((find.detectors, DETECTORS, "detector"), (recognizers, EMBEDDERS, "recognizer")):
+        unknown = [name for name in asked if name not in known]
+        if unknown or not asked:
+            raise PackError(f"unknown {what} {', '.join(unknown) or '(none given)'}; there are: {', '.join(known)}")
+    if ATTRIBUTE_RECOGNIZER not in recognizers:
+        raise PackError(f"the recognizer {ATTRIBUTE_RECOGNIZER!r} must be among the guards: age and sex are read from its embedding")
+    mesh = FaceMesh()
+    finder = FaceFinder([DETECTORS[name]() for name in find.detectors], mesh, min_score=find.min_score)
+    return ModelPack(finder, mesh, {name: EMBEDDERS[name]() for name in recognizers}, AttributeHead())

@@ -1,0 +1,134 @@
+"""The morphable identity model: what `tools/build_identity_model.py` learned from portraits of people who do not exist.
+
+A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that light and skin tone are out of it and come from the picture
+it is put into. A shape is the mean plus an expression part (kept from the target) plus an identity part (replaced).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mfmc_ray.identities.surface import F32, Surface
+
+DETAIL_GREY = 96.0
+"""The stored 8-bit value of detail 0; value = DETAIL_GREY · exp(detail)."""
+
+REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
+
+
+class ModelDataError(RuntimeError):
+    """The shipped identity model cannot be read."""
+
+
+@dataclass(frozen=True)
+class IdentityModel:
+    """Attributes:
+    surface: the shared mesh and texture square.
+    expression: float32 (e, 468, 3), orthonormal directions of expression, in units of the shape frame.
+    identity: float32 (k, 468, 3), orthonormal directions of identity.
+    spread: float32 (k,), their standard deviations.
+    regions: float32 (6, size, size), soft masks that sum to 1, in the order of `REGIONS`.
+    mask: float32 (size, size), 0–1: where a texture replaces the target.
+    man: bool (n,), whether each source texture is a man's.
+    age, tone, beard: float32 (n,), its age in years, ITA in degrees, and beard strength (`traits.beard`).
+    skin: float32 (n, 3), the median RGB of its cheeks, 0–255.
+    usable: bool (n, 6), whether a source's region is free of hair, glasses, hands and hats.
+    blob, offsets: the encoded detail pictures, one after another.
+    heads: uint8 (2, h, h, 3) RGB, the average woman's and man's head, nobody's, on which identities are rendered to be certified.
+    head_mesh: float32 (468, 3), the mean mesh in them, px.
+    references: recognizer name → float32 (m, d), embeddings of every portrait the model was made from.
+    """
+
+    surface: Surface
+    expression: F32
+    identity: F32
+    spread: F32
+    regions: F32
+    mask: F32
+    man: NDArray[np.bool_]
+    age: F32
+    tone: F32
+    beard: F32
+    skin: F32
+    usable: NDArray[np.bool_]
+    blob: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    heads: NDArray[np.uint8]
+    head_mesh: F32
+    references: dict[str, F32]
+
+    def detail(self, source: int) -> F32:
+        """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1."""
+        stored = cv2.imdecode(self.blob[self.offsets[source] : self.offsets[source + 1]], cv2.IMREAD_COLOR_RGB)
+        return np.log(np.maximum(stored, 1).astype(np.float32) / DETAIL_GREY)
+
+    def split(self, shape: F32) -> F32:
+        """The identity coefficients float32 (k,) of a shape (468, 3) in the shared frame, expression taken out.
+
+        Ridge regression on both bases together, so that an open mouth is not read as a long jaw.
+        """
+        return np.asarray(self._solver @ (shape - self.surface.mean).reshape(-1), np.float32)
+
+    def offset(self, coefficients: F32) -> F32:
+        """The displacement (468, 3) that identity coefficients (k,) stand for."""
+        return np.asarray(np.tensordot(coefficients, self.identity, 1), np.float32)
+
+    @property
+    def _solver(self) -> F32:
+        return _solver(self.expression.tobytes(), self.identity.tobytes(), self.spread.tobytes())
+
+
+@lru_cache(maxsize=4)
+def _solver(expression: bytes, identity: bytes, spread: bytes) -> F32:
+    e = np.frombuffer(expression, np.float32).reshape(-1, 468 * 3)
+    i = np.frombuffer(identity, np.float32).reshape(-1, 468 * 3)
+    basis = np.concatenate([e, i]).astype(np.float64)
+    prior = np.concatenate([np.full(len(e), 0.6), np.frombuffer(spread, np.float32)])
+    noise = 0.05  # what the two bases leave unexplained, a point
+    normal = basis @ basis.T + np.diag((noise / prior) ** 2)
+    return np.asarray(np.linalg.solve(normal, basis)[len(e) :], np.float32)
+
+
+@lru_cache(maxsize=1)
+def load_model() -> IdentityModel:
+    """The identity model that ships with the package.
+
+    Raises:
+        ModelDataError: when the file is missing or damaged.
+    """
+    try:
+        with resources.files("mfmc_ray.identities").joinpath("data/identity_model.npz").open("rb") as file:
+            data = dict(np.load(file, allow_pickle=False))
+        surface = Surface(data["mean"], data["uv"], data["corners"].astype(np.intp), int(data["size"]))
+        names = [key.removeprefix("reference_") for key in data if key.startswith("reference_")]
+        return IdentityModel(
+            surface=surface,
+            expression=data["expression"],
+            identity=data["identity"],
+            spread=data["spread"],
+            regions=np.stack([cv2.imdecode(page, cv2.IMREAD_GRAYSCALE) for page in _pages(data, "regions")]).astype(np.float32) / 255,
+            mask=cv2.imdecode(data["mask"], cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255,
+            man=data["man"],
+            age=data["age"],
+            tone=data["tone"],
+            beard=data["beard"],
+            skin=data["skin"],
+            usable=data["usable"],
+            blob=data["blob"],
+            offsets=data["offsets"],
+            heads=np.stack([cv2.imdecode(data[f"head_{k}"], cv2.IMREAD_COLOR_RGB) for k in range(2)]),
+            head_mesh=data["head_mesh"],
+            references={name: data[f"reference_{name}"] for name in names},
+        )
+    except (OSError, KeyError, ValueError, cv2.error) as error:
+        raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error
+
+
+def _pages(data: dict[str, NDArray[np.uint8]], name: str) -> list[NDArray[np.uint8]]:
+    return [data[f"{name}_{k}"] for k in range(len(REGIONS))]

@@ -1,0 +1,181 @@
+"""The surface all faces share: 468 mesh points, their triangles, and a texture square they unroll to.
+
+A point of the square is a texel; u runs to the image's right, v down, both in texels of a `size`-texel side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+# FaceMesh's rings of landmarks, each in order around the opening.
+INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+IMAGE_LEFT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+IMAGE_RIGHT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+
+
+def rigid(source: F32, target: F32) -> F32:
+    """The rotation (3, 3) that turns centred `source` (n, 3) onto centred `target` in the least-squares sense: source @ R ≈ target.
+
+    Kabsch 1976, "A solution for the best rotation to relate two sets of vectors".
+    """
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, _, vt = np.linalg.svd(a.T @ b)
+    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    return np.asarray(u @ flip @ vt, np.float32)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A mesh taken apart: shape in the shared frame, and where it stands in the picture. mesh = shape @ rotation.T · scale + centre.
+
+    Attributes:
+        shape: float32 (468, 3), unit root-mean-square radius, facing the viewer.
+        rotation: float32 (3, 3).
+        scale: px a unit.
+        centre: float32 (3,), px.
+    """
+
+    shape: F32
+    rotation: F32
+    scale: float
+    centre: F32
+
+    def mesh(self, shape: F32) -> F32:
+        """Another shape (468, 3) put where this one stands: (468, 3) in px."""
+        return np.asarray(shape @ self.rotation.T * self.scale + self.centre, np.float32)
+
+
+def place(mesh: F32, mean: F32) -> Placed:
+    """Takes a mesh (468, 3) in px apart by its best similarity to the mean shape."""
+    centre = mesh.mean(0)
+    centred = mesh - centre
+    scale = float(np.sqrt((centred**2).sum(1).mean()))
+    rotation = rigid(centred / scale, mean)
+    return Placed(np.asarray(centred / scale @ rotation, np.float32), rotation, scale, np.asarray(centre, np.float32))
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Which triangle each pixel of a window shows, nearest on top.
+
+    Attributes:
+        rows, columns: int (p,), the covered pixels.
+        triangles: int (p,), each one's triangle.
+        weights: float32 (p, 3), its barycentric weights.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    triangles: NDArray[np.intp]
+    weights: F32
+
+    def interpolate(self, values: F32, corners: NDArray[np.intp], shape: tuple[int, int], fill: float = -1.0) -> F32:
+        """Per-vertex `values` (468, k) at each pixel of a window: float32 (height, width, k)."""
+        image = np.full((*shape, values.shape[1]), fill, np.float32)
+        image[self.rows, self.columns] = (self.weights[:, :, None] * values[corners[self.triangles]]).sum(1)
+        return image
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Attributes:
+    mean: float32 (468, 3), the mean shape.
+    uv: float32 (468, 2), each point's texel.
+    corners: int (t, 3), triangles; those of the open mouth are left out.
+    size: side of the texture in texels.
+    """
+
+    mean: F32
+    uv: F32
+    corners: NDArray[np.intp]
+    size: int
+
+    def rasterise(self, points: F32, depth: F32, shape: tuple[int, int]) -> Raster:
+        """Draws the triangles with corners `points` (468, 2) px, farthest first, into a window of `shape` (height, width)."""
+        ids = np.zeros(shape, np.int32)
+        fixed = np.round(points * 16).astype(np.int32)
+        for t in np.argsort(-depth[self.corners].mean(1)):
+            cv2.fillConvexPoly(ids, fixed[self.corners[t]], int(t) + 1, lineType=cv2.LINE_8, shift=4)
+        rows, columns = np.nonzero(ids)
+        triangles = ids[rows, columns] - 1
+        a, b, c = (points[self.corners[triangles, k]] for k in range(3))
+        u, v, w = b - a, c - a, np.stack([columns, rows], 1) - a
+        area = u[:, 0] * v[:, 1] - v[:, 0] * u[:, 1]
+        area[np.abs(area) < 1e-6] = 1e-6
+        # a pixel's centre may lie a little outside the triangle that covers it
+        second = np.clip((w[:, 0] * v[:, 1] - v[:, 0] * w[:, 1]) / area, -0.5, 1.5)
+        third = np.clip((u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area, -0.5, 1.5)
+        weights = np.stack([1 - second - third, second, third], 1).astype(np.float32)
+        return Raster(rows, columns, triangles.astype(np.intp), weights)
+
+    @cached_property
+    def texels(self) -> Raster:
+        """The texture square's own raster."""
+        return self.rasterise(self.uv, np.zeros(len(self.uv), np.float32), (self.size, self.size))
+
+    @cached_property
+    def inside(self) -> Bool:
+        """Bool (size, size): texels on the face."""
+        mask = np.zeros((self.size, self.size), bool)
+        mask[self.texels.rows, self.texels.columns] = True
+        return mask
+
+    def unwrap(self, image: NDArray[Any], mesh: F32, size: int | None = None) -> NDArray[Any]:
+        """A photo's texture: its pixels (height, width, channels) at each texel, (size, size, channels) in the image's dtype.
+
+        `size` < `self.size` reads a coarser texture.
+        """
+        at = self.texels.interpolate(mesh[:, :2], self.corners, (self.size, self.size))
+        if size is not None and size != self.size:
+            at = cv2.resize(at, (size, size), interpolation=cv2.INTER_NEAREST)
+        shrink = float(np.ptp(mesh[:, 0])) / at.shape[0]
+        if shrink > 1.3:
+            x0, y0 = np.maximum(np.floor(mesh[:, :2].min(0)).astype(int) - 4, 0)
+            x1, y1 = np.ceil(mesh[:, :2].max(0)).astype(int) + 5
+            image = cv2.GaussianBlur(image[y0:y1, x0:x1], (0, 0), 0.4 * shrink)
+            at = at - np.array([x0, y0], np.float32)
+        return cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def facing(self, mesh: F32) -> F32:
+        """float32 (468,): cosine between each point's normal and the line of sight, −1…1; 1 faces the viewer.
+
+        Normals come from the mesh as it stands in the picture, area-weighted over the triangles around a point.
+        """
+        a, b, c = (mesh[self.corners[:, k]] for k in range(3))
+        normal = np.cross(b - a, c - a)
+        # all triangles are wound alike on the texture square; make that "towards the viewer"
+        at = self.uv[self.corners]
+        turn = np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])
+        normal *= np.sign(turn)[:, None]
+        total = np.zeros_like(mesh)
+        for k in range(3):
+            np.add.at(total, self.corners[:, k], normal)
+        return np.asarray(total[:, 2] / (np.linalg.norm(total, axis=1) + 1e-9), np.float32)
+
+
+def unroll(mean: F32, size: int, margin: float = 4.0) -> Surface:
+    """The surface of a mean shape (468, 3): unrolled on a cylinder behind the face, triangulated once (Delaunay)."""
+    x, y, z = mean.T
+    # the axis lies well behind the head, so that the front gets most of the texels
+    uv = np.stack([np.arctan2(x, 3.0 - z), y], 1)
+    low, high = uv.min(0), uv.max(0)
+    uv = ((uv - low) / (high - low) * (size - 2 * margin - 1) + margin).astype(np.float32)
+    subdivision = cv2.Subdiv2D((0, 0, size, size))
+    for u, v in uv:
+        subdivision.insert((float(u), float(v)))
+    corners = []
+    for six in subdivision.getTriangleList():
+        found = [int(np.argmin(((uv - six[2 * k : 2 * k + 2]) ** 2).sum(1))) for k in range(3)]
+        distance = [float(np.abs(uv[i] - six[2 * k : 2 * k + 2]).max()) for k, i in enumerate(found)]
+        if len(set(found)) == 3 and max(distance) < 0.01 and not set(found) <= set(INNER_LIPS):
+            corners.append(sorted(found))
+    return Surface(mean, uv, np.unique(np.array(corners, np.intp), axis=0), size)

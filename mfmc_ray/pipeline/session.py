@@ -1,0 +1,126 @@
+"""The Ray session of a run: an existing cluster, or a local one made for the run and gone with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ray
+from ray._private import ray_constants
+
+from mfmc_ray.config import RayConfig
+
+STORE_BYTES = 1 << 30
+"""Of a local object store: it holds the known-face index and the models' settings, never pictures."""
+NO_PROGRESS_SECONDS = 900.0
+"""After which a pass in which no part was finished is given up. A part is minutes of work at most; Ray's own limit is half an hour."""
+_TOKEN = secrets.token_hex(32)  # one for the process: Ray reads it only once
+_SOCKET_PATH = 107  # bytes in a Unix socket's path
+_SESSION_PATH = len("/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
+
+
+@contextlib.contextmanager
+def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
+    """Ray, for as long as the block runs.
+
+    The cluster is `config.address`, else the one that RAY_ADDRESS names (as it does in a submitted job), else a local Ray made here: it listens on
+    loopback only, asks for a token that only its processes have, has no dashboard, and keeps logs and spilled objects in WORK or another private
+    folder. At the end what was made here is stopped and its files removed. A Ray that this process is already connected to is used and left.
+
+    Args:
+        config: where it runs.
+        work: the private folder.
+
+    Raises:
+        ConnectionError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():  # type: ignore[no-untyped-call]
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    with contextlib.ExitStack() as stack:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            stack.enter_context(_environment(_local_settings()))
+            stack.enter_context(_loopback())
+            spill = Path(work).absolute() / "ray-spill"
+            spill.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stack.callback(shutil.rmtree, spill, ignore_errors=True)
+            folder = _session_folder(Path(work).absolute())
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            ray.init(
+                address="local",
+                num_cpus=config.actors or None,
+                include_dashboard=False,
+                object_store_memory=min(STORE_BYTES, _memory() // 4),
+                object_spilling_directory=str(spill),
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",
+            )
+        stack.callback(ray.shutdown)
+        yield
+
+
+def actors(config: RayConfig) -> int:
+    """How many worker actors: as many as the settings say, else one for each of the cluster's CPUs."""
+    return config.actors or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+
+
+def _local_settings() -> dict[str, str]:
+    settings = {
+        "OMP_NUM_THREADS": "1",  # one actor a core; more threads only wait for each other
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes every process of Ray bind to loopback
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+    if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and would write one of its own into the home folder
+        settings["RAY_AUTH_TOKEN"] = _TOKEN
+    return settings
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}  # Ray sets the last one itself
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray looks at the setting when it is imported, which may have been before ours."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _session_folder(work: Path) -> Path:
+    """A private folder for Ray's session: in WORK, unless the path of a socket in there would be too long."""
+    folder = work / "ray"
+    if len(os.fsencode(folder)) + _SESSION_PATH <= _SOCKET_PATH:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+    return Path(tempfile.mkdtemp(prefix="mfmc-", dir="/tmp"))  # noqa: S108 (0700, and short)
+
+
+def _memory() -> int:
+    """Bytes that this machine or container has."""
+    return int(ray._common.utils.get_system_memory())

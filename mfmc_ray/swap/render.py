@@ -1,0 +1,223 @@
+"""Rendering a fake identity onto a face: the embedded swapper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mfmc_ray.identities.model import IdentityModel
+from mfmc_ray.identities.sample import Identity, texture
+from mfmc_ray.identities.surface import F32, INNER_LIPS, place
+
+Image = NDArray[np.uint8]
+
+TONE_FLOOR = 16.0
+"""Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
+LOW_PASS = 0.09
+"""σ of the low-pass that carries light and tone, in face widths."""
+SURROUNDINGS = 0.5
+"""How far around a face its surroundings move along, in face widths."""
+_COARSE = 96
+"""Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
+_LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A changed window of a picture.
+
+    Attributes:
+        x, y: px, its upper left corner.
+        pixels: uint8 (height, width, 3) RGB.
+        mesh: float32 (468, 3), where the swapped face's mesh is now, px of the picture.
+        cover: fraction in 0–1 of the face's area that shows the fake identity.
+    """
+
+    x: int
+    y: int
+    pixels: Image
+    mesh: F32
+    cover: float
+
+    def paste(self, image: Image) -> None:
+        """Puts the window into the picture it was cut from, in place."""
+        height, width = self.pixels.shape[:2]
+        image[self.y : self.y + height, self.x : self.x + width] = self.pixels
+
+
+class MorphSwapper:
+    """Replaces a face's identity by a sampled one; pose, expression, light and skin tone stay the target's.
+
+    The recipe: new mesh = target mesh with its identity part exchanged; the surroundings follow by a smooth warp; the identity's detail is
+    drawn on the new mesh over a low-pass of the target, which carries light and tone; the inner mouth and what covers the face stay.
+    """
+
+    name = "morph"
+
+    def __init__(self, model: IdentityModel, strength: float = 1.0) -> None:
+        """`strength` scales the exchange of shape; 0 changes the texture only."""
+        self.model = model
+        self.strength = strength
+        self._full = lru_cache(maxsize=32)(lambda identity: texture(model, identity))
+        self._level = lru_cache(maxsize=128)(self._resized)
+        self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
+        self._zones = lru_cache(maxsize=8)(lambda size: tuple(_shrink(zone, size) for zone in _make_zones(model)))
+
+    def swap(self, image: Image, mesh: F32, identity: Identity) -> Patch:
+        """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`."""
+        surface = self.model.surface
+        target = place(mesh, surface.mean)
+        moved = target.mesh(self._reshape(target.shape, identity))
+        width = max(float(np.ptp(mesh[:, 0])), 4.0)
+        x0, y0, x1, y1 = _window(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
+        origin = np.array([x0, y0, 0], np.float32)
+        window = _follow(image[y0:y1, x0:x1], (mesh - origin)[:, :2], (moved - origin)[:, :2], width)
+        shape = (y1 - y0, x1 - x0)
+
+        raster = surface.rasterise((moved - origin)[:, :2], moved[:, 2], shape)
+        texel = raster.interpolate(surface.uv, surface.corners, shape)
+        drawn = texel[:, :, 0] >= 0
+        size = self._size(width)
+        texel = (texel + 0.5) * (size / surface.size) - 0.5
+        facing = raster.interpolate(surface.facing(moved)[:, None], surface.corners, shape, 0.0)[:, :, 0]
+        # where the far side of a turned face is foreshortened the mesh no longer tells where the face ends
+        mask = np.where(drawn, _at(self._mask_level(size), texel) * np.clip((facing - 0.05) / 0.3, 0, 1), 0).astype(np.float32)
+
+        light = np.log(window.astype(np.float32) + TONE_FLOOR)
+        zones = self._zones(size)
+        mask *= _uncovered(light, mask, _at(zones[0], texel), width)
+        low = _low_pass(light, mask, width)
+        detail = _at(self._level(identity, size), texel)
+        if _is_grey(window):
+            detail = np.repeat(detail.mean(2, keepdims=True), 3, 2)
+        detail = _as_sharp_as(detail, light, mask * _at(zones[1], texel))
+        fake = np.exp(low + detail) - TONE_FLOOR
+        pixels = window + (fake - window) * mask[:, :, None]
+        return Patch(x0, y0, np.clip(pixels + 0.5, 0, 255).astype(np.uint8), moved, float(mask.sum() / max(1, drawn.sum())))
+
+    def _reshape(self, shape: F32, identity: Identity) -> F32:
+        offset = self.strength * self.model.offset(identity.shape - self.model.split(shape))
+        for upper, lower in _LIP_PAIRS:  # the mouth stays as far open as it is
+            offset[[upper, lower]] = (offset[upper] + offset[lower]) / 2
+        return np.asarray(shape + offset, np.float32)
+
+    def _size(self, width: float) -> int:
+        """The coarsest texture level that has a texel for every pixel of a face `width` px wide."""
+        size = self.model.surface.size
+        while size > 48 and size >= 2 * 1.3 * width:
+            size //= 2
+        return size
+
+    def _resized(self, identity: Identity, size: int) -> F32:
+        return _shrink(self._full(identity), size)
+
+
+def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
+    """The identity on the average head of its sex, looking straight ahead in even light: uint8 (h, h, 3) RGB. What its certificate is about."""
+    model = swapper.model
+    head, mesh = model.heads[int(identity.man)], model.head_mesh
+    x0, y0, x1, y1 = _window(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
+    usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
+    ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
+    toned = np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255).astype(np.uint8)
+    swapper.swap(toned, mesh, identity).paste(toned)
+    return toned
+
+
+def _make_zones(model: IdentityModel) -> tuple[F32, F32]:
+    """Where hair may lie over the face (forehead and the cheeks' sides), and where every face has sharp edges (eyes, brows, mouth)."""
+    eyes, brows, _, mouth, forehead, cheeks = model.regions
+    size = model.surface.size
+    aside = np.clip((np.abs(np.arange(size, dtype=np.float32) - (size - 1) / 2) / size - 0.2) / 0.06, 0, 1)
+    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1)
+
+
+def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
+    """1 where a window (logarithmic light, h×w×3) shows skin, 0 where hair or the like lies over it inside `zone`: float32 (h, w).
+
+    Skin is what looks like the middle of the face; the threshold follows that face's own spread, so that a dark skin is not taken for hair.
+    """
+    centre = (mask > 0.9) & (zone < 0.1)
+    if centre.sum() < 30:
+        return np.ones(mask.shape, np.float32)
+    skin = light[centre]
+    usual = np.median(skin, 0)
+    spread = 1.4826 * np.median(np.abs(skin - usual), 0).mean() + 0.08
+    brightness = cv2.GaussianBlur((light - usual).mean(2), (0, 0), max(0.5, 0.008 * width))
+    colour = cv2.GaussianBlur((light - usual) - (light - usual).mean(2, keepdims=True), (0, 0), max(0.5, 0.008 * width))
+    odd = np.maximum(-brightness / (3.0 * spread), np.abs(colour).max(2) / 0.3)
+    covered = np.clip((odd - 1.0) / 0.35, 0, 1) * zone
+    return np.asarray(1 - cv2.GaussianBlur(covered, (0, 0), max(0.5, 0.006 * width)), np.float32)
+
+
+def _is_grey(window: Image) -> bool:
+    low, high = window.min(2).astype(np.int16), window.max(2)
+    return bool((high - low).max() <= 12)
+
+
+def _as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
+    """`detail` (h, w, 3) blurred until it has no more fine structure in `zone` than the picture's own `light`."""
+    total = float(zone.sum())
+    if total < 10:
+        return detail
+
+    def strength(values: F32) -> float:
+        return float((np.abs(cv2.Laplacian(values.mean(2), cv2.CV_32F, ksize=1)) * zone).sum()) / total
+
+    wanted = 1.2 * strength(light)
+    blurred = detail
+    for sigma in (0.6, 0.9, 1.3, 1.8, 2.5, 3.5):
+        if strength(blurred) <= wanted:
+            break
+        blurred = cv2.GaussianBlur(detail, (0, 0), sigma)
+    return blurred
+
+
+def _shrink(page: F32, size: int) -> F32:
+    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _at(page: F32, texel: F32) -> F32:
+    return np.asarray(cv2.remap(page, texel[..., 0], texel[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _window(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    low, high = points.min(0) - pad, points.max(0) + pad
+    x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
+    return x0, y0, max(x0 + 1, min(shape[1], int(high[0]) + 1)), max(y0 + 1, min(shape[0], int(high[1]) + 1))
+
+
+def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
+    """Moves a window's pixels so that what was at `old` (468, 2) px is at `new`, smoothly, fading out towards the window's border."""
+    step = max(1.0, width / _COARSE)
+    height, breadth = max(1, round(window.shape[0] / step)), max(1, round(window.shape[1] / step))
+    sigma = 0.07 * width / step
+    moved, weight = np.zeros((height, breadth, 2), np.float32), np.zeros((height, breadth), np.float32)
+    at = np.round(new / step).astype(int)
+    inside = (at >= 0).all(1) & (at[:, 0] < breadth) & (at[:, 1] < height)
+    np.add.at(moved, (at[inside, 1], at[inside, 0]), (old - new)[inside])
+    np.add.at(weight, (at[inside, 1], at[inside, 0]), 1)
+    weight = cv2.GaussianBlur(weight, (0, 0), sigma)
+    field = cv2.GaussianBlur(moved, (0, 0), sigma) / (weight + weight.max() * 0.02 + 1e-9)[:, :, None]
+    fade = np.ones((height, breadth), np.float32)
+    fade[[0, -1]], fade[:, [0, -1]] = 0, 0
+    fade = np.clip(cv2.distanceTransform((fade > 0).astype(np.uint8), cv2.DIST_L2, 3) / (0.2 * width / step), 0, 1)
+    field = cv2.resize(field * fade[:, :, None], window.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    x, y = np.meshgrid(np.arange(window.shape[1], dtype=np.float32), np.arange(window.shape[0], dtype=np.float32))
+    return np.asarray(cv2.remap(window, x + field[..., 0], y + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _low_pass(light: F32, mask: F32, width: float) -> F32:
+    """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, taken from inside the mask only."""
+    step = max(1.0, width / _COARSE)
+    size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
+    weight = cv2.resize((mask > 0.3).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
+    sigma = LOW_PASS * width / step
+    low = cv2.GaussianBlur(small * weight[:, :, None], (0, 0), sigma) / (cv2.GaussianBlur(weight, (0, 0), sigma)[:, :, None] + 1e-4)
+    return np.asarray(cv2.resize(low, light.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,0 +1,268 @@
+"""Build `mfmc_ray/identities/data/identity_model.npz` from portraits of people who do not exist.
+
+    python tools/build_identity_model.py ../shared/data/portraits
+
+Each portrait is unwrapped to the texture square. Texels that are turned away, hair, hats or background are masked and completed from the
+mirrored half; light is taken out (logarithm over low-pass, coarse shading made symmetric, highlights compressed). Shapes are split into an
+expression part (regressed on mouth opening, smile and mouth width) and an identity part (principal components of what is left).
+The portraits are CC0 (faker-js/assets-person-portrait, Stable Diffusion 3); none of them can be had back from the model's regions.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from mfmc_ray.faces.align import similarity
+from mfmc_ray.faces.detect import YuNet
+from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
+from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh
+from mfmc_ray.identities.model import DETAIL_GREY, REGIONS
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Surface, place, unroll
+from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, beard, polygon
+
+OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
+SIZE = 384
+COMPONENTS = 30
+LIGHT_SIGMA = 34.0  # texels; 0.09 face widths, as the renderer's low-pass
+FLOOR = 16.0
+FLIP = np.array([-1, 1, 1], np.float32)
+
+# Looked at, one by one, on a sheet of all unwrapped textures.
+UNUSABLE = """female_0 female_13 female_14 female_21 female_26 female_28 female_3 female_30 female_34 female_42 female_43 female_45 female_5
+female_50 female_58 female_65 female_66 female_69 female_7 female_73 female_79 female_8 female_82 female_87 female_95 male_0 male_14 male_15
+male_23 male_24 male_25 male_28 male_33 male_4 male_57 male_59 male_66 male_84 male_88 male_94 male_95"""  # glasses, hands, hats, hard light
+HAIR_AT_EYES = """female_1 female_11 female_17 female_22 female_27 female_33 female_52 female_56 female_57 female_59 female_60 female_71
+female_77 female_88 male_5 male_63 male_71"""
+HAIR_ON_FOREHEAD = """female_1 female_11 female_22 female_27 female_33 female_38 female_52 female_56 female_59 female_77 female_78 female_85
+female_86 female_88 female_92 male_11 male_29 male_5 male_63 male_71"""
+HAIR_ON_CHEEKS = "female_1 female_22 female_56 female_60 female_88 female_89 male_11 male_26"
+
+EYES = (33, 133, 145, 159, 70, 63, 105, 66, 107, 263, 362, 374, 386, 300, 293, 334, 296, 336, 168, 6, 119, 348, 111, 340)
+NOSE = (168, 98, 327, 2, 48, 278, 64, 294, 197, 195, 5, 4, 1, 49, 279, 126, 355)
+MOUTH = (61, 291, 0, 17, 37, 267, 84, 314, 164, 18, 57, 287, 43, 273, 92, 322, 106, 335)
+BRIDGE = (168, 6, 197, 195, 5, 122, 351)
+LIDS = ((33, 133, 159, 145, 160, 158, 153, 144), (263, 362, 386, 374, 387, 385, 380, 373))
+BROWS = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
+
+
+@dataclass(frozen=True)
+class Portrait:
+    name: str
+    man: bool
+    age: float
+    image: NDArray[np.uint8]
+    mesh: F32
+    points: F32
+
+
+def read(folder: Path) -> list[Portrait]:
+    detector, fitter = YuNet(min_score=0.6), FaceMesh()
+    found = []
+    for row in track(list(csv.DictReader((folder / "portraits.csv").open())), "Reading portraits"):
+        image = np.asarray(Image.open(folder / row["file"]).convert("RGB"))
+        faces = detector.detect(image)
+        if len(faces) == 0:
+            print(f"{row['file']}: no face found, left out")
+            continue
+        one = [int(np.argmax(faces.sizes))]
+        meshes, _ = fitter.fit(image, faces.boxes[one], faces.points[one])
+        found.append(Portrait(Path(row["file"]).stem, row["sex"] == "man", float(row["age"]), image, meshes[0], faces.points[one][0]))
+    return found
+
+
+def area(surface: Surface, landmarks: tuple[int, ...], grow: int = 0) -> F32:
+    page = polygon(surface, landmarks, SIZE).astype(np.uint8)
+    if grow:
+        page = cv2.dilate(page, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1)))
+    return page.astype(np.float32)
+
+
+def make_mask(surface: Surface) -> tuple[F32, NDArray[np.bool_]]:
+    """Where a texture replaces the target, soft towards the hairline, ears and chin, with the open mouth cut out; and the whole face."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    whole = cv2.morphologyEx(surface.inside.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((61, 61)))
+    oval = (np.abs(x - (SIZE - 1) / 2) / 139) ** 2.4 + (np.abs(y - 203) / 174) ** 2.4 < 1
+    inner = oval & (cv2.erode(whole, np.ones((3, 3)), iterations=8, borderValue=0) > 0)
+    ramp = np.clip(cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) / 26, 0, 1)
+    mouth = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(mouth, [np.round(surface.uv[list(INNER_LIPS)]).astype(np.int32)], 1)
+    closed = 1 - cv2.erode(mouth, np.ones((3, 3))).astype(np.float32)
+    mask = ramp * ramp * (3 - 2 * ramp) * cv2.GaussianBlur(closed, (0, 0), 1.5)
+    return np.asarray(mask, np.float32), whole > 0
+
+
+def make_regions(surface: Surface) -> F32:
+    """float32 (6, SIZE, SIZE): soft masks that sum to 1, in the order of `REGIONS`."""
+    mouth = area(surface, MOUTH, 8)
+    nose = area(surface, NOSE, 8) * (1 - mouth)
+    around_eyes = area(surface, EYES, 6) * (1 - nose) * (1 - mouth)
+    brows = np.maximum(area(surface, BROWS[0], 6), area(surface, BROWS[1], 6)) * around_eyes * (1 - np.maximum(area(surface, LIDS[0], 5), area(surface, LIDS[1], 5)))
+    eyes = around_eyes - brows
+    rest = 1 - around_eyes - nose - mouth
+    upper = (np.arange(SIZE) < 140)[:, None].astype(np.float32)
+    hard = {"eyes": eyes, "brows": brows, "nose": nose, "mouth": mouth, "forehead": rest * upper, "cheeks": rest * (1 - upper)}
+    soft = np.stack([cv2.GaussianBlur(hard[name], (0, 0), 5 if name in ("eyes", "brows") else 9) for name in REGIONS])
+    return np.asarray(soft / soft.sum(0), np.float32)
+
+
+def skin_texels(surface: Surface, texture: NDArray[np.uint8], facing: F32, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Texels that were seen well and are skin; eyes, brows, nose and mouth count as skin whatever their colour."""
+    protect = np.maximum.reduce(
+        [*(area(surface, ring, 7) for ring in LIDS), *(area(surface, brow, 4) for brow in BROWS), area(surface, MOUTH, 4), area(surface, NOSE, 6)]
+    )
+    reference = np.maximum.reduce([area(surface, part) for part in (*CHEEKS, BRIDGE)]) > 0.5
+    lab = cv2.cvtColor(texture, cv2.COLOR_RGB2LAB).astype(np.float32)
+    seen = lab[reference & (facing > 0.5)]
+    usual = np.median(seen, 0)
+    spread = np.median(np.abs(seen - usual), 0) * 1.4826 + [6, 2, 2]
+    off = cv2.GaussianBlur((lab - usual) / spread, (0, 0), 2)
+    odd = np.sqrt(np.clip(np.abs(off[..., 0]) - 1.5, 0, None) ** 2 + (off[..., 1:] ** 2).sum(-1) / 2) > 3.2
+    other = (odd & (protect < 0.5) & whole).astype(np.uint8)
+    other = cv2.dilate(cv2.morphologyEx(other, cv2.MORPH_OPEN, np.ones((5, 5))), np.ones((13, 13)))
+    return np.asarray(whole & (facing > 0.25) & ~((other > 0) & (protect < 0.5)))
+
+
+def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32, man: bool) -> F32:
+    """A texture without its light: the logarithm over its low-pass, completed by the mirrored half."""
+    log = np.log(texture.astype(np.float32) + FLOOR)
+    seen = skin.astype(np.float32)
+    low = cv2.GaussianBlur(log * seen[..., None], (0, 0), LIGHT_SIGMA) / (cv2.GaussianBlur(seen, (0, 0), LIGHT_SIGMA)[..., None] + 1e-3)
+    own = log - low
+    sure = cv2.distanceTransform(cv2.erode(skin.astype(np.uint8), np.ones((5, 5))), cv2.DIST_L2, 5) / 8
+    sure = np.clip(sure, 0, 1)[..., None].astype(np.float32)
+    detail = sure * own + (1 - sure) * sure[:, ::-1] * own[:, ::-1]
+
+    _, _, nose, _, forehead, cheeks = (region[..., None] for region in regions)
+    luma = detail.mean(-1, keepdims=True)
+    colour = detail - luma
+    fine = luma - cv2.GaussianBlur(luma, (0, 0), 5)[..., None]
+    coarse = luma - fine
+    # light falls from a side, albedo does not: shading of the skin is made symmetric
+    both = np.clip(nose + forehead + cheeks, 0, 1)
+    coarse = (1 - both) * coarse + both * (coarse + coarse[:, ::-1]) / 2
+    colour = (1 - both) * colour + both * (colour + colour[:, ::-1]) / 2
+    # highlights of a moist skin are light too; towards the ears what is left is hair and shadow
+    aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 92) / 40, 0, 1)[None, :, None]
+    cap = 0.25 - 0.15 * aside * (not man)
+    calm = np.where(coarse > 0, 0.12 * np.tanh(coarse / 0.12), 0.22 * np.tanh(coarse / 0.22)) * (1 - 0.85 * aside) + cap * np.tanh(fine / cap)
+    soft = np.maximum(forehead + cheeks, 0.6 * nose)
+    return np.asarray(np.clip((1 - soft) * (coarse + fine) + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
+
+
+def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:
+    """Orthonormal expression (3, 468·3) and identity (COMPONENTS, 468·3) directions, and the standard deviations of the latter."""
+    placed = [place(mesh, surface.mean) for mesh in meshes]
+    shape = np.array([p.shape for p in placed])
+    shape = (shape + (shape * FLIP)[:, MIRROR]) / 2
+    yaw = np.degrees([np.arctan2(p.rotation[2, 0], p.rotation[2, 2]) for p in placed])
+    shape = shape[np.abs(yaw) < 30]
+    lips = np.linalg.norm(shape[:, 13] - shape[:, 14], axis=1)
+    wide = np.linalg.norm(shape[:, 61] - shape[:, 291], axis=1)
+    smile = shape[:, [61, 291], 1].mean(1) - shape[:, 13, 1]
+    cues = np.stack([lips, wide, smile], 1)
+    cues = (cues - cues.mean(0)) / cues.std(0)
+    flat = shape.reshape(len(shape), -1).astype(np.float64)
+    flat = flat - flat.mean(0)
+    weights, *_ = np.linalg.lstsq(cues, flat, rcond=None)
+    expression = np.linalg.qr(weights.T)[0].T
+    _, strength, directions = np.linalg.svd(flat - cues @ weights, full_matrices=False)
+    identity = directions[:COMPONENTS]
+    identity = identity - identity @ expression.T @ expression
+    identity /= np.linalg.norm(identity, axis=1, keepdims=True)
+    spread = strength[:COMPONENTS] / np.sqrt(len(shape) - 1)
+    return expression.astype(np.float32), identity.astype(np.float32), spread.astype(np.float32)
+
+
+def mean_head(portraits: list[Portrait], surface: Surface, man: bool, side: int = 320) -> tuple[NDArray[np.uint8], F32]:
+    """The average of the frontal portraits of one sex, with the mean mesh in it: a head that is nobody's."""
+    mesh = surface.mean * (side / 6.6) + np.array([side / 2, side * 0.52, 0], np.float32)
+    total, count = np.zeros((side, side, 3)), 0
+    for portrait in portraits:
+        if portrait.man != man or abs(place(portrait.mesh, surface.mean).rotation[2, 0]) > 0.2:
+            continue
+        matrix = similarity(portrait.mesh[None, :, :2], mesh[:, :2].astype(np.float32))[0]
+        total += cv2.warpAffine(portrait.image, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        count += 1
+    return (total / count).round().astype(np.uint8), mesh.astype(np.float32)
+
+
+def main(folder: Path) -> None:
+    portraits = read(folder)
+    surface = unroll(CANONICAL, SIZE)
+    mask, whole = make_mask(surface)
+    regions = make_regions(surface)
+    cheeks = np.maximum(area(surface, CHEEKS[0]), area(surface, CHEEKS[1])) > 0.5
+    blobs, tone, skins, beards, covered = [], [], [], [], []
+    for portrait in track(portraits, "Unwrapping"):
+        texture = surface.unwrap(portrait.image, portrait.mesh)
+        facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
+        skin = skin_texels(surface, texture, facing, whole)
+        detail = detail_of(texture, skin, regions, portrait.man)
+        stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
+        blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())
+        seen = cheeks & skin & (facing > 0.5)
+        skins.append(np.median(texture[seen], 0))
+        lab = cv2.cvtColor(texture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[seen]
+        tone.append(np.degrees(np.arctan2(np.median(lab[:, 0]) - 50, np.median(lab[:, 2]))))
+        visible = cv2.resize((skin & (facing > 0.4)).astype(np.uint8), (TRAIT_SIZE, TRAIT_SIZE), interpolation=cv2.INTER_NEAREST) > 0
+        beards.append(beard(surface, surface.unwrap(portrait.image, portrait.mesh, TRAIT_SIZE), visible))
+        covered.append([float((skin * region * mask).sum() / (region * mask).sum()) for region in regions])
+
+    names = [portrait.name for portrait in portraits]
+    usable = np.array(covered) > [0.97, 0.95, 0.97, 0.90, 0.88, 0.85]
+    open_mouth = [np.linalg.norm(p.mesh[13] - p.mesh[14]) / np.linalg.norm(p.mesh[78] - p.mesh[308]) > 0.13 for p in portraits]
+    usable[open_mouth, REGIONS.index("mouth")] = False
+    for listed, columns in (
+        (UNUSABLE, slice(None)),
+        (HAIR_AT_EYES, slice(2)),
+        (HAIR_ON_FOREHEAD, REGIONS.index("forehead")),
+        (HAIR_ON_CHEEKS, REGIONS.index("cheeks")),
+    ):
+        usable[[names.index(name) for name in listed.split() if name in names], columns] = False
+    print("usable textures", dict(zip(REGIONS, usable.sum(0).tolist(), strict=True)))
+
+    expression, identity, spread = split_shapes([p.mesh for p in portraits], surface)
+    heads = [mean_head(portraits, surface, man) for man in (False, True)]
+    references = {
+        embedder.name: np.concatenate([embedder.embed(p.image, p.points[None]) for p in portraits]) for embedder in (SFaceEmbedder(), DlibEmbedder())
+    }
+    OUT.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        OUT,
+        size=np.int32(SIZE),
+        mean=surface.mean,
+        uv=surface.uv,
+        corners=surface.corners.astype(np.int16),
+        expression=expression.reshape(-1, 468, 3),
+        identity=identity.reshape(-1, 468, 3),
+        spread=spread,
+        mask=cv2.imencode(".png", np.round(mask * 255).astype(np.uint8))[1].ravel(),
+        man=np.array([p.man for p in portraits]),
+        age=np.array([p.age for p in portraits], np.float32),
+        tone=np.array(tone, np.float32),
+        skin=np.array(skins, np.float32),
+        beard=np.array(beards, np.float32),
+        usable=usable,
+        blob=np.concatenate(blobs),
+        offsets=np.cumsum([0, *map(len, blobs)]),
+        head_mesh=heads[0][1],
+        **{f"regions_{k}": cv2.imencode(".png", np.round(r * 255).astype(np.uint8))[1].ravel() for k, r in enumerate(regions)},
+        **{f"head_{k}": cv2.imencode(".png", cv2.cvtColor(head, cv2.COLOR_RGB2BGR))[1].ravel() for k, (head, _) in enumerate(heads)},
+        **{f"reference_{name}": vectors for name, vectors in references.items()},
+    )
+    print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB, {len(portraits)} portraits, {len(surface.corners)} triangles")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    main(Path(sys.argv[1]))
