@@ -1,7 +1,8 @@
 """Exact search against plain float32 matrix products on this machine: `python benchmarks/known_search.py [--known 200000]`.
 
 Prints the ratio of `ExactSearch.top1` to `queries @ known.T` (in slices that stay in the cache, without looking at the result), both as
-2·q·n·d / time, alternating, the best of several rounds. 1.00 means that finding and re-checking the nearest face costs nothing.
+2·q·n·d / CPU time (so per core), alternating, the best of several rounds. 1.00 means that finding and re-checking the nearest face costs
+nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ def products(queries: F32, known: F32) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """CPU time of all threads, which other load on the machine disturbs less than wall time."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

@@ -246,9 +246,14 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
 
 
+def is_profile(icc: bytes) -> bool:
+    """Whether these are an ICC profile and nothing after it (ICC.1, 7.2: size and signature; up to 3 bytes of padding)."""
+    return len(icc) >= 132 and icc[36:40] == b"acsp" and 0 <= len(icc) - int.from_bytes(icc[:4], "big") < 4
+
+
 def fitting_profile(icc: bytes | None, grey: bool) -> bytes | None:
-    """The ICC profile if it describes grey or RGB pixels, whichever these are: that of a CMYK source does not."""
-    return icc if icc and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+    """The ICC profile if it is one that describes grey or RGB pixels, whichever these are: that of a CMYK source does not."""
+    return icc if icc and is_profile(icc) and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -236,6 +236,26 @@ class Ledger:
         """Put plain data into OUT as JSON, such as `manifest.json`."""
         self.write_text(name, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
+    def read_text(self, name: str) -> str:
+        """A small text file of OUT.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return self.read_bytes(name).decode()
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file of OUT, whole.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return self._public.read(name)
+
+    def files(self, table_name: str) -> list[str]:
+        """The committed files of a published table, in order, as names for `read_bytes`."""
+        return [f"{table_name}/{name}" for name in sorted(self._public.sizes(table_name)) if _PART.fullmatch(name)]
+
     def _make_work(self) -> None:
         try:
             self.work.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, open_image, png_chunks, riff_chunks, turn
+from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, is_profile, open_image, png_chunks, riff_chunks, turn
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -84,10 +84,6 @@ def _exif(orientation: int) -> bytes:
     return b"" if orientation == 1 else struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
-def _is_profile(icc: bytes) -> bool:
-    return len(icc) >= 132 and icc[36:40] == b"acsp" and 0 <= len(icc) - int.from_bytes(icc[:4], "big") < 4
-
-
 def _jpeg(data: bytes, orientation: int) -> bytes:
     """ITU-T T.81 annex B; JFIF 1.02; Exif 2.3; ICC.1 annex B.4."""
     kept = [b"\xff\xd8"]
@@ -136,7 +132,7 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
             kept.append(data[at:end])
         at = end
     parts = sorted(body[12:] for _, body in profile)
-    whole = all((part[0], part[1]) == (n, len(parts)) for n, part in enumerate(parts, 1)) and _is_profile(b"".join(p[2:] for p in parts))
+    whole = all((part[0], part[1]) == (n, len(parts)) for n, part in enumerate(parts, 1)) and is_profile(b"".join(p[2:] for p in parts))
     for place, _ in profile if not whole else ():
         kept[place] = b""
     if exif := _exif(orientation):
@@ -194,7 +190,7 @@ def _is_iccp(body: bytes) -> bool:
         icc = inflater.decompress(rest[1:], 1 << 24)
     except zlib.error:
         return False
-    return 0 < len(name) < 80 and rest[:1] == b"\0" and inflater.eof and not inflater.unused_data and _is_profile(icc)
+    return 0 < len(name) < 80 and rest[:1] == b"\0" and inflater.eof and not inflater.unused_data and is_profile(icc)
 
 
 def _check_deflated(header: bytes, parts: list[bytes]) -> None:
@@ -225,9 +221,7 @@ def _webp(data: bytes, orientation: int) -> bytes:
         raise CodecError("animated", "this WebP is made as an animation")
     if kinds.count(b"VP8 ") + kinds.count(b"VP8L") != 1 or max(map(kinds.count, (b"VP8X", b"ALPH", b"ICCP"))) > 1:
         raise CodecError("corrupt", "the WebP's chunks are not in order")
-    kept = [
-        (kind, body) for kind, body in chunks if kind in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH") or (kind == b"ICCP" and _is_profile(body))
-    ]
+    kept = [(kind, body) for kind, body in chunks if kind in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH") or (kind == b"ICCP" and is_profile(body))]
     exif = _exif(orientation)
     if kinds[0] == b"VP8X":
         flags, size = kept[0][1][0], kept[0][1][4:10]

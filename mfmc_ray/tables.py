@@ -32,6 +32,7 @@ LOCATOR = pa.struct(
 UNITS = pa.schema(
     [
         ("unit", pa.string()),  # path or URL that fsspec opens
+        ("path", pa.string()),  # relative to the collection's root
         ("kind", pa.string()),  # file | parquet | tar
         ("size", pa.int64()),  # bytes
         ("version", pa.string()),  # etag, or mtime in ns
@@ -175,6 +176,7 @@ FACES = pa.schema(
         ("max_similarity_to_known", pa.float32()),
         ("threshold", pa.float32()),
         ("certificates", pa.list_(CERTIFICATE)),  # one per guard recognizer
+        ("points", pa.list_(pa.float32(), 10)),  # five points x y, px: what the certificates' embeddings are aligned by
         ("redacted_area", pa.list_(pa.float32(), 4)),  # x0 y0 x1 y1, px: what is covered; null unless redacted
         *((f"{name}_before", kind) for name, kind in _ATTRIBUTES),
         *((f"{name}_after", kind) for name, kind in _ATTRIBUTES),

@@ -7,8 +7,9 @@ impostor pairs. SCENES are photos of other people; they check the curve. SHEET s
 before you believe the tail, for a wrongly labelled photo makes a false "impostor".
 
 The rate is the share of pairs at or above a cosine, down to the rate that 30 pairs support. From there on it falls as exp(−cosine/scale),
-with the scale fitted by maximum likelihood (the mean excess) to the most similar 0.5 % of the pairs. A generalised Pareto tail was
-tried: fitted to one half of the people, it foretells too few similar pairs in the other half (HELDOUT).
+with the scale fitted by maximum likelihood (the mean excess) to the most similar 0.5 % of the pairs. Fitted to one half of the people, it
+foretells more similar pairs in the other half than there are (mean of 200 halvings, at the cosine of rate 3e-5: SFace 1.6 for 1.27 found,
+dlib 1.6 for 1.20). A generalised Pareto tail foretells too few there (0.79 and 0.43), so it would promise what does not hold.
 Intervals: 95 %, percentiles of a bootstrap over people with weights for their pairs.
 """
 

@@ -43,6 +43,7 @@ _MEANING = {
         "max_similarity_to_known": "cosine, −1…1, to the nearest known face",
         "threshold": "cosine; both similarities are below it",
         "certificates": "for each guard recognizer: similarity, nearest known face, threshold, false-match rate, the index",
+        "points": "eyes, nose tip and mouth corners of the published face, x y, px: the certificates' embeddings are aligned by them",
         "redacted_area": "x0 y0 x1 y1, px: what is covered; null unless redacted",
         "sex": "estimated, `man` or `woman`",
         "age": "estimated, years",
@@ -106,9 +107,9 @@ def _columns(schema: pa.Schema, table: str) -> list[tuple[str, str, str]]:
     for field in schema:
         stem, _, when = field.name.rpartition("_")
         if when in ("before", "after"):
-            meaning = f"{_MEANING[table][stem]}; of the {'original' if when == 'before' else 'published'} face"
+            meaning = f"{_MEANING[table].get(stem, '')}; of the {'original' if when == 'before' else 'published'} face"
         else:
-            meaning = _MEANING[table][field.name]
+            meaning = _MEANING[table].get(field.name, "")
         rows.append((field.name, _type(field.type), meaning))
     return rows
 

@@ -22,7 +22,7 @@ class Faces:
 
     Attributes:
         boxes: float32 (n, 4), x0 y0 x1 y1; may reach beyond the border.
-        points: float32 (n, 5, 2), the ArcFace order: the eye on the image's left, the other eye, nose tip, mouth corner on the left, the other.
+        points: float32 (n, 5, 2), the ArcFace order: the eye on the image's left, the other, nose tip, mouth corner on the left, the other.
         scores: float32 (n,), the detector's confidence in 0–1.
         detectors: n names, "+"-joined where several detectors agree.
         meshes: float32 (n, 468, 3) FaceMesh points (z towards the viewer is negative), or None before the fit.
@@ -90,6 +90,17 @@ class Faces:
             np.concatenate([p.scores for p in parts]),
             tuple(name for p in parts for name in p.detectors),
         )
+
+    def need(self, name: str) -> F32:
+        """An array that is added after detection, by its attribute's name.
+
+        Raises:
+            ValueError: it was not added yet.
+        """
+        array: F32 | None = getattr(self, name)
+        if array is None:
+            raise ValueError(f"Faces.{name} was not filled yet")
+        return array
 
     @property
     def sizes(self) -> F32:

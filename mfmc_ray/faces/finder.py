@@ -21,7 +21,7 @@ _SAME_INSIDE = 0.7
 class FaceFinder:
     """Finds every face of an image."""
 
-    def __init__(self, detectors: Sequence[Detector], mesh: MeshFitter, *, min_score: float = 0.5) -> None:
+    def __init__(self, detectors: Sequence[Detector], mesh: MeshFitter, *, min_score: float = 0.6) -> None:
         """Put detectors and mesh together.
 
         Args:

@@ -13,12 +13,12 @@ from mfmc_ray.faces.attributes import AttributeHead
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.finder import FaceFinder
+from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh, pose
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
 from mfmc_ray.faces.store import load_lock
 
-DETECTORS: Mapping[str, Callable[[], Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
+DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
 ATTRIBUTE_RECOGNIZER = "sface"
 """The recognizer whose embedding age and sex are read from."""
@@ -30,6 +30,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sface": ("sface",),
         "dlib": ("dlib_resnet", "dlib_5points"),
         "mesh": ("facemesh",),
+        "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),
     }
 )
 """The files of `models.lock` that each part needs."""
@@ -55,7 +56,8 @@ class ModelPack:
     """Finds and describes the faces of an image.
 
     Attributes:
-        finder: detectors and mesh.
+        finder: the detectors.
+        mesh: fits the mesh.
         embedders: by name; the guard recognizers first.
         attributes: age, sex and skin tone.
     """
@@ -78,10 +80,9 @@ class ModelPack:
         """Faces that have meshes, with embeddings, poses and attributes added."""
         if len(faces) == 0:
             return faces.with_(embeddings={n: np.zeros((0, d), np.float32) for n, d in self.dimensions.items()}, **_no_attributes())
-        assert faces.meshes is not None
         embeddings = self.embed(image, faces.points)
-        found = self.attributes.estimate(image, faces.meshes, embeddings)
-        return faces.with_(embeddings=embeddings, poses=pose(faces.meshes), ages=found.ages, sexes=found.sexes, tones=found.tones)
+        found = self.attributes.estimate(image, faces.need("meshes"), embeddings)
+        return faces.with_(embeddings=embeddings, poses=pose(faces.need("meshes")), ages=found.ages, sexes=found.sexes, tones=found.tones)
 
     def embed(self, image: Image, points: F32) -> dict[str, F32]:
         """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
@@ -107,5 +108,5 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
     if ATTRIBUTE_RECOGNIZER not in recognizers:
         raise PackError(f"the recognizer {ATTRIBUTE_RECOGNIZER!r} must be among the guards: age and sex are read from its embedding")
     mesh = FaceMesh()
-    finder = FaceFinder([DETECTORS[name]() for name in find.detectors], mesh, min_score=find.min_score)
+    finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
     return ModelPack(finder, mesh, {name: EMBEDDERS[name]() for name in recognizers}, AttributeHead())

@@ -65,8 +65,8 @@ class IdentityModel:
 
     def detail(self, source: int) -> F32:
         """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1."""
-        stored = cv2.imdecode(self.blob[self.offsets[source] : self.offsets[source + 1]], cv2.IMREAD_COLOR_RGB)
-        return np.log(np.maximum(stored, 1).astype(np.float32) / DETAIL_GREY)
+        stored = _picture(self.blob[self.offsets[source] : self.offsets[source + 1]])
+        return np.asarray(np.log(np.maximum(stored, 1).astype(np.float32) / DETAIL_GREY), np.float32)
 
     def split(self, shape: F32) -> F32:
         """The identity coefficients float32 (k,) of a shape (468, 3) in the shared frame, expression taken out.
@@ -112,8 +112,8 @@ def load_model() -> IdentityModel:
             expression=data["expression"],
             identity=data["identity"],
             spread=data["spread"],
-            regions=np.stack([cv2.imdecode(page, cv2.IMREAD_GRAYSCALE) for page in _pages(data, "regions")]).astype(np.float32) / 255,
-            mask=cv2.imdecode(data["mask"], cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255,
+            regions=np.stack([_page(data[f"regions_{k}"]) for k in range(len(REGIONS))]),
+            mask=_page(data["mask"]),
             man=data["man"],
             age=data["age"],
             tone=data["tone"],
@@ -122,7 +122,7 @@ def load_model() -> IdentityModel:
             usable=data["usable"],
             blob=data["blob"],
             offsets=data["offsets"],
-            heads=np.stack([cv2.imdecode(data[f"head_{k}"], cv2.IMREAD_COLOR_RGB) for k in range(2)]),
+            heads=np.stack([_picture(data[f"head_{k}"]) for k in range(2)]),
             head_mesh=data["head_mesh"],
             references={name: data[f"reference_{name}"] for name in names},
         )
@@ -130,5 +130,12 @@ def load_model() -> IdentityModel:
         raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error
 
 
-def _pages(data: dict[str, NDArray[np.uint8]], name: str) -> list[NDArray[np.uint8]]:
-    return [data[f"{name}_{k}"] for k in range(len(REGIONS))]
+def _picture(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise ValueError("a picture in it is damaged")
+    return np.asarray(picture, np.uint8)
+
+
+def _page(encoded: NDArray[np.uint8]) -> F32:
+    return np.asarray(_picture(encoded)[:, :, 0] / np.float32(255), np.float32)

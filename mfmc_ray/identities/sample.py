@@ -13,6 +13,8 @@ from mfmc_ray.identities.surface import F32
 
 SHAPE_REACH = 2.2
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
+SHAPE_SCALE = 1.7
+"""The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +65,16 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     candidates = np.flatnonzero((model.man == man) & model.usable.any(1))
     # uniform over age and tone bands rather than over portraits, which are mostly young
     lead = int(rng.choice(candidates, p=_even(model.age[candidates], model.tone[candidates])))
-    distance = np.abs(model.age - model.age[lead]) / 9 + np.abs(model.tone - model.tone[lead]) / 14 + np.abs(model.beard - model.beard[lead]) / 0.5
+    distance = (
+        np.abs(model.age - model.age[lead]) / 9 + np.abs(model.tone - model.tone[lead]) / 14 + np.abs(model.beard - model.beard[lead]) / 0.5
+    )
     sources = np.empty(len(REGIONS), np.intp)
     for r in range(len(REGIONS)):
         able = candidates[model.usable[candidates, r]]
         nearest = able[np.argsort(distance[able], kind="stable")[:14]]
         fresh = np.setdiff1d(nearest, sources[:r])
         sources[r] = rng.choice(fresh)
-    shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread
+    shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
     return Identity(
         seed=seed,
         man=man,

@@ -136,7 +136,7 @@ class Surface:
         """
         at = self.texels.interpolate(mesh[:, :2], self.corners, (self.size, self.size))
         if size is not None and size != self.size:
-            at = cv2.resize(at, (size, size), interpolation=cv2.INTER_NEAREST)
+            at = np.asarray(cv2.resize(at, (size, size), interpolation=cv2.INTER_NEAREST), np.float32)
         shrink = float(np.ptp(mesh[:, 0])) / at.shape[0]
         if shrink > 1.3:
             x0, y0 = np.maximum(np.floor(mesh[:, :2].min(0)).astype(int) - 4, 0)

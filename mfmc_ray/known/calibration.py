@@ -197,7 +197,7 @@ class Calibration:
             warning = (
                 f"capacity exceeded: {recognizer} cannot tell {n_known:,} known faces apart. Even at the highest threshold allowed, "
                 f"{value:.3f} (false-match rate {rate.rate:.1e}), a random fake passes with probability {passing:.2g}, so many faces will "
-                "be redacted. Use a stronger recognizer, or anonymize the collection in parts with an index each"
+                "be redacted. Use a stronger recognizer or fewer known faces"
             )
         return Threshold(value, rate, passing, warning, exceeded)
 

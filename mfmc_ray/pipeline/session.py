@@ -22,16 +22,17 @@ NO_PROGRESS_SECONDS = 900.0
 """After which a pass in which no part was finished is given up. A part is minutes of work at most; Ray's own limit is half an hour."""
 _TOKEN = secrets.token_hex(32)  # one for the process: Ray reads it only once
 _SOCKET_PATH = 107  # bytes in a Unix socket's path
-_SESSION_PATH = len("/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
+_SESSION_PATH = len("/s/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
 
 
 @contextlib.contextmanager
 def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
     """Ray, for as long as the block runs.
 
-    The cluster is `config.address`, else the one that RAY_ADDRESS names (as it does in a submitted job), else a local Ray made here: it listens on
-    loopback only, asks for a token that only its processes have, has no dashboard, and keeps logs and spilled objects in WORK or another private
-    folder. At the end what was made here is stopped and its files removed. A Ray that this process is already connected to is used and left.
+    The cluster is `config.address`, else the one that RAY_ADDRESS names (as it does in a submitted job), else a local Ray made here. That
+    one listens on loopback only, asks for a token that only its processes have, has no dashboard, and keeps logs and spilled objects in
+    WORK or another private folder; at the end it is stopped and its files removed. A Ray that this process is already connected to is used
+    and left.
 
     Args:
         config: where it runs.
@@ -40,11 +41,12 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         ConnectionError: the cluster cannot be reached.
     """
-    if ray.is_initialized():  # type: ignore[no-untyped-call]
+    if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}))
         if address:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
@@ -63,7 +65,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                 object_spilling_directory=str(spill),
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "s"),  # Ray opens this one to everybody, so it must be in a private one
                 _node_ip_address="127.0.0.1",
             )
         stack.callback(ray.shutdown)
@@ -80,7 +82,6 @@ def _local_settings() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",  # one actor a core; more threads only wait for each other
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes every process of Ray bind to loopback
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     }
     if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and would write one of its own into the home folder
         settings["RAY_AUTH_TOKEN"] = _TOKEN
@@ -118,7 +119,7 @@ def _session_folder(work: Path) -> Path:
     if len(os.fsencode(folder)) + _SESSION_PATH <= _SOCKET_PATH:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
-    return Path(tempfile.mkdtemp(prefix="mfmc-", dir="/tmp"))  # noqa: S108 (0700, and short)
+    return Path(tempfile.mkdtemp(prefix="mfmc-", dir="/tmp"))
 
 
 def _memory() -> int:

@@ -118,13 +118,16 @@ class MorphSwapper:
 
 
 def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
-    """The identity on the average head of its sex, looking straight ahead in even light: uint8 (h, h, 3) RGB. What its certificate is about."""
+    """The identity on the average head of its sex, looking straight ahead in even light: uint8 (h, h, 3) RGB.
+
+    It is what the identity's certificate is about.
+    """
     model = swapper.model
     head, mesh = model.heads[int(identity.man)], model.head_mesh
     x0, y0, x1, y1 = _window(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
-    toned = np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255).astype(np.uint8)
+    toned: Image = np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255).astype(np.uint8)
     swapper.swap(toned, mesh, identity).paste(toned)
     return toned
 
@@ -174,7 +177,7 @@ def _as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
     for sigma in (0.6, 0.9, 1.3, 1.8, 2.5, 3.5):
         if strength(blurred) <= wanted:
             break
-        blurred = cv2.GaussianBlur(detail, (0, 0), sigma)
+        blurred = np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32)
     return blurred
 
 
@@ -202,7 +205,7 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     inside = (at >= 0).all(1) & (at[:, 0] < breadth) & (at[:, 1] < height)
     np.add.at(moved, (at[inside, 1], at[inside, 0]), (old - new)[inside])
     np.add.at(weight, (at[inside, 1], at[inside, 0]), 1)
-    weight = cv2.GaussianBlur(weight, (0, 0), sigma)
+    weight = np.asarray(cv2.GaussianBlur(weight, (0, 0), sigma), np.float32)
     field = cv2.GaussianBlur(moved, (0, 0), sigma) / (weight + weight.max() * 0.02 + 1e-9)[:, :, None]
     fade = np.ones((height, breadth), np.float32)
     fade[[0, -1]], fade[:, [0, -1]] = 0, 0

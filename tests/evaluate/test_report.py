@@ -20,7 +20,7 @@ from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 class Page(HTMLParser):
     """Tags, their attributes and the text of a page; a tag that is closed wrongly is an error."""
 
-    VOID = frozenset({"meta", "img", "br", "line", "rect", "circle"})
+    VOID = frozenset({"meta", "img"})
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -67,7 +66,7 @@ def test_no_threshold_above_one() -> None:
 
 def test_pass_probability() -> None:
     assert pass_probability(0, 0.5) == 1
-    assert pass_probability(3, 0.5) == 0.125
+    assert pass_probability(3, 0.5) == pytest.approx(0.125)
     assert pass_probability(10**9, 1e-9) == pytest.approx(math.exp(-1), rel=1e-8)
     assert pass_probability(10**6, 1e-12) == pytest.approx(1 - 1e-6, abs=1e-12)
     assert (pass_probability(0, 1.0), pass_probability(5, 1.0)) == (1, 0)
@@ -147,14 +146,14 @@ def test_a_broken_calibration_is_refused(points: list[list[float]] | None) -> No
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("calibrate_thresholds", Path(__file__).parents[2] / "tools" / "calibrate_thresholds.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "ROUNDS", 200)
-    yield module
+    return module
 
 
 def people(seed: int, count: int, photos: int, dim: int, like: float) -> tuple[np.ndarray, np.ndarray]:

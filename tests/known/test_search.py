@@ -146,13 +146,16 @@ def test_rounding_bound_holds_for_any_order(seed: int, d: int, deviation: float)
     assert abs(float((x @ y.T)[0, 0]) - exact) <= bound
 
 
-def test_rounding_bound_is_not_vacuous() -> None:
-    assert rounding_bound(128) < 1e-5
-    assert rounding_bound(512) < 4e-5
-    # a sum that drifts: every addition rounds down by nearly half a unit
-    products = np.full(2048, np.float32(1 / 2048 * (1 + 2**-22)))
-    drift = abs(float(np.add.accumulate(products)[-1]) - float(products.astype(np.float64).sum()))
-    assert 0 < drift <= rounding_bound(2048)
+@pytest.mark.parametrize("d", [128, 512, 2048])
+def test_rounding_bound_is_not_twice_too_large(d: int) -> None:
+    """Two unit vectors whose later products are each just too small to change a float32 sum of 3/4: the sum loses all of them."""
+    small = 0.49 * 2.0**-24
+    x, y = np.full((2, 1, d), np.sqrt(small))
+    x[0, 0] = y[0, 0] = np.sqrt(0.75)
+    x[0, -2:], y[0, -2:] = (np.sqrt(0.25 - (d - 3) * small), 0), (0, np.sqrt(0.25 - (d - 3) * small))
+    a, b = unit(x), unit(y)
+    lost = abs(float(np.add.accumulate(a[0] * b[0], dtype=np.float32)[-1]) - brute(a, b)[0, 0])
+    assert 0.4 * rounding_bound(d) < lost <= rounding_bound(d)
 
 
 @pytest.mark.parametrize("dim", [0, -1, 1 << 24])

@@ -1,0 +1,214 @@
+"""The command `mfmc`: one verb per stage, and `anonymize` for all of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mfmc_ray import __version__, config, models_cli
+from mfmc_ray.config import ConfigError, RunConfig
+
+app = typer.Typer(
+    name="mfmc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Anonymize the faces of an image collection.
+
+Every face that nobody approved is swapped for a fake identity that is random, with a checked dissimilarity from the original and from every
+known face; what cannot be shown to hold is covered. Originals stay where they are; OUT can be published; WORK is private.
+
+Start with [bold]mfmc demo[/bold].""",
+)
+app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
+
+Input = Annotated[
+    str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
+]
+Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the publishable result.")]
+Work = Annotated[
+    str | None, typer.Option(help="Private folder (embeddings, key, originals' report). Default: OUT-work beside a local OUT.")
+]
+Known = Annotated[
+    list[str] | None, typer.Option("--known", help="Folder or Parquet with photos of further people that no fake may resemble. Repeatable.")
+]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings; the options here override it.")]
+Storage = Annotated[str | None, typer.Option(help='JSON passed to fsspec, e.g. \'{"endpoint_url": "http://127.0.0.1:9000"}\'.')]
+Attempts = Annotated[int | None, typer.Option(min=1, help="Fake identities tried on a face before it is covered (default 8).")]
+Identities = Annotated[int | None, typer.Option(min=1, help="Size of the pool of fake identities (default: from the number of faces).")]
+Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any known face (default: calibrated).")]
+MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
+Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
+Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
+
+
+def _run_verb(name: str, text: str) -> None:
+    """Adds a verb that takes a collection through one step (or all of them)."""
+
+    def verb(
+        input: Input,  # noqa: A002 (the argument's name)
+        out: Out,
+        work: Work = None,
+        known: Known = None,
+        config_file: Config = None,
+        storage_options: Storage = None,
+        attempts: Attempts = None,
+        identities: Identities = None,
+        threshold: Threshold = None,
+        min_face: MinFace = None,
+        quality: Quality = None,
+        seed: Seed = None,
+        actors: Actors = None,
+        address: Address = None,
+        restart: Restart = False,
+    ) -> None:
+        settings = config.load(
+            config_file,
+            input=input,
+            out=out,
+            work=work or _work_of(out),
+            storage_options=_options(storage_options),
+            guard__galleries=known,
+            guard__threshold=threshold,
+            swap__attempts=attempts,
+            swap__identities=identities,
+            swap__min_face=min_face,
+            swap__seed=seed,
+            output__jpeg_quality=quality,
+            ray__actors=actors,
+            ray__address=address,
+        )
+        _execute(name, settings, restart)
+
+    app.command(name, help=text)(verb)
+
+
+_run_verb(
+    "anonymize", "Anonymize a collection: every step, resumed where a killed run left it.\n\nExample: mfmc anonymize photos/ published/"
+)
+_run_verb("scan", "Step 1: find and describe every face (into WORK).")
+_run_verb("index", "Step 2: build the known-face index from the scan and the galleries (into WORK).")
+_run_verb("identities", "Step 3: sample and certify the fake identities (into WORK).")
+
+
+@app.command()
+def audit(
+    out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
+    work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    storage_options: Storage = None,
+    actors: Actors = None,
+    address: Address = None,
+) -> None:
+    """Prove or refute the promise on what is published: exit code 0 if it holds, 1 if not.
+
+    Every published picture is looked at again with another detector, every replaced face is embedded again with the guard recognizers, every
+    certificate is computed again by a plain search. What is not accounted for is a violation.
+    """
+    from mfmc_ray.pipeline.audit_run import audit as run_audit
+
+    settings = config.load(
+        None,
+        input="-",
+        out=out,
+        work=work or _work_of(out),
+        storage_options=_options(storage_options),
+        ray__actors=actors,
+        ray__address=address,
+    )
+    raise typer.Exit(0 if run_audit(settings) else 1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the demo; made if absent.")] = Path("mfmc-demo"),
+    portraits: Annotated[int, typer.Option(min=4, max=200, help="How many people to generate.")] = 24,
+    seed: Annotated[int, typer.Option(help="Other seeds, other people.")] = 0,
+) -> None:
+    """Try everything on people who do not exist: generate a small collection, anonymize it, audit it, write the report."""
+    from mfmc_ray.pipeline.demo import demo as run_demo
+
+    raise typer.Exit(0 if run_demo(out, portraits=portraits, seed=seed) else 1)
+
+
+def _execute(verb: str, settings: RunConfig, restart: bool) -> None:
+    from mfmc_ray.pipeline.run import Run
+
+    run = Run(settings, restart=restart)
+    with run.session():
+        if verb == "anonymize":
+            _summarize(run.all(), settings)
+        else:
+            getattr(run, verb)()
+            run.console.print(f"[green]{verb}: done[/green]; private results are in {settings.work}")
+
+
+def _summarize(manifest: dict[str, Any], settings: RunConfig) -> None:
+    counts = manifest["counts"]
+    images = ", ".join(f"{n} {verdict}" for verdict, n in counts["images"].items())
+    faces = ", ".join(f"{n} {verdict}" for verdict, n in counts["faces"].items()) or "none"
+    console = Console(highlight=False, soft_wrap=True)
+    for notice in manifest["notices"]:
+        Console(stderr=True, highlight=False).print(f"[yellow]{notice}[/yellow]")
+    console.print(f"Images: {images}. Faces: {faces}. Published in {settings.out}, report {settings.out}/report/index.html")
+    console.print(f"Check it: mfmc audit {settings.out} --work {settings.work}")
+
+
+def _work_of(out: str) -> str:
+    if "://" in out:
+        raise ConfigError("a remote OUT needs --work, a private local folder")
+    return str(Path(out).absolute()) + "-work"
+
+
+def _options(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--storage-options wants JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError("--storage-options wants a JSON object")
+    return options
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mfmc-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: errors a user can mend are one sentence; exit codes 0 done, 1 refuted or failed, 2 wrong usage."""
+    from mfmc_ray.errors import USER_ERRORS
+
+    try:
+        app()
+    except USER_ERRORS as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {error}", markup=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The errors that a user can mend: each is one sentence that says what to do."""
+
+from __future__ import annotations
+
+from mfmc_ray.collection import CollectionError, SourceError
+from mfmc_ray.config import ConfigError
+from mfmc_ray.faces.pack import PackError
+from mfmc_ray.faces.store import ModelError
+from mfmc_ray.identities.model import ModelDataError
+from mfmc_ray.known.calibration import CalibrationError
+from mfmc_ray.known.index import KnownIndexError
+from mfmc_ray.ledger import LedgerError
+from mfmc_ray.pipeline.parts import PartError
+
+USER_ERRORS = (
+    ConfigError,
+    CollectionError,
+    SourceError,
+    LedgerError,
+    ModelError,
+    ModelDataError,
+    PackError,
+    CalibrationError,
+    KnownIndexError,
+    PartError,
+    ConnectionError,
+)

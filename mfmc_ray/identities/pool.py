@@ -1,0 +1,105 @@
+"""The pool: the fake identities admitted for a run, and which of them go onto a face."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mfmc_ray.identities.model import IdentityModel
+from mfmc_ray.identities.sample import Identity, sample
+from mfmc_ray.identities.surface import F32
+from mfmc_ray.tables import embedding_column, pool_schema
+
+NEAREST = 40
+"""From how many of the best-fitting identities one is drawn at random."""
+LEAST_FAR = 0.2
+"""Identities whose neutral rendering is nearer to the original than this cosine are tried last."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an identity should be like to look right on a face.
+
+    Attributes:
+        man: probability in 0–1 that the face is read as a man's.
+        age: years.
+        tone: ITA in degrees.
+        beard: beard strength (`traits.beard`).
+    """
+
+    man: float
+    age: float
+    tone: float
+    beard: float
+
+
+class Pool:
+    """Admitted identities with the embeddings of their neutral renderings.
+
+    Args:
+        model: the identity model.
+        seeds: of the admitted identities.
+        embeddings: recognizer → float32 (n, d).
+    """
+
+    def __init__(self, model: IdentityModel, seeds: Sequence[int], embeddings: Mapping[str, F32]) -> None:
+        if not seeds:
+            raise ValueError("the pool is empty: no fake identity was admitted")
+        self.identities: tuple[Identity, ...] = tuple(sample(model, seed) for seed in seeds)
+        self.embeddings = dict(embeddings)
+        self._man = np.array([i.man for i in self.identities])
+        self._age = np.array([i.age for i in self.identities], np.float32)
+        self._tone = np.array([i.tone for i in self.identities], np.float32)
+        self._beard = np.array([i.beard for i in self.identities], np.float32)
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    @classmethod
+    def from_table(cls, model: IdentityModel, table: pa.Table) -> Pool:
+        """The pool of a `tables.pool_schema` table."""
+        names = [name.removeprefix("embedding_") for name in table.column_names if name.startswith("embedding_")]
+        vectors = {}
+        for name in names:
+            column = table[embedding_column(name)].combine_chunks()
+            vectors[name] = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)
+        return cls(model, table["seed"].to_pylist(), vectors)
+
+    def candidates(self, wanted: Wanted, original: Mapping[str, F32], rng: np.random.Generator, used: set[str]) -> list[Identity]:
+        """Identities for a face in the order in which to try them: random among those that fit, those unlike the original first.
+
+        Args:
+            wanted: sex, age, tone and beard of the face.
+            original: recognizer → the face's embedding float32 (d,).
+            rng: decides the order; see `keyed`.
+            used: identity_ids that another face of the image wears already; left out.
+        """
+        # a face whose sex cannot be told takes either
+        sex = np.abs(self._man - wanted.man) * 6
+        misfit = (
+            sex + np.abs(self._age - wanted.age) / 9 + np.abs(self._tone - wanted.tone) / 12 + np.abs(self._beard - wanted.beard) / 0.35
+        )
+        nearest = np.argsort(misfit, kind="stable")[:NEAREST]
+        likeness = np.max([self.embeddings[name][nearest] @ vector for name, vector in original.items() if name in self.embeddings], axis=0)
+        order = rng.permutation(len(nearest))
+        # misfit in steps of half a unit, so that the order stays random among equals
+        rank = np.round(misfit[nearest] * 1.0) + 4.0 * (likeness > LEAST_FAR)
+        order = order[np.argsort(rank[order], kind="stable")]
+        return [self.identities[nearest[i]] for i in order if self.identities[nearest[i]].identity_id not in used]
+
+
+def keyed(key: bytes, *parts: Any) -> np.random.Generator:
+    """A random generator that only the holder of the key can repeat: HMAC-SHA-256 over the parts."""
+    digest = hmac.new(key, "\0".join(map(str, parts)).encode(), hashlib.sha256).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))
+
+
+def pool_table(rows: Sequence[Mapping[str, Any]], recognizers: Mapping[str, int]) -> pa.Table:
+    """Admitted identities as a `tables.pool_schema` table."""
+    return pa.Table.from_pylist(list(rows), schema=pool_schema(recognizers))

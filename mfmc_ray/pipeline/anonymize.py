@@ -1,0 +1,320 @@
+"""The anonymize stage: per image decide, assign, swap, check on the output, redact what does not hold, encode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mfmc_ray.access import AccessModel
+from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode, encode
+from mfmc_ray.collection import SourceError, SourceReader
+from mfmc_ray.config import OutputConfig, SwapConfig
+from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.mesh import pose
+from mfmc_ray.identities.pool import Pool, Wanted, keyed
+from mfmc_ray.identities.sample import Identity
+from mfmc_ray.identities.traits import beard_of
+from mfmc_ray.pipeline.check import Checked, OutputCheck, five_points
+from mfmc_ray.pipeline.rows import faces_of
+from mfmc_ray.scrub import scrub
+from mfmc_ray.swap.redact import cover_of, redact
+from mfmc_ray.swap.render import MorphSwapper, Patch
+from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
+
+ENOUGH = 0.06
+"""A result that stays this much (cosine) below every threshold is taken at once; otherwise the best of the attempts is."""
+LEAST_MESH_SCORE = 0.3
+LARGEST_YAW = 60.0
+LARGEST_PITCH = 45.0
+LARGEST_DISAGREEMENT = 0.22
+LEAST_COVER = 0.3
+_ROUNDS = 4
+
+
+class Withhold(Exception):  # noqa: N818 (not an error: a decision)
+    """The image is kept back; the reason is the argument."""
+
+
+@dataclass
+class Result:
+    """What has become of one face so far."""
+
+    verdict: str = "redacted"
+    reason: str | None = None
+    access_reason: str | None = None
+    identity: Identity | None = None
+    attempts: int = 0
+    patch: Patch | None = None
+    checked: Checked | None = None
+    area: tuple[int, int, int, int] | None = None
+    after: dict[str, Any] = field(default_factory=dict)
+
+    def redact(self, reason: str) -> None:
+        """Makes it a redaction by this rule."""
+        self.verdict, self.reason, self.identity, self.patch, self.checked = "redacted", reason, None, None, None
+
+
+class AnonymizeStage:
+    """Turns rows of the scan table into publishable rows.
+
+    Args:
+        swap, output: settings.
+        max_pixels: larger images are not decoded.
+        check: looks at the output; holds the pack and the guard.
+        pool: the fake identities.
+        swapper: puts them onto faces.
+        access: decides which faces stay.
+        key: of the run; who has it can repeat the random choices.
+        storage_options: for fsspec, of remote units.
+    """
+
+    def __init__(
+        self,
+        *,
+        swap: SwapConfig,
+        output: OutputConfig,
+        max_pixels: int,
+        check: OutputCheck,
+        pool: Pool,
+        swapper: MorphSwapper,
+        access: AccessModel,
+        key: bytes,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.swap, self.output, self.max_pixels = swap, output, max_pixels
+        self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
+        self.recognizers = check.pack.dimensions
+        self.needs: pa.Schema = scan_schema(self.recognizers)
+        self.adds: pa.Schema = anonymized_schema()
+        self._reader = SourceReader(storage_options)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Rows of `tables.scan_schema` → as many rows of `tables.anonymized_schema`, in order."""
+        plain = batch.drop_columns(["faces"]).to_pylist()
+        return pa.Table.from_pylist(
+            [self._image(row, batch["faces"][i]) for i, row in enumerate(plain)],
+            schema=self.adds,
+        )
+
+    def _image(self, row: Mapping[str, Any], faces_scalar: pa.ListScalar) -> dict[str, Any]:
+        base = {name: row[name] for name in ("image_id", "path", "width", "height", "format")} | {"faces": 0, "face_rows": []}
+        try:
+            if row["reason"] is not None:
+                raise Withhold(row["reason"])
+            data = self._reader.read(row["unit"], row["locator"])
+            if hashlib.sha256(data).hexdigest() != row["image_id"]:
+                raise Withhold("changed_since_scan")
+            faces = faces_of(faces_scalar, self.recognizers)
+            base["faces"] = len(faces)
+            if len(faces) == 0:
+                return base | {"image": _image(scrub(data, self.max_pixels), row["path"]), "verdict": "unchanged"}
+            return base | self._faces(row, data, faces)
+        except (Withhold, CodecError, SourceError) as error:
+            reason = error.reason if isinstance(error, CodecError) else str(error)
+            held = isinstance(error, Withhold) and row["reason"] is None
+            verdict = "withheld" if held or reason.split(":")[0] in WITHHELD else "failed"
+            return base | {"image": None, "verdict": verdict, "reason": reason, "face_rows": []}
+
+    def _faces(self, row: Mapping[str, Any], data: bytes, faces: Faces) -> dict[str, Any]:
+        picture = decode(data, self.max_pixels)
+        decisions = self.access.decide(row["image_id"], row["path"], faces)
+        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decisions]
+        if all(result.verdict == "kept" for result in results):
+            image = _image(scrub(data, self.max_pixels), row["path"])
+            return {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results)}
+        canvas = picture.pixels.copy()
+        used: set[str] = set()
+        # large faces first: a small one beside it is then drawn over its moved surroundings, not moved by them
+        for i in np.argsort(-faces.sizes, kind="stable"):
+            if results[i].verdict != "kept":
+                self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used)
+        for i, result in enumerate(results):
+            if result.verdict == "redacted":
+                self._cover(canvas, faces.boxes[i], result)
+        encoded, kind = self._settle(canvas, picture, faces, results)
+        rows = self._rows(row, faces, results)
+        return {"image": _image(encoded, row["path"]), "format": kind, "verdict": "anonymized", "face_rows": rows}
+
+    def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
+        """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
+        rule = self._rule(faces, i)
+        if rule is not None:
+            result.redact(rule)
+            return
+        mesh = faces.need("meshes")[i]
+        vectors = {name: v[i] for name, v in faces.embeddings.items()}
+        wanted = Wanted(
+            man=float(faces.need("sexes")[i]),
+            age=float(faces.need("ages")[i]),
+            tone=float(faces.need("tones")[i]),
+            beard=beard_of(self.swapper.model.surface, original, mesh),
+        )
+        rng = keyed(self.key, image_id, i)
+        best: tuple[Patch, Checked, Identity] | None = None
+        reason = "no_identity"
+        for identity in self.pool.candidates(wanted, vectors, rng, used)[: self.swap.attempts]:
+            result.attempts += 1
+            patch = self.swapper.swap(canvas, mesh, identity)
+            if patch.cover < LEAST_COVER:
+                reason = "mostly_hidden"
+                break
+            height, width = patch.pixels.shape[:2]
+            kept = canvas[patch.y : patch.y + height, patch.x : patch.x + width].copy()
+            patch.paste(canvas)
+            points = self.check.points(canvas, patch.mesh)
+            checked = self.check(canvas, points[None], {n: v[None] for n, v in vectors.items()})[0]
+            canvas[patch.y : patch.y + height, patch.x : patch.x + width] = kept
+            reason = checked.verdict.reason or reason
+            if checked.verdict.passed and (best is None or checked.worst < best[1].worst):
+                best = patch, checked, identity
+            if best is not None and best[1].worst < -ENOUGH:
+                break
+        if best is None:
+            result.redact(reason)
+            return
+        patch, result.checked, result.identity = best
+        patch.paste(canvas)
+        used.add(result.identity.identity_id)
+        result.verdict, result.patch = "replaced", patch
+
+    def _rule(self, faces: Faces, i: int) -> str | None:
+        """Why a face cannot be swapped well; None if it can."""
+        if faces.sizes[i] < self.swap.min_face:
+            return "too_small"
+        if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
+            return "no_mesh"
+        yaw, pitch, _ = np.abs(faces.need("poses")[i])
+        if yaw > LARGEST_YAW:
+            return "profile"
+        if pitch > LARGEST_PITCH:
+            return "steep_pitch"
+        apart = np.linalg.norm(five_points(faces.need("meshes")[i]) - faces.points[i], axis=1).mean() / faces.sizes[i]
+        return "unsure_mesh" if apart > LARGEST_DISAGREEMENT else None
+
+    def _cover(self, canvas: Image, box: F32, result: Result) -> None:
+        result.area = cover_of(box, canvas.shape)
+        redact(canvas, result.area)
+
+    def _settle(self, canvas: Image, picture: Decoded, faces: Faces, results: list[Result]) -> tuple[bytes, str]:
+        """Encodes, looks at the encoded picture, redacts what does not hold in it, until everything holds.
+
+        Raises:
+            Withhold: it does not come to rest.
+        """
+        for _ in range(_ROUNDS):
+            encoded, kind = encode(canvas, picture, quality=self.output.jpeg_quality)
+            published = decode(encoded, self.max_pixels).pixels
+            if published.shape != canvas.shape:
+                raise Withhold("encoder_changed_size")
+            worn = [i for i, result in enumerate(results) if result.verdict == "replaced"]
+            failed = []
+            if worn:
+                points = np.stack([_checked(results[i]).points for i in worn])
+                checks = self.check(published, points, {name: v[worn] for name, v in faces.embeddings.items()})
+                for i, checked in zip(worn, checks, strict=True):
+                    results[i].checked = checked
+                    if not checked.verdict.passed:
+                        failed.append(i)
+                    else:
+                        results[i].after = self._after(published, _patch(results[i]).mesh, checked)
+            for i in failed:
+                results[i].redact(_checked(results[i]).verdict.reason or "unusable_embedding")
+                self._cover(canvas, faces.boxes[i], results[i])
+            if not failed:
+                return encoded, kind
+        raise Withhold("checks_do_not_settle")
+
+    def _after(self, published: Image, moved: F32, checked: Checked) -> dict[str, Any]:
+        box = np.concatenate([moved[:, :2].min(0), moved[:, :2].max(0)])[None].astype(np.float32)
+        mesh, _ = self.check.pack.mesh.fit(published, box, checked.points[None])
+        found = self.check.pack.attributes.estimate(published, mesh, {name: v[None] for name, v in checked.embeddings.items()})
+        return _attributes("after", float(found.sexes[0]), float(found.ages[0]), float(found.tones[0]), pose(mesh)[0])
+
+    def _rows(self, row: Mapping[str, Any], faces: Faces, results: list[Result]) -> list[dict[str, Any]]:
+        size = np.array([row["width"], row["height"]] * 2, np.float32)
+        rows = []
+        for i, result in enumerate(results):
+            certificates = result.checked.verdict.certificates if result.checked else ()
+            first = certificates[0] if certificates else None
+            rows.append(
+                {
+                    "image_id": row["image_id"],
+                    "path": row["path"],
+                    "face_no": i,
+                    "box": faces.boxes[i].tolist(),
+                    "face_bboxes": np.clip(faces.boxes[i] / size, 0, 1).tolist(),
+                    "verdict": result.verdict,
+                    "reason": result.reason,
+                    "access_reason": result.access_reason,
+                    "identity_id": result.identity.identity_id if result.identity else None,
+                    "attempts": result.attempts,
+                    "similarity_to_original": result.checked.verdict.similarity_to_original[first.recognizer]
+                    if first and result.checked
+                    else None,
+                    "max_similarity_to_known": first.max_similarity if first else None,
+                    "threshold": first.threshold if first else None,
+                    "certificates": [certificate.row() for certificate in certificates],
+                    "points": result.checked.points.reshape(-1).tolist() if result.checked else None,
+                    "redacted_area": list(result.area) if result.area else None,
+                    **_attributes(
+                        "before",
+                        float(faces.need("sexes")[i]),
+                        float(faces.need("ages")[i]),
+                        float(faces.need("tones")[i]),
+                        faces.need("poses")[i],
+                    ),
+                    **result.after,
+                }
+            )
+        return rows
+
+
+def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What the stage returned as the two published tables: `tables.IMAGES` and `tables.FACES`."""
+    nested = table["face_rows"].combine_chunks().flatten()
+    faces = pa.Table.from_arrays([nested.field(name) for name in FACES.names], schema=FACES)
+    return table.select(IMAGES.names).cast(IMAGES), faces
+
+
+def summary(table: pa.Table) -> dict[str, Any]:
+    """Counts of a part: images and faces by verdict, redactions and failures by reason, attempts, uses of identities."""
+    images, faces = split(table)
+    redacted = [
+        reason for reason, verdict in zip(faces["reason"].to_pylist(), faces["verdict"].to_pylist(), strict=True) if verdict == "redacted"
+    ]
+    return {
+        "images": images.num_rows,
+        "faces": faces.num_rows,
+        "image_verdicts": dict(Counter(images["verdict"].to_pylist())),
+        "face_verdicts": dict(Counter(faces["verdict"].to_pylist())),
+        "redacted": dict(Counter(redacted)),
+        "failed": dict(Counter(reason.split(":")[0] for reason in images["reason"].to_pylist() if reason)),
+        "attempts": sum(faces["attempts"].to_pylist()),
+        "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
+    }
+
+
+def _image(data: bytes, path: str) -> dict[str, Any]:
+    return {"bytes": data, "path": path}
+
+
+def _attributes(when: str, sex: float, age: float, tone: float, angles: F32) -> dict[str, Any]:
+    plain = {"sex": "man" if sex >= 0.5 else "woman", "age": age, "tone": tone}
+    plain |= dict(zip(("yaw", "pitch", "roll"), map(float, angles), strict=True))
+    return {f"{name}_{when}": value for name, value in plain.items()}
+
+
+def _checked(result: Result) -> Checked:
+    assert result.checked is not None
+    return result.checked
+
+
+def _patch(result: Result) -> Patch:
+    assert result.patch is not None
+    return result.patch

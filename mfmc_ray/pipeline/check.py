@@ -1,0 +1,79 @@
+"""The check of a face on the output: found again, embedded again, certified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfmc_ray.faces.detect import View, YuNet, overlap
+from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.known.certificate import Guard, Verdict
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A face on the output.
+
+    Attributes:
+        points: float32 (5, 2), px of the picture: what the embeddings are aligned by.
+        embeddings: recognizer → float32 (d,).
+        verdict: of the guard.
+    """
+
+    points: F32
+    embeddings: Mapping[str, F32]
+    verdict: Verdict
+
+    @property
+    def worst(self) -> float:
+        """How near it comes: the highest of (cosine − threshold) over recognizers, to any known face or the original; below 0 is good."""
+        margins = [c.max_similarity - c.threshold for c in self.verdict.certificates]
+        margins += [self.verdict.similarity_to_original[c.recognizer] - c.threshold for c in self.verdict.certificates]
+        return float(np.max(margins)) if np.isfinite(margins).all() else np.inf
+
+
+class OutputCheck:
+    """Looks at a face in a changed picture with the guard's eyes."""
+
+    def __init__(self, pack: ModelPack, guard: Guard) -> None:
+        self.pack = pack
+        self.guard = guard
+        self._closeup = YuNet(min_score=0.3)
+        self._closeup.views = (View(160, border=32, enlarge=8),)
+
+    def points(self, image: Image, mesh: F32) -> F32:
+        """Five points (5, 2) of the face that a detector sees where the mesh (468, 3) is; from the mesh itself if it sees none."""
+        low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
+        pad = 0.5 * float((high - low).max())
+        x0, y0 = (max(0, int(v)) for v in low - pad)
+        x1, y1 = (max(int(v) + 1, start + 1) for v, start in zip(high + pad, (x0, y0), strict=True))
+        found = self._closeup.detect(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        if len(found):
+            origin = np.array([x0, y0], np.float32)
+            box = np.concatenate([low - origin, high - origin])[None].astype(np.float32)
+            iou, _ = overlap(found.boxes, box)
+            best = int(np.argmax(iou[:, 0]))
+            if iou[best, 0] > 0.3:
+                return np.asarray(found.points[best] + origin, np.float32)
+        return five_points(mesh)
+
+    def __call__(self, image: Image, points: F32, originals: Mapping[str, F32]) -> list[Checked]:
+        """Certifies n faces of a picture.
+
+        Args:
+            image: the picture that is to be published.
+            points: float32 (n, 5, 2), px.
+            originals: recognizer → float32 (n, d), the faces they replace.
+        """
+        embeddings = self.pack.embed(image, points)
+        verdicts = self.guard.certify(embeddings, originals)
+        return [Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict) for i, verdict in enumerate(verdicts)]
+
+
+def five_points(mesh: F32) -> F32:
+    """The five points (5, 2) px that a detector would give for a mesh (468, 3): the eyes' middles, nose tip, mouth corners."""
+    eyes = (mesh[[33, 133, 159, 145]].mean(0), mesh[[263, 362, 386, 374]].mean(0))
+    return np.stack([*eyes, mesh[4], mesh[61], mesh[291]])[:, :2].astype(np.float32)

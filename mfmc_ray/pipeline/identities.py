@@ -1,0 +1,53 @@
+"""The identities stage: sample → render neutral → embed → exact search → admit or reject."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from mfmc_ray.identities.pool import pool_table
+from mfmc_ray.identities.sample import sample
+from mfmc_ray.pipeline.check import OutputCheck
+from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
+from mfmc_ray.tables import embedding_column, pool_schema
+
+
+class IdentityStage:
+    """Admits the identities that resemble no known face.
+
+    Args:
+        check: holds the recognizers and the guard.
+        swapper: renders.
+    """
+
+    needs = pa.schema([("seed", pa.int64())])
+
+    def __init__(self, check: OutputCheck, swapper: MorphSwapper) -> None:
+        self.check = check
+        self.swapper = swapper
+        self.adds: pa.Schema = pool_schema(check.pack.dimensions)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Seeds → the admitted identities (`tables.pool_schema`), in order."""
+        identities = [sample(self.swapper.model, seed) for seed in batch["seed"].to_pylist()]
+        embeddings: dict[str, list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = {name: [] for name in self.check.pack.embedders}
+        for identity in identities:
+            portrait = neutral_portrait(self.swapper, identity)
+            points = self.check.points(portrait, self.swapper.model.head_mesh)
+            for name, vectors in self.check.pack.embed(portrait, points[None]).items():
+                embeddings[name].append(vectors[0])
+        verdicts = self.check.guard.certify({name: np.stack(vectors) for name, vectors in embeddings.items()})
+        rows = [
+            {
+                "identity_id": identity.identity_id,
+                "seed": identity.seed,
+                "sex": identity.sex,
+                "age": identity.age,
+                "tone": identity.tone,
+                "certificates": [certificate.row() for certificate in verdict.certificates],
+                **{embedding_column(name): vectors[i].tolist() for name, vectors in embeddings.items()},
+            }
+            for i, (identity, verdict) in enumerate(zip(identities, verdicts, strict=True))
+            if verdict.passed
+        ]
+        return pool_table(rows, self.check.pack.dimensions)

@@ -1,0 +1,195 @@
+"""The one graph that every pass runs: parts in, tiny summaries out.
+
+What travels through Ray are ids and locators; pixels never do. A worker actor holds the pass's stage, reads a part's bytes itself, writes
+the part's files itself under names that depend on the part alone, and hands back a summary. Thus a part may be done again at any time, and
+is when its worker or node dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mfmc_ray.pipeline.session import NO_PROGRESS_SECONDS
+
+MAX_BLOCKS = 10_000
+"""Blocks that the driver makes; of more parts several share one."""
+WORKER_DEATHS = 3
+"""How often a part is begun again after its worker died."""
+RETRIES = 1
+"""How often a part is done again after an exception."""
+LINE_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal."""
+
+
+_RESULT = pa.schema([("part", pa.int64()), ("summary", pa.string()), ("error", pa.string()), ("traceback", pa.string())])
+
+
+class Stage(Protocol):
+    """A pass: configured in `__init__`, called on one part."""
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Do the part, write its files, return its summary: plain JSON data with `images` and `faces`, the numbers done."""
+        ...
+
+
+class PartError(RuntimeError):
+    """A part failed for good; the message names it."""
+
+
+def run_parts(
+    stage_class: type[Stage],
+    constructor_kwargs: Mapping[str, Any],
+    parts: Sequence[Mapping[str, Any]],
+    *,
+    actors: int,
+    label: str,
+    total: int | None,
+    on_result: Callable[[int, dict[str, Any]], None],
+) -> None:
+    """Do all parts, each on whichever worker is free.
+
+    Args:
+        stage_class: importable on the workers.
+        constructor_kwargs: for the stage; large numpy arrays in it are shared by the workers of a node, read-only.
+        parts: plain JSON data with `part`, its number.
+        actors: workers at most.
+        label: of the progress bar.
+        total: images in all parts; None if that is not known, then the bar counts parts.
+        on_result: called in this process with a part's number and summary, as soon as it is done, in any order.
+
+    Raises:
+        PartError: the stage cannot be set up, a part raised, or its worker died time and again.
+        Whatever `on_result` raises; no further part is begun then.
+    """
+    if not parts:
+        return
+    actors = min(actors, len(parts))
+    rows = [{"part": part["part"], "payload": json.dumps(part)} for part in parts]  # one schema, whatever a part holds
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    context = dataset.context
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    done = dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(ray.put((stage_class, dict(constructor_kwargs))),),
+        batch_size=1,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        # a part that waits behind a slow one would wait for nothing
+        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+        num_cpus=_share(actors),
+        max_restarts=-1,
+        max_task_retries=WORKER_DEATHS,
+    )
+    waiting = {part["part"]: None for part in parts}
+    with _progress(label, total, len(parts)) as advance, contextlib.closing(_results(done)) as results:
+        try:
+            for part, summary in results:
+                del waiting[part]
+                advance(summary)
+                on_result(part, summary)
+        except ray.exceptions.RayError as error:
+            under_way = " or ".join(map(str, list(waiting)[:actors]))
+            raise PartError(
+                f"a worker died {WORKER_DEATHS + 1} times while it did part {under_way} (out of memory, or a crash in native code): "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    if waiting:
+        raise PartError(f"no result of part {', '.join(map(str, waiting))}")
+
+
+def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]:
+    batch: Any
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            if row["error"] is not None:
+                failure = PartError(row["error"])
+                failure.add_note(row["traceback"])
+                raise failure
+            yield row["part"], json.loads(row["summary"])
+
+
+def _share(actors: int) -> float:
+    """CPUs of one worker. All of them together leave one free, or Ray's own tasks could wait for ever."""
+    cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+    return min(1.0, int(max(cpus - 1, 0.5) / actors * 10_000) / 10_000)
+
+
+class _Worker:
+    """Runs the stage in an actor. What goes wrong is handed back as a row: Ray's own reports bury the cause."""
+
+    def __init__(self, stage: ray.ObjectRef[Any]) -> None:
+        self._source = stage
+        self._stage: Stage | None = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        (row,) = batch.to_pylist()
+        summary = error = trace = None
+        for _ in range(RETRIES + 1):
+            try:
+                summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
+                break
+            except Exception as failure:
+                what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
+                error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
+        return pa.table({"part": [row["part"]], "summary": [summary], "error": [error], "traceback": [trace]}, _RESULT)
+
+    def _do(self, part: dict[str, Any]) -> dict[str, Any]:
+        if self._stage is None:
+            stage_class, constructor_kwargs = ray.get(self._source)
+            self._stage = stage_class(**constructor_kwargs)
+        return self._stage(part)
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int | None, parts: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A bar on a terminal, otherwise now and then a line; both on stderr. The value takes each summary."""
+    console = Console(stderr=True)
+    started = last = time.monotonic()
+    images = faces = finished = 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task: TaskID = bar.add_task(label, total=parts if total is None else total, speed="")
+
+    def speed() -> str:
+        seconds = max(time.monotonic() - started, 1e-6)
+        return f"{images / seconds:.1f} images/s {faces / seconds:.1f} faces/s"
+
+    def line() -> None:
+        of = "" if total is None else f" of {total}"
+        console.print(f"{label}: {images}{of} images, {finished} of {parts} parts, {speed()}", soft_wrap=True, highlight=False)
+
+    def advance(summary: Mapping[str, Any]) -> None:
+        nonlocal images, faces, finished, last
+        images += summary.get("images", 0)
+        faces += summary.get("faces", 0)
+        finished += 1
+        bar.update(task, completed=finished if total is None else images, speed=speed())
+        if not console.is_terminal and time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            line()
+
+    with bar:
+        yield advance
+    if not console.is_terminal:
+        line()

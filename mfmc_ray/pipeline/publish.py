@@ -1,0 +1,88 @@
+"""What a reader of OUT gets besides images and faces: identities, manifest, dataset card, report. And the private report in WORK."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mfmc_ray.codec import decode
+from mfmc_ray.collection import SourceReader
+from mfmc_ray.config import RunConfig
+from mfmc_ray.evaluate.card import dataset_card
+from mfmc_ray.evaluate.report import write_report
+from mfmc_ray.faces.faces import Image
+from mfmc_ray.ledger import Ledger
+from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
+
+SHOWN_IMAGES = 400
+"""From about how many images the report draws its sample."""
+
+
+def publish(ledger: Ledger, config: RunConfig, manifest: dict[str, Any], pool: pa.Table, uses: Mapping[str, int]) -> None:
+    """Writes identities, card, reports and, last, the manifest that says the run is complete."""
+    identities = used_identities(pool, uses)
+    ledger.commit("identities", 0, identities)
+    ledger.write_text("README.md", dataset_card(manifest))
+    write_reports(ledger, config, manifest, identities, None)
+    ledger.write_json("manifest.json", manifest)
+
+
+def write_reports(
+    ledger: Ledger, config: RunConfig | None, manifest: Mapping[str, Any], identities: pa.Table, audit: Mapping[str, Any] | None
+) -> None:
+    """OUT/report/index.html, and with a configuration WORK/report/index.html, which shows originals."""
+    images, faces = sample(ledger)
+    with tempfile.TemporaryDirectory(dir=ledger.work) as folder:
+        page = write_report(folder, manifest=manifest, images=images, faces=faces, identities=identities, audit=audit)
+        ledger.write_text("report/index.html", page.read_text())
+    if config is not None:
+        write_report(
+            ledger.work / "report",
+            manifest=manifest,
+            images=images,
+            faces=faces,
+            identities=identities,
+            originals=_originals(ledger, config),
+            audit=audit,
+        )
+
+
+def used_identities(pool: pa.Table, uses: Mapping[str, int]) -> pa.Table:
+    """The identities that published faces wear, as `tables.IDENTITIES`."""
+    used = pool.filter(pc.is_in(pool["identity_id"], pa.array(list(uses), pa.string())))
+    counts = pa.array([uses[name] for name in used["identity_id"].to_pylist()], pa.int64())
+    return used.select([n for n in IDENTITIES.names if n != "uses"]).append_column("uses", counts).select(IDENTITIES.names).cast(IDENTITIES)
+
+
+def sample(ledger: Ledger) -> tuple[pa.Table, pa.Table]:
+    """Whole parts of the published images, until there are enough to show, and all faces."""
+    images: list[pa.Table] = []
+    for name in ledger.files("images"):
+        if sum(table.num_rows for table in images) < SHOWN_IMAGES:
+            images.append(pq.read_table(pa.BufferReader(ledger.read_bytes(name))))
+    faces = [pq.read_table(pa.BufferReader(ledger.read_bytes(name))) for name in ledger.files("faces")]
+    return _joined(images, IMAGES), _joined(faces, FACES)
+
+
+def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
+    """Reads the original of an image_id from where the scan found it."""
+    places: dict[str, tuple[str, dict[str, Any]]] = {}
+    for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
+        table = pq.read_table(file, columns=["image_id", "unit", "locator"])
+        places.update({row["image_id"]: (row["unit"], row["locator"]) for row in table.to_pylist() if row["image_id"]})
+    reader = SourceReader(config.storage_options)
+
+    def original(image_id: str) -> Image:
+        return decode(reader.read(*places[image_id]), config.find.max_pixels).pixels
+
+    return original

@@ -1,0 +1,125 @@
+"""What runs in the worker actors: each builds a stage, feeds it one part and commits what it returns. No Ray in here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mfmc_ray.access import ReplaceAll
+from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.pack import load_pack
+from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.pool import Pool
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.certificate import Guard
+from mfmc_ray.known.index import KnownFaces
+from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.pipeline.anonymize import AnonymizeStage, split, summary
+from mfmc_ray.pipeline.check import OutputCheck
+from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.tables import UNITS
+
+SCAN = Stage("scan", ("scan",), private=True)
+GALLERY = Stage("gallery", ("gallery",), private=True)
+POOL = Stage("pool", ("pool",), private=True)
+ANONYMIZE = Stage("anonymize", ("faces", "images"))
+
+
+class ScanWorker:
+    """Scans the units of a part into WORK/scan (or, for galleries, WORK/gallery)."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage) -> None:
+        cv2.setNumThreads(1)  # one worker a core
+        self.ledger, self.stage = ledger, stage
+        self.scan = ScanStage(load_pack(config.find, config.guard.recognizers), config.find.max_pixels, config.storage_options)
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        table = self.scan(pa.Table.from_pylist(part["units"], schema=UNITS))
+        faces = table["faces"].combine_chunks()
+        result = {
+            "images": table.num_rows,
+            "faces": len(faces.flatten()),
+            "bad": dict(Counter(reason.split(":")[0] for reason in table["reason"].to_pylist() if reason)),
+        }
+        self.ledger.commit_part(self.stage, part["part"], {self.stage.tables[0]: table}, result)
+        return result
+
+
+class IdentityWorker:
+    """Renders and certifies the identities of a part's seeds into WORK/pool."""
+
+    def __init__(self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float]) -> None:
+        cv2.setNumThreads(1)
+        self.ledger = ledger
+        pack = load_pack(config.find, config.guard.recognizers)
+        check = OutputCheck(pack, Guard(known, thresholds, Calibration()))
+        self.stage = IdentityStage(check, MorphSwapper(load_model()))
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        admitted = self.stage(pa.table({"seed": pa.array(part["seeds"], pa.int64())}))
+        result = {"images": len(part["seeds"]), "faces": admitted.num_rows}
+        self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
+        return result
+
+
+class AnonymizeWorker:
+    """Anonymizes the rows of a part into OUT/faces and OUT/images."""
+
+    def __init__(
+        self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float], pool: pa.Table, key: bytes
+    ) -> None:
+        cv2.setNumThreads(1)
+        self.ledger = ledger
+        model = load_model()
+        pack = load_pack(config.find, config.guard.recognizers)
+        self.stage = AnonymizeStage(
+            swap=config.swap,
+            output=config.output,
+            max_pixels=config.find.max_pixels,
+            check=OutputCheck(pack, Guard(known, thresholds, Calibration())),
+            pool=Pool.from_table(model, pool),
+            swapper=MorphSwapper(model),
+            access=ReplaceAll(),
+            key=key,
+            storage_options=config.storage_options,
+        )
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        rows = self._rows(part)
+        table = self.stage(rows)
+        images, faces = split(table)
+        duplicates = part.get("duplicates", {})
+        if duplicates:
+            reasons = [reason or duplicates.get(str(i)) for i, reason in enumerate(images["reason"].to_pylist())]
+            images = images.set_column(images.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+        result = summary(table)
+        self.ledger.commit_part(ANONYMIZE, part["part"], {"faces": faces, "images": images}, result)
+        return result
+
+    def _rows(self, part: dict[str, Any]) -> pa.Table:
+        file = pq.ParquetFile(self.ledger.work / part["file"])
+        start, stop = part["start"], part["stop"]
+        groups, at = [], 0
+        first = None
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if at < stop and at + rows > start:
+                groups.append(group)
+                first = at if first is None else first
+            at += rows
+        table = file.read_row_groups(groups, columns=self.stage.needs.names)
+        return table.slice(start - (first or 0), stop - start)
+
+
+def count(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:
+    """The sum of a dictionary of counts over parts' summaries."""
+    total: Counter[str] = Counter()
+    for one in summaries:
+        total.update(one.get(name, {}))
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
