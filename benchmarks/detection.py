@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/detection.py ../shared/data
 
 The folder holds `masks_with_boxes` (photos with human-drawn boxes as VOC XML), `no_faces`, and folders of photos with a face each.
-Times are those of one core; on a busy machine compare them with each other only.
+Times are CPU time on one thread.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
     table.add_row(f"no_faces: detections an image (n={len(false)})", *(f"{np.mean([len(f[name]) for f in false]):.3f}" for name in names))
     Console(width=120).print(table)
 
-    speed = Table("ms an image", "yunet", "centerface", "finder.find")
+    speed = Table("CPU ms an image", "yunet", "centerface", "finder.find")
     photos = [read(path) for path in some(options.data / "scenes", 8)]
     for side in (640, 2000):
         scaled = [cv2.resize(p, None, fx=side / max(p.shape), fy=side / max(p.shape)) for p in photos]
@@ -119,14 +119,14 @@ def turned(boxes: F32, quarters: int, shape: tuple[int, ...]) -> F32:
 
 
 def timed(run: Callable[[np.ndarray], Faces], images: list[np.ndarray]) -> float:
-    """Median over images of the best of three runs, ms."""
+    """Median over images of the best of three runs, CPU ms."""
     best = []
     for image in images:
         runs = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             run(image)
-            runs.append(time.perf_counter() - start)
+            runs.append(time.process_time() - start)
         best.append(min(runs))
     return float(np.median(best)) * 1000
 

@@ -161,6 +161,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             icc=icc if isinstance(icc, bytes) and icc else None,
             jpeg=_jpeg_coding(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
             lossless=name == "WEBP" and any(kind == b"VP8L" for kind, _ in riff_chunks(data)),
+            # this also finds the end of a PNG, which Pillow does not miss
             png_colour=tuple((kind, body) for kind, body in png_chunks(data) if kind in _PNG_COLOUR) if name == "PNG" else (),
         )
 
@@ -235,8 +236,6 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
         # Any picture in the file may hold a face. Those after an MPO's first are cut off instead.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise CodecError("animated", f"this {image.format} holds several pictures (frames or pages); split it into single pictures")
-        if image.format == "PNG":
-            png_chunks(data)  # Pillow does not miss the end of a PNG
         image.load()
         return image, _orientation(image)
 

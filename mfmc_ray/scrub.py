@@ -19,9 +19,8 @@ from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, is_p
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-_DHT, _DAC, _EOI, _SOS, _DQT, _DRI = 0xC4, 0xCC, 0xD9, 0xDA, 0xDB, 0xDD
-_SEGMENTS = frozenset({*_FRAMES, _DHT, _DAC, _SOS, _DQT, _DRI, *range(0xE0, 0xF0), 0xFE})  # 0xE0–0xEF are APPn, 0xFE is a comment
+_EOI, _SOS, _COM = 0xD9, 0xDA, 0xFE
+_CODING = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA, 0xC4, 0xCC, _SOS, 0xDB, 0xDD})  # frames that Pillow decodes, DHT, DAC, SOS, DQT, DRI
 
 # The ancillary PNG chunks that decide how a picture looks, with the lengths they may have.
 _PNG_KEPT = {
@@ -85,10 +84,10 @@ def _exif(orientation: int) -> bytes:
 
 
 def _jpeg(data: bytes, orientation: int) -> bytes:
-    """ITU-T T.81 annex B; JFIF 1.02; Exif 2.3; ICC.1 annex B.4."""
+    """ITU-T T.81 annex B; JFIF 1.02; Exif 2.3; ICC.1 annex B.4. What frame, scan and table segments hold, libjpeg has checked."""
     kept = [b"\xff\xd8"]
     profile: list[tuple[int, bytes]] = []  # where in `kept`, and the segment's payload
-    jfif, frame, scan = 0, False, False
+    jfif = 0  # likewise
     at = 2
     while True:
         match = _MARKER.match(data, at)
@@ -96,11 +95,9 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
             raise CodecError("corrupt", f"the JPEG has no marker at byte {at}")
         marker = data[match.end() - 1]
         if marker == _EOI:
-            if not scan:
-                raise CodecError("corrupt", "the JPEG has no scan")
             kept.append(data[at : match.end()])
             break
-        if marker not in _SEGMENTS:
+        if marker not in _CODING and marker != _COM and not 0xE0 <= marker <= 0xEF:
             raise CodecError("corrupt", f"the JPEG has a marker {marker:#x} where none belongs")
         end = match.end() + struct.unpack_from(">H", data, match.end())[0]
         body = data[match.end() + 2 : end]
@@ -108,18 +105,8 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
             raise CodecError("truncated", "the JPEG ends within a segment")
         if marker == _SOS:
             found = _SCAN_END.search(data, end)
-            if not found or not frame or len(body) != 4 + 2 * body[0]:
-                raise CodecError("corrupt", "the JPEG has a broken scan")
-            end, scan = found.start(), True
-            kept.append(data[at:end])
-        elif marker in _FRAMES:
-            if frame or len(body) != 6 + 3 * body[5]:
-                raise CodecError("corrupt", "the JPEG has a broken or a second frame header")
-            frame = True
-            kept.append(data[at:end])
-        elif marker in (_DQT, _DHT, _DAC, _DRI):
-            if not _is_tables(marker, body):
-                raise CodecError("corrupt", "the JPEG has broken tables")
+            end = found.start() if found else len(data)
+        if marker in _CODING:
             kept.append(data[at:end])
         elif marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 14 and not jfif:
             jfif = len(kept)
@@ -138,19 +125,6 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
     if exif := _exif(orientation):
         kept.insert(2 if jfif == 1 else 1, struct.pack(">2sH6s", b"\xff\xe1", 8 + len(exif), b"Exif\0\0") + exif)
     return b"".join(kept)
-
-
-def _is_tables(marker: int, body: bytes) -> bool:
-    """Whether a DQT, DHT, DAC or DRI segment is filled by its tables exactly."""
-    at = 0
-    if marker == _DRI:
-        at = 2
-    elif marker == _DAC:
-        at = len(body) // 2 * 2
-    else:
-        while at < len(body):
-            at += 17 + sum(body[at + 1 : at + 17]) if marker == _DHT else 1 + (64 << (body[at] >> 4 > 0))
-    return at == len(body)
 
 
 def _png(data: bytes, orientation: int) -> bytes:

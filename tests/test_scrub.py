@@ -250,6 +250,25 @@ def test_only_known_chunks_are_left_of_a_png() -> None:
     assert kinds(scrub(TOLD["told.png"])) == {b"IHDR", b"iCCP", b"IDAT", b"IEND"}
 
 
+def test_known_chunks_are_left_only_once_and_in_their_place() -> None:
+    gamma = png_chunk(b"gAMA", struct.pack(">I", 45_455))
+    assert scrub(PNG[:33] + gamma + gamma + PNG[33:-12] + gamma + PNG[-12:]) == PNG[:33] + gamma + PNG[33:]
+    assert scrub(PNG[:33] + png_chunk(b"pHYs", bytes(9) + SECRET) + PNG[33:]) == PNG
+
+
+def test_the_flags_of_a_webp_say_what_is_left() -> None:
+    assert opened(TOLD["told.webp"]).info.keys() >= {"exif", "xmp", "icc_profile"}
+    assert TOLD["told.webp"][20] == 0x2C
+    assert scrub(TOLD["told.webp"])[20] == 0x20
+    assert scrub(told_images(SMALL, 6)["told.webp"])[20] == 0x28
+    assert scrub(save(transparent(), "WEBP", xmp=SECRET))[20] == 0x10
+
+
+def test_a_short_comment_is_not_taken_for_a_gifs_control_block() -> None:
+    table = 13 + 3 * (2 << (GIF[10] & 7))
+    assert scrub(GIF[:table] + b"!\xfe\4FACE\0" + GIF[table:]) == GIF
+
+
 def test_an_orientation_that_only_xmp_knows_is_kept() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6">' + SECRET + b"</x:xmpmeta>"
     source = save(SMALL, "JPEG", xmp=xmp)

@@ -176,14 +176,16 @@ def read(path: Path) -> Image:
 
 
 def middle_face(detector: YuNet, path: Path) -> tuple[Image, F32 | None]:
-    """The photo and the points (1, 5, 2) of the face nearest to its middle."""
+    """The photo and the points (1, 5, 2) of its surest face that covers the middle, or else of the one nearest to it."""
     image = read(path)
     faces = detector.detect(image)
     if not len(faces):
         return image, None
-    centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    nearest = int(np.linalg.norm(centres - np.array(image.shape[1::-1]) / 2, axis=1).argmin())
-    return image, faces.points[nearest : nearest + 1]
+    middle = np.array(image.shape[1::-1]) / 2
+    covers = np.flatnonzero((faces.boxes[:, :2] <= middle).all(axis=1) & (middle <= faces.boxes[:, 2:]).all(axis=1))
+    distances = np.linalg.norm((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - middle, axis=1)
+    chosen = int(covers[0]) if len(covers) else int(distances.argmin())  # best first
+    return image, faces.points[chosen : chosen + 1]
 
 
 def all_faces(detector: YuNet, path: Path) -> tuple[Image, F32]:

@@ -56,6 +56,7 @@ class _Scanner(ABC):
 
     name: str
     views: tuple[View, ...]
+    """Fine ones first: coarser copies of an image are made from finer ones."""
 
     def __init__(self, *, min_score: float = 0.3, threads: int = 1) -> None:
         """Load the network.
@@ -94,27 +95,25 @@ class _Scanner(ABC):
         """
         views = [view for view in self.views if max(image.shape[:2]) > view.larger_than]
         found = [np.zeros((0, 16), np.float32)]
+        copies = [image]
         for view in views:
-            for rows in self._look(image, view):
+            for rows in self._look(copies, view):
                 rows[:, 15] *= _TURNED_TRUST if view.turns else 1
                 found.append(rows)
         rows = suppress(np.concatenate(found))
         turned = {int(turns) for turns in rows[rows[:, 15] >= _TURNED_SURE, 14]} - {0}
         again = [replace(view, turns=turns) for turns in sorted(turned) for view in views if view.side > 640 and not view.turns]
         if again:
-            rows = suppress(np.concatenate([rows, *(part for view in again for part in self._look(image, view))]))
+            rows = suppress(np.concatenate([rows, *(part for view in again for part in self._look(copies, view))]))
         rows = rows[rows[:, 15] >= self.min_score]
         return Faces(rows[:, :4], rows[:, 4:14].reshape(-1, 5, 2), rows[:, 15], (self.name,) * len(rows))
 
-    def _look(self, image: Image, view: View) -> Iterator[F32]:
-        """Rows of box (4), points (10), quarter turns and score; px of the image."""
-        height, width = image.shape[:2]
+    def _look(self, copies: list[Image], view: View) -> Iterator[F32]:
+        """Rows of box (4), points (10), quarter turns and score; px of the image, which is the first of `copies`, its resized versions."""
+        height, width = copies[0].shape[:2]
         k = min(view.side / max(height, width), view.enlarge)
         size = max(round(width * k), 1), max(round(height * k), 1)
-        small = image
-        if size != (width, height):
-            small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
-        small = np.rot90(small, view.turns)
+        small = np.rot90(_resized(copies, size), view.turns)
         turned_height, turned_width = small.shape[:2]
         for x, y in _tiles(turned_width, turned_height):
             part = small[y : y + _TILE, x : x + _TILE]
@@ -139,11 +138,11 @@ class YuNet(_Scanner):
 
     name = "yunet"
     views = (
-        View(320, border=32),
-        View(640),
-        View(1280),
-        View(2560, larger_than=1600, enlarge=1),
         View(5120, larger_than=3200, enlarge=1),
+        View(2560, larger_than=1600, enlarge=1),
+        View(1280),
+        View(640),
+        View(320, border=32),
         *(View(640, turns=turns) for turns in (1, 2, 3)),
     )
 
@@ -173,7 +172,7 @@ class CenterFace(_Scanner):
     """CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019)."""
 
     name = "centerface"
-    views = (View(256, border=64), View(800), View(1280, larger_than=1600))
+    views = (View(1280, larger_than=1600), View(800), View(256, border=64))
 
     def _graph(self) -> onnx.ModelProto:
         model = onnx.load(model_path("centerface"))
@@ -266,6 +265,17 @@ def _free_sides(model: onnx.ModelProto) -> None:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
+
+
+def _resized(copies: list[Image], size: tuple[int, int]) -> Image:
+    """The image at this width and height; made from the smallest copy that is at least twice as large, and added to them."""
+    for copy in copies:
+        if copy.shape[1::-1] == size:
+            return copy
+    source = min((copy for copy in copies[1:] if copy.shape[1] >= 2 * size[0]), key=lambda copy: copy.shape[1], default=copies[0])
+    shrinks = source.shape[1] > size[0]
+    copies.append(np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8))
+    return copies[-1]
 
 
 def _tiles(width: int, height: int) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,10 @@ AGREEMENT = 0.5
 """Two detectors that agree are believed from this share of `min_score` on."""
 _SAME_IOU = 0.35
 _SAME_INSIDE = 0.7
-"""Detections are the same face if they share that much of their union, or of the smaller one."""
+"""Detections are the same face if they share that much of their union, or, unless far from equally large, of the smaller one."""
+_PART_AREA = 0.25
+_SURE = 0.8
+"""A detection smaller than `_PART_AREA` of the area of a face that it lies in is taken for an eye or a mouth if that face is sure."""
 
 
 class FaceFinder:
@@ -60,18 +63,25 @@ def merge(parts: Sequence[Faces], min_score: float) -> Faces:
         For each face the box, points and score of its best detection, best first.
     """
     every = Faces.concat(parts)
+    order = dict.fromkeys(every.detectors)
     every = every.take(np.argsort(-every.scores, kind="stable"))
     iou, inside = overlap(every.boxes, every.boxes)
-    same = (iou > _SAME_IOU) | (inside > _SAME_INSIDE)
+    areas = every.sizes**2
+    part = areas[None] < _PART_AREA * areas[:, None]
+    same = (iou > _SAME_IOU) | ((inside > _SAME_INSIDE) & ~part & ~part.T)
+    feature = (inside > _SAME_INSIDE) & part & (every.scores >= _SURE)[:, None]
     free = np.ones(len(every), bool)
-    best, names = [], []
+    best: list[int] = []
+    names: list[str] = []
     for i in range(len(every)):
         if not free[i]:
             continue
         group = np.flatnonzero(same[i] & free)
         free[group] = False
-        seen = dict.fromkeys(every.detectors[j] for j in group if every.scores[j] >= min_score * AGREEMENT)
-        if every.scores[i] >= min_score or len(seen) > 1:
+        seen = {every.detectors[j] for j in group if every.scores[j] >= min_score * AGREEMENT}
+        sure = {every.detectors[j] for j in group if every.scores[j] >= min_score}
+        # what both are sure of is a face even before another face
+        if len(sure) > 1 or ((sure or len(seen) > 1) and not feature[best, i].any()):
             best.append(i)
-            names.append("+".join(sorted(seen)))
+            names.append("+".join(name for name in order if name in seen))
     return every.take(np.array(best, np.intp)).with_(detectors=tuple(names))

@@ -13,8 +13,13 @@ from mfmc_ray.identities.surface import F32
 
 SHAPE_REACH = 2.2
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
-SHAPE_SCALE = 1.7
+SHAPE_SCALE = 2.1
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
+
+NEIGHBOURS = 28
+"""From how many sources near the lead one a region's source is drawn."""
+UNLIKE = 0.15
+"""Cosine (SFace) that two sources of one identity stay below if it can be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     the identity basis. At least three different sources are mixed, so that no identity is a portrait's.
     """
     rng = np.random.default_rng([0x6D666D63, seed])
+    looks = model.references["sface"]
     man = bool(rng.integers(2))
     candidates = np.flatnonzero((model.man == man) & model.usable.any(1))
     # uniform over age and tone bands rather than over portraits, which are mostly young
@@ -71,9 +77,11 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     sources = np.empty(len(REGIONS), np.intp)
     for r in range(len(REGIONS)):
         able = candidates[model.usable[candidates, r]]
-        nearest = able[np.argsort(distance[able], kind="stable")[:14]]
-        fresh = np.setdiff1d(nearest, sources[:r])
-        sources[r] = rng.choice(fresh)
+        nearest = np.setdiff1d(able[np.argsort(distance[able], kind="stable")[:NEIGHBOURS]], sources[:r])
+        # parts of people who look alike would make up just such a person
+        alike = (looks[nearest] @ looks[sources[:r]].T).max(1, initial=-1.0)
+        unlike = nearest[alike < UNLIKE] if (alike < UNLIKE).any() else nearest[[int(np.argmin(alike))]]
+        sources[r] = rng.choice(unlike)
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
     return Identity(
         seed=seed,

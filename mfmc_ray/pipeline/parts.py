@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from mfmc_ray.pipeline.session import NO_PROGRESS_SECONDS
 
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
@@ -30,12 +31,14 @@ RETRIES = 1
 """How often a part is done again after an exception."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
+NO_PROGRESS_SECONDS = 900.0
+"""Ray's own patience is half an hour."""
 
 
 _RESULT = pa.schema([("part", pa.int64()), ("summary", pa.string()), ("error", pa.string()), ("traceback", pa.string())])
 
 
-class Stage(Protocol):
+class PartStage(Protocol):
     """A pass: configured in `__init__`, called on one part."""
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class PartError(RuntimeError):
 
 
 def run_parts(
-    stage_class: type[Stage],
+    stage_class: type[PartStage],
     constructor_kwargs: Mapping[str, Any],
     parts: Sequence[Mapping[str, Any]],
     *,
@@ -56,6 +59,7 @@ def run_parts(
     label: str,
     total: int | None,
     on_result: Callable[[int, dict[str, Any]], None],
+    patience: float = NO_PROGRESS_SECONDS,
 ) -> None:
     """Do all parts, each on whichever worker is free.
 
@@ -67,6 +71,7 @@ def run_parts(
         label: of the progress bar.
         total: images in all parts; None if that is not known, then the bar counts parts.
         on_result: called in this process with a part's number and summary, as soon as it is done, in any order.
+        patience: seconds without a finished part after which the pass is given up; longer than any part takes.
 
     Raises:
         PartError: the stage cannot be set up, a part raised, or its worker died time and again.
@@ -80,32 +85,34 @@ def run_parts(
     context = dataset.context
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # its reports stay in Ray's log file
+            handler.setLevel(logging.CRITICAL)
+    context.execution_no_progress_timeout_s = patience
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
     done = dataset.map_batches(
         _Worker,
-        fn_constructor_args=(ray.put((stage_class, dict(constructor_kwargs))),),
+        fn_constructor_args=(ray.put((stage_class, dict(constructor_kwargs))), attempts),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
         # a part that waits behind a slow one would wait for nothing
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=_share(actors),
-        max_restarts=-1,
-        max_task_retries=WORKER_DEATHS,
     )
-    waiting = {part["part"]: None for part in parts}
+    waiting = {part["part"]: part for part in parts}
     with _progress(label, total, len(parts)) as advance, contextlib.closing(_results(done)) as results:
         try:
             for part, summary in results:
-                del waiting[part]
+                if waiting.pop(part, None) is None:
+                    continue  # done twice: a node that was taken for lost has come back
                 advance(summary)
                 on_result(part, summary)
         except ray.exceptions.RayError as error:
-            under_way = " or ".join(map(str, list(waiting)[:actors]))
-            raise PartError(
-                f"a worker died {WORKER_DEATHS + 1} times while it did part {under_way} (out of memory, or a crash in native code): "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+            raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
+        except ExecutionTimeoutError as error:
+            advice = "if workers were lost, run again to resume; if the images are slow, use smaller parts"
+            raise PartError(f"no part was finished in {patience:.0f} s: {advice}") from error
     if waiting:
         raise PartError(f"no result of part {', '.join(map(str, waiting))}")
 
@@ -116,7 +123,7 @@ def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]
         for row in batch.to_pylist():
             if row["error"] is not None:
                 failure = PartError(row["error"])
-                failure.add_note(row["traceback"])
+                failure.add_note(row["traceback"] or "")
                 raise failure
             yield row["part"], json.loads(row["summary"])
 
@@ -127,23 +134,37 @@ def _share(actors: int) -> float:
     return min(1.0, int(max(cpus - 1, 0.5) / actors * 10_000) / 10_000)
 
 
+class _Attempts:
+    """Counts, in an actor of its own, how often each part was begun: Ray gives a dead worker's part to the next one without end."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def count(self, part: int) -> int:
+        self._counts[part] += 1
+        return self._counts[part]
+
+
 class _Worker:
     """Runs the stage in an actor. What goes wrong is handed back as a row: Ray's own reports bury the cause."""
 
-    def __init__(self, stage: ray.ObjectRef[Any]) -> None:
+    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any) -> None:
         self._source = stage
-        self._stage: Stage | None = None
+        self._stage: PartStage | None = None
+        self._attempts = attempts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (row,) = batch.to_pylist()
-        summary = error = trace = None
-        for _ in range(RETRIES + 1):
-            try:
-                summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
-                break
-            except Exception as failure:
-                what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
-                error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
+        summary = trace = None
+        error: str | None = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
+        if ray.get(self._attempts.count.remote(row["part"])) <= WORKER_DEATHS + 1:
+            for _ in range(RETRIES + 1):
+                try:
+                    summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
+                    break
+                except Exception as failure:
+                    what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
+                    error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
         return pa.table({"part": [row["part"]], "summary": [summary], "error": [error], "traceback": [trace]}, _RESULT)
 
     def _do(self, part: dict[str, Any]) -> dict[str, Any]:

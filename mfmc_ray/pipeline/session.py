@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,6 @@ from mfmc_ray.config import RayConfig
 
 STORE_BYTES = 1 << 30
 """Of a local object store: it holds the known-face index and the models' settings, never pictures."""
-NO_PROGRESS_SECONDS = 900.0
-"""After which a pass in which no part was finished is given up. A part is minutes of work at most; Ray's own limit is half an hour."""
 _TOKEN = secrets.token_hex(32)  # one for the process: Ray reads it only once
 _SOCKET_PATH = 107  # bytes in a Unix socket's path
 _SESSION_PATH = len("/s/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
@@ -46,9 +45,11 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}))
+        # of this process only errors of Ray's that Ray does not also raise; it tells that it was told so
+        stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            with _muted():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
@@ -57,17 +58,18 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             stack.callback(shutil.rmtree, spill, ignore_errors=True)
             folder = _session_folder(Path(work).absolute())
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            ray.init(
-                address="local",
-                num_cpus=config.actors or None,
-                include_dashboard=False,
-                object_store_memory=min(STORE_BYTES, _memory() // 4),
-                object_spilling_directory=str(spill),
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=str(folder / "s"),  # Ray opens this one to everybody, so it must be in a private one
-                _node_ip_address="127.0.0.1",
-            )
+            with _muted():
+                ray.init(
+                    address="local",
+                    num_cpus=config.actors or None,
+                    include_dashboard=False,
+                    object_store_memory=min(STORE_BYTES, _memory() // 4),
+                    object_spilling_directory=str(spill),
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _temp_dir=str(folder / "s"),  # Ray opens this one to everybody, so it must be in a private one
+                    _node_ip_address="127.0.0.1",
+                )
         stack.callback(ray.shutdown)
         yield
 
@@ -100,6 +102,20 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Without what native code writes to stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ def generator() -> PersonGenerator:
 
 
 def embedding(image: Image) -> F32:
-    faces = YuNet().detect(image)
+    faces = YuNet(min_score=0.7).detect(image)
     return SFaceEmbedder().embed(image, faces.points[:1])[0]
 
 
@@ -47,7 +47,7 @@ def test_cut_out_keeps_the_face_and_drops_the_background(generator: PersonGenera
     portrait = generator.portrait(seed)
     person = cut_out(portrait, (10, 200, 30))
     middle = person.shape[1] // 2
-    points = YuNet().detect(portrait).points[0] * (CUT_SIDE / 1024) + [middle - CUT_SIDE / 2, 0]
+    points = YuNet(min_score=0.7).detect(portrait).points[0] * (CUT_SIDE / 1024) + [middle - CUT_SIDE / 2, 0]
     features = cv2.fillConvexPoly(np.zeros(person.shape[:2], np.uint8), cv2.convexHull(points.astype(np.int32)), 1)
     assert person[features > 0, 3].min() > 0.95
     assert person[:20, :100, 3].max() == 0

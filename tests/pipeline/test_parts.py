@@ -131,8 +131,8 @@ def test_a_part_that_always_fails_is_named(tmp_path: Path) -> None:
 
 
 def test_a_part_that_always_kills_its_worker_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PartError, match="a worker died 4 times while it did part 1"):
-        run(tmp_path, [{"part": i, "deaths": 99 if i == 1 else 0} for i in range(3)], size=1)
+    with pytest.raises(PartError, match="part 1: its worker died 4 times"):
+        run(tmp_path, [{"part": i, "deaths": 99 if i == 1 else 0} for i in range(3)])
     assert len(list(tmp_path.glob("1.*"))) == WORKER_DEATHS + 1
 
 
@@ -158,6 +158,13 @@ def test_what_on_result_raises_stops_the_run(tmp_path: Path) -> None:
         )
     assert len(list(tmp_path.glob("*.0"))) < 200
     assert set(run(tmp_path, [{"part": 1000}])) == {1000}  # the workers are free again
+
+
+def test_a_part_without_end_is_given_up(tmp_path: Path) -> None:
+    parts = [{"part": 0, "seconds": 60}]
+    with pytest.raises(PartError, match="no part was finished in 3 s"):
+        run_parts(Work, {"notes": str(tmp_path)}, parts, actors=1, label="x", total=None, on_result=lambda *_: None, patience=3.0)
+    assert set(run(tmp_path, [{"part": 1}])) == {1}
 
 
 def test_no_parts(tmp_path: Path) -> None:
