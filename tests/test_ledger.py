@@ -277,8 +277,8 @@ ledger.commit_part(stage, 1, part, {"n": 1})
 def test_killed_while_committing(tmp_path: Path, call: int) -> None:
     """kill -9 before the n-th system call: what is visible is whole, and a second run makes it complete.
 
-    Part 0 is written once, then again, then part 1; each takes 13 calls: unlink the marker, then fsync, replace and sync the folder for each
-    of faces, images and marker.
+    Part 0 is written once, then again, then part 1; each takes 13 calls: unlink the marker, then fsync, replace and sync the folder for
+    each of faces, images and marker.
     """
     out, work = tmp_path / "out", tmp_path / "work"
     arguments = [sys.executable, "-c", KILLED, str(out), str(work), str(call)]

@@ -36,7 +36,10 @@ def main(wanted: int) -> None:
     model, calibration = load_model(), Calibration()
     n = len(model.references["sface"])
     known = KnownFaces(
-        ids=np.array([f"reference:{i}" for i in range(n)], "S"), vectors={name: model.references[name] for name in EMBEDDERS}, digest="", generation=0
+        ids=np.array([f"reference:{i}" for i in range(n)], "S"),
+        vectors={name: model.references[name] for name in EMBEDDERS},
+        digest="",
+        generation=0,
     )
     thresholds = {name: calibration.strict_threshold(name) for name in EMBEDDERS}
     check = OutputCheck(load_pack(FindConfig(), tuple(EMBEDDERS)), Guard(known, thresholds, calibration))

@@ -105,7 +105,11 @@ def make_regions(surface: Surface) -> F32:
     mouth = area(surface, MOUTH, 8)
     nose = area(surface, NOSE, 8) * (1 - mouth)
     around_eyes = area(surface, EYES, 6) * (1 - nose) * (1 - mouth)
-    brows = np.maximum(area(surface, BROWS[0], 6), area(surface, BROWS[1], 6)) * around_eyes * (1 - np.maximum(area(surface, LIDS[0], 5), area(surface, LIDS[1], 5)))
+    brows = (
+        np.maximum(area(surface, BROWS[0], 6), area(surface, BROWS[1], 6))
+        * around_eyes
+        * (1 - np.maximum(area(surface, LIDS[0], 5), area(surface, LIDS[1], 5)))
+    )
     eyes = around_eyes - brows
     rest = 1 - around_eyes - nose - mouth
     upper = (np.arange(SIZE) < 140)[:, None].astype(np.float32)
@@ -117,7 +121,12 @@ def make_regions(surface: Surface) -> F32:
 def skin_texels(surface: Surface, texture: NDArray[np.uint8], facing: F32, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Texels that were seen well and are skin; eyes, brows, nose and mouth count as skin whatever their colour."""
     protect = np.maximum.reduce(
-        [*(area(surface, ring, 7) for ring in LIDS), *(area(surface, brow, 4) for brow in BROWS), area(surface, MOUTH, 4), area(surface, NOSE, 6)]
+        [
+            *(area(surface, ring, 7) for ring in LIDS),
+            *(area(surface, brow, 4) for brow in BROWS),
+            area(surface, MOUTH, 4),
+            area(surface, NOSE, 6),
+        ]
     )
     reference = np.maximum.reduce([area(surface, part) for part in (*CHEEKS, BRIDGE)]) > 0.5
     lab = cv2.cvtColor(texture, cv2.COLOR_RGB2LAB).astype(np.float32)
@@ -153,7 +162,9 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     # highlights of a moist skin are light too; towards the ears what is left is hair and shadow
     aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 92) / 40, 0, 1)[None, :, None]
     cap = 0.25 - 0.15 * aside * (not man)
-    calm = np.where(coarse > 0, 0.12 * np.tanh(coarse / 0.12), 0.22 * np.tanh(coarse / 0.22)) * (1 - 0.85 * aside) + cap * np.tanh(fine / cap)
+    calm = np.where(coarse > 0, 0.12 * np.tanh(coarse / 0.12), 0.22 * np.tanh(coarse / 0.22)) * (1 - 0.85 * aside) + cap * np.tanh(
+        fine / cap
+    )
     soft = np.maximum(forehead + cheeks, 0.6 * nose)
     return np.asarray(np.clip((1 - soft) * (coarse + fine) + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
 
@@ -233,7 +244,8 @@ def main(folder: Path) -> None:
     expression, identity, spread = split_shapes([p.mesh for p in portraits], surface)
     heads = [mean_head(portraits, surface, man) for man in (False, True)]
     references = {
-        embedder.name: np.concatenate([embedder.embed(p.image, p.points[None]) for p in portraits]) for embedder in (SFaceEmbedder(), DlibEmbedder())
+        embedder.name: np.concatenate([embedder.embed(p.image, p.points[None]) for p in portraits])
+        for embedder in (SFaceEmbedder(), DlibEmbedder())
     }
     OUT.parent.mkdir(exist_ok=True)
     np.savez_compressed(

@@ -102,7 +102,7 @@ class _Scanner(ABC):
                 found.append(rows)
         rows = suppress(np.concatenate(found))
         turned = {int(turns) for turns in rows[rows[:, 15] >= _TURNED_SURE, 14]} - {0}
-        again = [replace(view, turns=turns) for turns in sorted(turned) for view in views if view.side > 640 and not view.turns]
+        again = [replace(view, turns=turns) for turns in sorted(turned) for view in views if 640 < view.side <= 2560 and not view.turns]
         if again:
             rows = suppress(np.concatenate([rows, *(part for view in again for part in self._look(copies, view))]))
         rows = rows[rows[:, 15] >= self.min_score]
@@ -172,7 +172,7 @@ class CenterFace(_Scanner):
     """CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019)."""
 
     name = "centerface"
-    views = (View(1280, larger_than=1600), View(800), View(256, border=64))
+    views = (View(2560, larger_than=3200), View(1280, larger_than=1600), View(800), View(256, border=64))
 
     def _graph(self) -> onnx.ModelProto:
         model = onnx.load(model_path("centerface"))
@@ -268,11 +268,15 @@ def _free_sides(model: onnx.ModelProto) -> None:
 
 
 def _resized(copies: list[Image], size: tuple[int, int]) -> Image:
-    """The image at this width and height; made from the smallest copy that is at least twice as large, and added to them."""
+    """The image at this width and height; made from the smallest shrunk copy that is at least twice as large, and added to them."""
     for copy in copies:
         if copy.shape[1::-1] == size:
             return copy
-    source = min((copy for copy in copies[1:] if copy.shape[1] >= 2 * size[0]), key=lambda copy: copy.shape[1], default=copies[0])
+    source = min(
+        (copy for copy in copies[1:] if 2 * size[0] <= copy.shape[1] < copies[0].shape[1]),
+        key=lambda copy: copy.shape[1],
+        default=copies[0],
+    )
     shrinks = source.shape[1] > size[0]
     copies.append(np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8))
     return copies[-1]

@@ -7,7 +7,7 @@ it is put into. A shape is the mean plus an expression part (kept from the targe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 
 import cv2
@@ -76,12 +76,29 @@ class IdentityModel:
         return np.asarray(self._solver @ (shape - self.surface.mean).reshape(-1), np.float32)
 
     def offset(self, coefficients: F32) -> F32:
-        """The displacement (468, 3) that identity coefficients (k,) stand for."""
-        return np.asarray(np.tensordot(coefficients, self.identity, 1), np.float32)
+        """The displacement (468, 3) that identity coefficients (k,) stand for, without what would turn or shift the upper face as a whole."""
+        moved = np.tensordot(coefficients, self.identity, 1)
+        turn = self._turn
+        part = np.linalg.lstsq(turn[_upper(self.surface)].reshape(-1, 6), moved[_upper(self.surface)].reshape(-1), rcond=None)[0]
+        return np.asarray(moved - turn @ part, np.float32)
+
+    @cached_property
+    def _turn(self) -> F32:
+        """float32 (468, 3, 6): how points move when the mean shape is turned a little about x, y, z and shifted along them."""
+        x, y, z = self.surface.mean.T
+        o = np.zeros_like(x)
+        turns = [np.stack(c, 1) for c in ((o, -z, y), (z, o, -x), (-y, x, o))]
+        shifts = [np.tile(row, (len(x), 1)) for row in np.eye(3, dtype=np.float32)]
+        return np.stack([*turns, *shifts], -1).astype(np.float32)
 
     @property
     def _solver(self) -> F32:
         return _solver(self.expression.tobytes(), self.identity.tobytes(), self.spread.tobytes())
+
+
+def _upper(surface: Surface) -> NDArray[np.bool_]:
+    """The points above the base of the nose: what a head's pose is told from."""
+    return np.asarray(surface.mean[:, 1] < surface.mean[2, 1])
 
 
 @lru_cache(maxsize=4)
@@ -90,7 +107,7 @@ def _solver(expression: bytes, identity: bytes, spread: bytes) -> F32:
     i = np.frombuffer(identity, np.float32).reshape(-1, 468 * 3)
     basis = np.concatenate([e, i]).astype(np.float64)
     prior = np.concatenate([np.full(len(e), 0.6), np.frombuffer(spread, np.float32)])
-    noise = 0.05  # what the two bases leave unexplained, a point
+    noise = 0.01  # what the two bases leave unexplained, a coordinate
     normal = basis @ basis.T + np.diag((noise / prior) ** 2)
     return np.asarray(np.linalg.solve(normal, basis)[len(e) :], np.float32)
 

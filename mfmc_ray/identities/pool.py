@@ -18,6 +18,8 @@ from mfmc_ray.tables import embedding_column, pool_schema
 
 NEAREST = 40
 """From how many of the best-fitting identities one is drawn at random."""
+STEP = 1.5
+"""Misfits within one such step count as equal: about 13 years of age, or one band of skin tone and a little beard."""
 LEAST_FAR = 0.2
 """Identities whose neutral rendering is nearer to the original than this cosine are tried last."""
 
@@ -88,8 +90,8 @@ class Pool:
         nearest = np.argsort(misfit, kind="stable")[:NEAREST]
         likeness = np.max([self.embeddings[name][nearest] @ vector for name, vector in original.items() if name in self.embeddings], axis=0)
         order = rng.permutation(len(nearest))
-        # misfit in steps of half a unit, so that the order stays random among equals
-        rank = np.round(misfit[nearest] * 1.0) + 4.0 * (likeness > LEAST_FAR)
+        # in coarse steps, so that the order stays random among those that fit about as well
+        rank = np.floor(misfit[nearest] / STEP) + 4.0 * (likeness > LEAST_FAR)
         order = order[np.argsort(rank[order], kind="stable")]
         return [self.identities[nearest[i]] for i in order if self.identities[nearest[i]].identity_id not in used]
 

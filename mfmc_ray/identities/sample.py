@@ -16,9 +16,9 @@ SHAPE_REACH = 2.2
 SHAPE_SCALE = 2.1
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
 
-NEIGHBOURS = 28
+NEIGHBOURS = 18
 """From how many sources near the lead one a region's source is drawn."""
-UNLIKE = 0.15
+UNLIKE = 0.2
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
 
 

@@ -1,0 +1,114 @@
+"""The swapper on a real face: NASA's portrait of Eileen Collins, public domain, that ships with scikit-image."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from mfmc_ray.faces.detect import YuNet
+from mfmc_ray.faces.embed import SFaceEmbedder
+from mfmc_ray.faces.mesh import FaceMesh, mouth_opening, pose
+from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.sample import sample
+from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
+
+pytestmark = pytest.mark.models
+
+
+class Person:
+    def __init__(self, image: np.ndarray) -> None:
+        self.detector, self.fitter, self.embedder = YuNet(min_score=0.5), FaceMesh(), SFaceEmbedder()
+        self.image = np.ascontiguousarray(image)
+        self.mesh, self.points = self.look(self.image)
+
+    def look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        faces = self.detector.detect(image)
+        assert len(faces) >= 1
+        one = [int(np.argmax(faces.sizes))]
+        meshes, _ = self.fitter.fit(image, faces.boxes[one], faces.points[one])
+        return meshes[0], faces.points[one][0]
+
+
+@pytest.fixture(scope="module")
+def person() -> Person:
+    return Person(data.astronaut())
+
+
+@pytest.fixture(scope="module")
+def swapper() -> MorphSwapper:
+    return MorphSwapper(load_model())
+
+
+def swapped(person: Person, swapper: MorphSwapper, seed: int, image: np.ndarray | None = None) -> np.ndarray:
+    result = (person.image if image is None else image).copy()
+    swapper.swap(result, person.mesh, sample(swapper.model, seed)).paste(result)
+    return result
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_identity_changes_and_pose_stays(person: Person, swapper: MorphSwapper, seed: int) -> None:
+    result = swapped(person, swapper, seed)
+    mesh, points = person.look(result)
+    before, after = (person.embedder.embed(i, p[None])[0] for i, p in ((person.image, person.points), (result, points)))
+    assert float(before @ after) < 0.5  # a single swap, not chosen; the stage chooses and checks
+    assert np.abs(pose(mesh[None]) - pose(person.mesh[None])).max() < 6
+    assert abs(float(mouth_opening(mesh[None])[0] - mouth_opening(person.mesh[None])[0])) < 0.12
+
+
+def test_only_the_window_changes(person: Person, swapper: MorphSwapper) -> None:
+    patch = swapper.swap(person.image, person.mesh, sample(swapper.model, 1))
+    result = person.image.copy()
+    patch.paste(result)
+    outside = np.ones(result.shape[:2], bool)
+    height, width = patch.pixels.shape[:2]
+    outside[patch.y : patch.y + height, patch.x : patch.x + width] = False
+    np.testing.assert_array_equal(result[outside], person.image[outside])
+    assert 0.4 < patch.cover <= 1
+
+
+def test_the_same_seed_gives_the_same_bytes(person: Person, swapper: MorphSwapper) -> None:
+    np.testing.assert_array_equal(swapped(person, swapper, 5), swapped(person, MorphSwapper(load_model()), 5))
+
+
+def test_skin_tone_stays(person: Person, swapper: MorphSwapper) -> None:
+    result = swapped(person, swapper, 1)
+    x0, y0 = np.round(person.mesh[:, :2].min(0)).astype(int)
+    x1, y1 = np.round(person.mesh[:, :2].max(0)).astype(int)
+    before, after = (np.median(i[y0:y1, x0:x1].reshape(-1, 3), 0) for i in (person.image, result))
+    assert np.abs(before - after).max() < 25
+
+
+def test_a_grey_picture_stays_grey(person: Person, swapper: MorphSwapper) -> None:
+    grey = np.repeat(cv2.cvtColor(person.image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, 2)
+    result = swapped(person, swapper, 2, np.ascontiguousarray(grey))
+    assert int(np.ptp(result.astype(int), axis=2).max()) <= 2
+
+
+def test_a_soft_picture_gets_no_sharper(person: Person, swapper: MorphSwapper) -> None:
+    soft = cv2.GaussianBlur(person.image, (0, 0), 3)
+    result = swapped(person, swapper, 2, soft)
+    x0, y0 = np.round(person.mesh[:, :2].min(0)).astype(int)
+    x1, y1 = np.round(person.mesh[:, :2].max(0)).astype(int)
+    edges = [np.abs(cv2.Laplacian(i[y0:y1, x0:x1].astype(np.float32), cv2.CV_32F)).mean() for i in (soft, result)]
+    assert edges[1] < 2.5 * edges[0]
+
+
+@pytest.mark.parametrize("shift", [(-170, 0), (250, 0), (0, -60)])
+def test_faces_cut_by_the_border_do_not_break_it(person: Person, swapper: MorphSwapper, shift: tuple[int, int]) -> None:
+    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    image = cv2.warpAffine(person.image, matrix, (512, 512))
+    mesh = person.mesh + np.array([*shift, 0], np.float32)
+    patch = swapper.swap(image, mesh, sample(swapper.model, 1))
+    result = image.copy()
+    patch.paste(result)
+    assert result.shape == image.shape
+
+
+def test_neutral_portraits_are_faces_of_different_people(person: Person, swapper: MorphSwapper) -> None:
+    vectors = []
+    for seed in (1, 2, 3, 5, 8):
+        portrait = neutral_portrait(swapper, sample(swapper.model, seed))
+        _, points = person.look(portrait)
+        vectors.append(person.embedder.embed(portrait, points[None])[0])
+    cosines = np.array(vectors) @ np.array(vectors).T
+    assert cosines[np.triu_indices(5, 1)].mean() < 0.5
