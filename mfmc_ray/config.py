@@ -24,8 +24,8 @@ class FindConfig:
 
     detectors: tuple[str, ...] = ("yunet", "centerface")
     """All of them look at each image; what any of them finds is a face."""
-    min_score: float = 0.5
-    """A single detector's confidence, 0–1, from which a detection counts on its own."""
+    min_score: float = 0.6
+    """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
     """Images with more pixels are `failed` rather than decoded (Pillow's own limit against decompression bombs)."""
 
@@ -34,10 +34,10 @@ class FindConfig:
 class GuardConfig:
     """What a published face must not resemble, and how that is checked."""
 
-    recognizers: tuple[str, ...] = ("sface",)
+    recognizers: tuple[str, ...] = ("sface", "dlib")
     """Guard recognizers: a face passes only if it passes every one."""
     threshold: float | None = None
-    """Highest cosine a published face may have to any known face. None: from calibration and the number of known faces."""
+    """Highest cosine, of the first recognizer, to any known face. None: from calibration and the number of known faces."""
     galleries: tuple[str, ...] = ()
     """Folders or Parquet files with further known faces."""
 

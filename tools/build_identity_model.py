@@ -39,11 +39,12 @@ FLIP = np.array([-1, 1, 1], np.float32)
 # Looked at, one by one, on a sheet of all unwrapped textures.
 UNUSABLE = """female_0 female_13 female_14 female_21 female_26 female_28 female_3 female_30 female_34 female_42 female_43 female_45 female_5
 female_50 female_58 female_65 female_66 female_69 female_7 female_73 female_79 female_8 female_82 female_87 female_95 male_0 male_14 male_15
-male_23 male_24 male_25 male_28 male_33 male_4 male_57 male_59 male_66 male_84 male_88 male_94 male_95"""  # glasses, hands, hats, hard light
+male_23 male_24 male_25 male_28 male_33 male_4 male_57 male_59 male_66 male_84 male_88 male_94 male_95"""  # glasses, hats, hard light
 HAIR_AT_EYES = """female_1 female_11 female_17 female_22 female_27 female_33 female_52 female_56 female_57 female_59 female_60 female_71
 female_77 female_88 male_5 male_63 male_71"""
 HAIR_ON_FOREHEAD = """female_1 female_11 female_22 female_27 female_33 female_38 female_52 female_56 female_59 female_77 female_78 female_85
 female_86 female_88 female_92 male_11 male_29 male_5 male_63 male_71"""
+PALE_LIPS = "female_98"
 HAIR_ON_CHEEKS = "female_1 female_22 female_56 female_60 female_88 female_89 male_11 male_26"
 
 EYES = (33, 133, 145, 159, 70, 63, 105, 66, 107, 263, 362, 374, 386, 300, 293, 334, 296, 336, 168, 6, 119, 348, 111, 340)
@@ -236,6 +237,7 @@ def main(folder: Path) -> None:
         (UNUSABLE, slice(None)),
         (HAIR_AT_EYES, slice(2)),
         (HAIR_ON_FOREHEAD, REGIONS.index("forehead")),
+        (PALE_LIPS, REGIONS.index("mouth")),
         (HAIR_ON_CHEEKS, REGIONS.index("cheeks")),
     ):
         usable[[names.index(name) for name in listed.split() if name in names], columns] = False

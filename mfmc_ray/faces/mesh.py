@@ -75,8 +75,11 @@ class FaceMesh:
             side = float(np.max(box[2:] - box[:2]))
             if not (np.isfinite(box).all() and np.isfinite(five).all() and side >= 1):
                 continue
-            first, _ = self._look(image, (box[:2] + box[2:]) / 2, side, _upright(five))
-            meshes[i], scores[i] = self._look(image, *_covered(first))
+            meshes[i], scores[i] = self._look(image, (box[:2] + box[2:]) / 2, side, _upright(five))
+            again, score = self._look(image, *_covered(meshes[i]))
+            # the second is steadier, but where the first went astray it may leave the face
+            if score >= min(scores[i], 0.5):
+                meshes[i], scores[i] = again, score
         return meshes, scores
 
     def _look(self, image: Image, centre: F32, side: float, angle: float) -> tuple[F32, float]:

@@ -16,6 +16,7 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh, pose
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
+from mfmc_ray.faces.second_look import SecondLook
 from mfmc_ray.faces.store import load_lock
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
@@ -57,12 +58,14 @@ class ModelPack:
 
     Attributes:
         finder: the detectors.
+        second_look: drops what they find that is no face.
         mesh: fits the mesh.
         embedders: by name; the guard recognizers first.
         attributes: age, sex and skin tone.
     """
 
     finder: FaceFinder
+    second_look: SecondLook
     mesh: MeshFitter
     embedders: Mapping[str, Embedder]
     attributes: AttributeHead
@@ -74,7 +77,7 @@ class ModelPack:
 
     def analyse(self, image: Image) -> Faces:
         """All faces of an upright image with everything `Faces` can hold."""
-        return self.describe(image, self.finder.find(image))
+        return self.describe(image, self.second_look(image, self.finder.find(image)))
 
     def describe(self, image: Image, faces: Faces) -> Faces:
         """Faces that have meshes, with embeddings, poses and attributes added."""
@@ -109,4 +112,4 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
         raise PackError(f"the recognizer {ATTRIBUTE_RECOGNIZER!r} must be among the guards: age and sex are read from its embedding")
     mesh = FaceMesh()
     finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
-    return ModelPack(finder, mesh, {name: EMBEDDERS[name]() for name in recognizers}, AttributeHead())
+    return ModelPack(finder, SecondLook(mesh), mesh, {name: EMBEDDERS[name]() for name in recognizers}, AttributeHead())

@@ -32,6 +32,7 @@ from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces, KnownIndex
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.rows import matrix
@@ -291,7 +292,7 @@ class Run:
             counts = np.asarray(faces.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
             flat = faces.flatten()
             arrays = {name: matrix(flat.field(embedding_column(name)), dim) for name, dim in self.recognizers.items()}
-            good = np.all([usable(array) for array in arrays.values()], axis=0)
+            good = np.all([usable(array) for array in arrays.values()], axis=0) & recognisable(flat, self.config.swap.min_face)
             names = [f"{prefix}{image}:{k}" for image, n in zip(table["image_id"].to_pylist(), counts, strict=True) for k in range(n)]
             keep = []
             for i, name in enumerate(names):
@@ -376,6 +377,19 @@ class Run:
     def _stage_times(self) -> list[dict[str, Any]]:
         path = self.ledger.work / "times.json"
         return list(json.loads(path.read_text()).values()) if path.exists() else []
+
+
+def recognisable(faces: pa.StructArray, min_face: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which detections (rows of the scan's `faces`) are known faces: bool (n,).
+
+    Left out is what cannot be told from others by anyone, and would only be in every fake's way: detections smaller than `min_face`, and those
+    that one detector alone saw and the face mesh denies (hands, patterns). They are redacted, never published.
+    """
+    box = matrix(faces.field("box"), 4)
+    size = np.sqrt(np.clip(box[:, 2] - box[:, 0], 0, None) * np.clip(box[:, 3] - box[:, 1], 0, None))
+    confirmed = np.array(["+" in name for name in faces.field("detectors").to_pylist()], bool)
+    mesh = np.asarray(faces.field("mesh_score").to_numpy(zero_copy_only=False))
+    return np.asarray((size >= min_face) & (confirmed | (mesh >= LEAST_MESH_SCORE)))
 
 
 def _listed(collection: Collection) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from mfmc_ray.swap.render import Image
 
-MARGIN = 0.2
-"""How far the cover reaches beyond the box on each side, in sides of the box: hairline, chin and ears with a box that is a little off."""
+MARGIN = 0.12
+"""How far the cover reaches beyond the box on each side, in sides of the box: hairline and chin with a box that is a little off."""
 _RING = 0.15
 
 

@@ -1,0 +1,304 @@
+"""The audit, driven from one process: each published part, then what only the whole can tell. The verdict goes into OUT/audit.json."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from mfmc_ray import __version__
+from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, files_of
+from mfmc_ray.faces.store import load_lock, pull
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.pipeline import findings as checks
+from mfmc_ray.pipeline.audit import AuditStage, nearest_first
+from mfmc_ray.pipeline.audited import Audited, markers, read_manifest
+from mfmc_ray.pipeline.inspection import strange_columns
+from mfmc_ray.pipeline.parts import run_parts
+from mfmc_ray.pipeline.publish import write_reports
+from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, number
+from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.workers import ANONYMIZE
+from mfmc_ray.tables import IDENTITIES, embedding_column
+
+_MODELS = ("centerface", "yunet", "mesh", *EMBEDDERS)
+
+
+def audit(config: RunConfig) -> bool:
+    """Whether what OUT holds keeps the promise; the details are in OUT/audit.json, OUT/report and on the console.
+
+    Args:
+        config: `out`, `work`, `storage_options` and `ray` are used; the run's other settings are read from its manifest.
+
+    Raises:
+        LedgerError: OUT is unfinished, or the private tables are missing or damaged: nothing was proved then, nor refuted.
+    """
+    ledger = Ledger(config.out, config.work, config.storage_options)
+    read_manifest(ledger)
+    if not (ledger.work / "run.json").is_file():
+        raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out} with --work")
+    with ledger.lock():
+        audited = Audited.open(config)
+        pull(files_of(_MODELS))
+        with connect(config.ray, ledger.work):
+            return _run(audited, config)
+
+
+def audit_in_session(config: RunConfig) -> bool:
+    """`audit` by a process that holds the run's lock and is connected to Ray."""
+    audited = Audited.open(config)
+    pull(files_of(_MODELS))
+    return _run(audited, config)
+
+
+def parts_of(ledger: Ledger) -> list[dict[str, Any]]:
+    """The parts for `AuditStage`: OUT's files, images and faces of the same number together."""
+    images, faces = ({name.rpartition("/")[2]: name for name in ledger.files(table)} for table in ("images", "faces"))
+    written = {entry["file"]: entry["sha256"] for marker in markers(ledger, ANONYMIZE) for entry in marker["files"]}
+    parts: list[dict[str, Any]] = []
+    for name in sorted(images.keys() | faces.keys()):
+        pair = {"images": images.get(name), "faces": faces.get(name)}
+        parts.append({"part": len(parts), **pair, "written": {f: written[f] for f in pair.values() if f in written}})
+    return parts
+
+
+def _run(audited: Audited, config: RunConfig) -> bool:
+    started = time.monotonic()
+    parts = parts_of(audited.ledger)
+    summaries: dict[int, dict[str, Any]] = {}
+    run_parts(
+        AuditStage,
+        audited.for_stage(),
+        parts,
+        actors=actors(config.ray),
+        label="Auditing",
+        total=len(audited.scan),
+        on_result=summaries.__setitem__,
+    )
+    result = conclude(audited, parts, [summaries[part["part"]] for part in parts], started)
+    _show(result, audited.ledger.out)
+    return bool(result["passed"])
+
+
+def conclude(audited: Audited, parts: list[dict[str, Any]], summaries: list[dict[str, Any]], started: float) -> dict[str, Any]:
+    """Adds what only the whole can tell, and writes OUT/audit.json and the reports.
+
+    Args:
+        audited: with what was found on opening it.
+        parts: of `parts_of`.
+        summaries: what the stage returned for each.
+        started: `time.monotonic()` at the start.
+
+    Returns:
+        What OUT/audit.json holds.
+    """
+    findings, listed = audited.findings, {name for part in parts for name in (part["images"], part["faces"])}
+    for marker in markers(audited.ledger, ANONYMIZE):
+        for entry in marker["files"]:
+            if entry["file"] not in listed:
+                findings.add(checks.CHANGED, f"{entry['file']}: it is gone")
+    for summary in summaries:
+        findings.merge(summary["counts"], summary["examples"])
+    _check_images(audited, summaries)
+    identities = _check_identities(audited, summaries)
+    _check_manifest(audited, summaries)
+    result = _result(audited, summaries, time.monotonic() - started)
+    audited.ledger.write_json("audit.json", result)
+    try:
+        write_reports(audited.ledger, audited.settings, audited.manifest, identities, audit=result)
+    except Exception as error:  # the tables may be anything by now; the verdict stands
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(f"The report could not be written anew from what OUT holds: {type(error).__name__}: {error}", markup=False)
+    return result
+
+
+def _check_images(audited: Audited, summaries: list[dict[str, Any]]) -> None:
+    """Each image of the scan has one row."""
+    places = np.concatenate([np.zeros(0, np.int64), *(np.array(s["places"], np.int64) for s in summaries)])
+    keys, wanted = np.unique(audited.scan.keys, return_counts=True)
+    at = np.searchsorted(keys, audited.scan.keys[places[places >= 0]])
+    found = np.bincount(at, minlength=len(keys))
+    for i in np.flatnonzero(found != wanted):
+        place = int(np.searchsorted(audited.scan.keys, keys[i]))
+        (row,) = audited.scan.read([place], list(audited.thresholds)).values()
+        for _ in range(abs(int(found[i] - wanted[i]))):
+            audited.findings.add(checks.IMAGE_ROWS, f"{row['path']}: {found[i]} rows, wanted {wanted[i]}")
+
+
+def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.Table:
+    """OUT/identities against the pool and the known faces; the table, empty if it cannot be read."""
+    findings, uses = audited.findings, _sum(summaries, "uses")
+    tables = []
+    for name in audited.ledger.files("identities"):
+        try:
+            table = pq.read_table(pa.BufferReader(audited.ledger.read_bytes(name)))
+            for column in strange_columns(table.schema, IDENTITIES, table):
+                findings.add(checks.COLUMNS, f"{name}: {column}")
+            tables.append(table.select(IDENTITIES.names).cast(IDENTITIES))
+        except Exception as error:  # a damaged Parquet file raises nearly anything
+            findings.add(checks.UNREADABLE, f"{name}: {type(error).__name__}: {error}")
+    identities = pa.concat_tables(tables) if tables else IDENTITIES.empty_table()
+    rows = identities.to_pylist()
+    for name, times in Counter(row["identity_id"] for row in rows).items():
+        if times > 1:
+            findings.add(checks.IDENTITY_USE, f"{name} is listed {times} times")
+    listed = {row["identity_id"]: row["uses"] for row in rows}
+    for name, n in uses.items():
+        if name not in listed:
+            findings.add(checks.IDENTITY_USE, f"{name} is worn by {n} faces and not listed")
+    for name, n in listed.items():
+        if n != uses.get(name, 0):
+            findings.add(checks.IDENTITY_USE, f"{name} is said to be worn by {n} faces, and is by {uses.get(name, 0)}")
+    pool = {name: i for i, name in enumerate(audited.pool["identity_id"].to_pylist())}
+    known = [row for row in rows if row["identity_id"] in pool]
+    for row in rows:
+        if row["identity_id"] not in pool:
+            findings.add(checks.IDENTITY_CERTIFICATES, f"{row['identity_id']} is not in the pool")
+    if known:
+        search = PlainSearch(audited.known, audited.thresholds)
+        taken = audited.pool.take([pool[row["identity_id"]] for row in known])
+        vectors = {name: matrix(taken[embedding_column(name)], DIMENSIONS[name]) for name in audited.thresholds}
+        found = {name: search.highest(name, v) for name, v in vectors.items()}
+        for i, row in enumerate(known):
+            mine = {name: (float(cosines[i]), int(nearest[i])) for name, (cosines, nearest) in found.items()}
+            faults = search.faults(row["certificates"], {name: v[i] for name, v in vectors.items()}, mine)
+            faults += [f"{n}: {c:.4f} is not below the threshold" for n, (c, _) in mine.items() if not c < audited.thresholds[n]]
+            if row["seed"] != taken["seed"][i].as_py():
+                faults.append("its seed is not the pool's")
+            for fault in faults:
+                findings.add(checks.IDENTITY_CERTIFICATES, f"{row['identity_id']}: {fault}")
+    return identities
+
+
+def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
+    """What the manifest says of guard, models and counts."""
+    findings, manifest = audited.findings, audited.manifest
+    guard = {str(entry.get("recognizer")): entry for entry in manifest.get("guard") or [] if isinstance(entry, dict)}
+    if set(guard) != set(audited.thresholds):
+        findings.add(checks.MANIFEST, f"guard recognizers: wanted {', '.join(audited.thresholds)}")
+    for name in audited.thresholds.keys() & guard.keys():
+        wanted = {"known_faces": len(audited.known), "generation": audited.known.generation, "index_digest": audited.known.digest}
+        for key, value in wanted.items():
+            if guard[name].get(key) != value:
+                findings.add(checks.MANIFEST, f"{name}: {key} is {value}")
+        if not abs(number(guard[name].get("threshold")) - audited.thresholds[name]) <= 1e-6:
+            findings.add(checks.MANIFEST, f"{name}: threshold is {audited.thresholds[name]:.4f}")
+    pinned = {model.name: model.sha256 for model in load_lock()}
+    for model in manifest.get("models") or []:
+        if not isinstance(model, dict) or pinned.get(str(model.get("name"))) != model.get("sha256"):
+            findings.add(checks.MANIFEST, f"models: not the pinned one: {model}")
+    counts = manifest.get("counts") if isinstance(manifest.get("counts"), dict) else {}
+    for what in ("images", "faces"):
+        counted = _verdicts(summaries, what)
+        if (counts or {}).get(what) != counted:
+            findings.add(checks.MANIFEST, f"{what}: {counted} are there")
+
+
+def _result(audited: Audited, summaries: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """OUT/audit.json. It is published: ids and paths that OUT has anyway, and nothing else of the private side."""
+    findings, totals = audited.findings, _sum(summaries, "totals")
+    models = set(files_of(_MODELS))
+    compared, skipped = totals.get("sources compared", 0), totals.get("sources not readable", 0)
+    details = {
+        checks.LEFT: f"{totals.get('detections', 0)} detections by another detector, at another scale, on the mirrored picture",
+        checks.MATCHES: "; ".join(f"{name} < {threshold:.4f}" for name, threshold in audited.thresholds.items()),
+        checks.CERTIFICATES: f"recomputed against {len(audited.known)} known faces, float64, tolerance {TOLERANCE}",
+        checks.PIXELS: f"{compared} compared with their source, {skipped} not: it is gone or changed",
+    }
+    rows = [
+        {
+            "name": name,
+            "count": findings.counts[name],
+            "wanted": 0,
+            "ok": findings.counts[name] == 0,
+            "detail": details.get(name, ""),
+            "examples": findings.examples.get(name, []),
+        }
+        for name in checks.CHECKS
+    ]
+    highest = {
+        name: {
+            key: max((s["highest"].get(name, {}).get(key, -1.0) for s in summaries), default=-1.0) for key in ("to_known", "to_original")
+        }
+        for name in audited.thresholds
+    }
+    strict = Calibration().strict_threshold
+    held_out = {
+        name: {
+            **{key: sum(s["held_out"][name][key] for s in summaries) for key in ("compared", "same_person")},
+            "threshold": strict(name),
+            "note": "not guarded by this run; for information",
+        }
+        for name in EMBEDDERS
+        if name not in audited.thresholds
+    }
+    return {
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "passed": all(row["ok"] for row in rows),
+        "checks": rows,
+        "totals": {
+            "images": _verdicts(summaries, "images"),
+            "faces": _verdicts(summaries, "faces"),
+            **{name: totals.get(name, 0) for name in ("published", "detections", "sources compared", "sources not readable")},
+        },
+        "worst": {name: {**cosines, "threshold": audited.thresholds[name]} for name, cosines in highest.items()},
+        "closest": nearest_first(pair for s in summaries for pair in s["closest"]),
+        "held_out": held_out,
+        "index": {"known_faces": len(audited.known), "generation": audited.known.generation, "digest": audited.known.digest},
+        "models": [{"name": m.name, "sha256": m.sha256} for m in load_lock() if m.name in models],
+        "files": {
+            "manifest.json": audited.manifest_sha256,
+            **{name: digest for s in summaries for name, digest in s["files"].items()},
+        },
+    }
+
+
+def _show(result: Mapping[str, Any], out: str) -> None:
+    """The checks as a table, what was found, and the verdict in one line."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(title="Audit", title_justify="left")
+    for heading, justify in (("check", "left"), ("found", "right"), ("wanted", "right"), ("", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for row in result["checks"]:
+        table.add_row(row["name"], str(row["count"]), str(row["wanted"]), "[green]holds[/green]" if row["ok"] else "[red]REFUTED[/red]")
+    console.print(table)
+    for row in result["checks"]:
+        for example in row["examples"][:3]:
+            console.print(f"  {row['name']}: {example}", markup=False)
+    for name, figures in result["held_out"].items():
+        if figures["compared"]:
+            console.print(
+                f"For information: {name}, which did not guard, takes {figures['same_person']} of {figures['compared']} replaced faces for "
+                f"their original (cosine ≥ {figures['threshold']:.3f})."
+            )
+    images, faces = sum(result["totals"]["images"].values()), sum(result["totals"]["faces"].values())
+    failed = sum(not row["ok"] for row in result["checks"])
+    verdict = "[green]The promise holds[/green]" if result["passed"] else f"[red]The promise is REFUTED[/red] by {failed} checks"
+    console.print(f"{verdict}: {images} images and {faces} faces audited in {result['seconds']:.0f} s. Details: {out}/audit.json")
+
+
+def _verdicts(summaries: list[dict[str, Any]], what: str) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for summary in summaries:
+        total.update(summary["verdicts"][what])
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _sum(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for summary in summaries:
+        total.update(summary[name])
+    return dict(total)

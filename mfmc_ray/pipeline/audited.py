@@ -1,0 +1,175 @@
+"""What an audit is about: OUT, and the private side it is held against (scan, known faces, pool, the run's settings)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mfmc_ray.config import ConfigError, RunConfig, load
+from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, digests_of
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
+from mfmc_ray.known.search import usable
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline import findings as checks
+from mfmc_ray.pipeline.findings import Findings
+from mfmc_ray.pipeline.recheck import ScanIndex
+from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.run import recognisable
+from mfmc_ray.pipeline.workers import GALLERY, POOL, SCAN
+from mfmc_ray.tables import embedding_column
+
+
+@dataclass
+class Audited:
+    """What is audited, and the private side it is held against.
+
+    Attributes:
+        ledger: the folders.
+        manifest: OUT/manifest.json, and its sha-256.
+        settings: of the run.
+        known: the known faces, verified against the index's digests.
+        thresholds: guard recognizer → cosine, computed from settings and index, not read from OUT.
+        scan: where the scan's rows are.
+        pool: the admitted identities.
+        findings: what was found so far.
+    """
+
+    ledger: Ledger
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    settings: RunConfig
+    known: KnownFaces
+    thresholds: dict[str, float]
+    scan: ScanIndex
+    pool: pa.Table
+    findings: Findings = field(default_factory=Findings)
+
+    @classmethod
+    def open(cls, config: RunConfig) -> Audited:
+        """Reads the private side.
+
+        Raises:
+            LedgerError: OUT is unfinished, or something private is missing or damaged.
+        """
+        ledger = Ledger(config.out, config.work, config.storage_options)
+        manifest, digest = read_manifest(ledger)
+        findings = Findings()
+        try:
+            recognizers, known = _known(ledger)
+            settings = _settings(ledger, manifest, config, findings)
+            # the guard's order: the first one's threshold is what the settings may override
+            names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
+            scan = ScanIndex(_files(ledger, SCAN))
+            pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
+            audited = cls(ledger, manifest, digest, settings, known, _thresholds(settings, names, len(known)), scan, pool, findings)
+            audited._check_known()
+        except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
+        return audited
+
+    def for_stage(self) -> dict[str, Any]:
+        """The arguments of `AuditStage`."""
+        return {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+
+    def _check_known(self) -> None:
+        """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
+        galleries = [replace(GALLERY, name=f"gallery-{n}", tables=(f"gallery-{n}",)) for n in range(len(self.settings.guard.galleries))]
+        everyone = pa.array([bytes(name).decode() for name in self.known.ids], pa.string())
+        for stage, prefix in [(SCAN, ""), *((stage, "gallery:") for stage in galleries)]:
+            for file in _files(self.ledger, stage):
+                wanted = ("box", "detectors", "mesh_score", *(embedding_column(n) for n in self.thresholds))
+                table = pq.ParquetFile(file).read(columns=["image_id", *(f"faces.list.element.{name}" for name in wanted)])
+                faces = table["faces"].combine_chunks()
+                counts = faces.value_lengths().fill_null(0).to_pylist()
+                ids = table["image_id"].to_pylist()
+                names = [f"{prefix}{image}:{k}" for image, n in zip(ids, counts, strict=True) for k in range(n)]
+                flat = faces.flatten()
+                # what gives no embedding resembles nobody
+                vectors = [usable(matrix(flat.field(embedding_column(n)), DIMENSIONS[n])) for n in self.thresholds]
+                absent = ~np.asarray(pc.is_in(pa.array(names, pa.string()), value_set=everyone).to_numpy(zero_copy_only=False), bool)
+                for i in np.flatnonzero(absent & np.all(vectors, axis=0) & recognisable(flat, self.settings.swap.min_face)):
+                    self.findings.add(checks.UNKNOWN, names[i])
+
+
+def read_manifest(ledger: Ledger) -> tuple[dict[str, Any], str]:
+    """OUT/manifest.json and its sha-256.
+
+    Raises:
+        LedgerError: it is not there, so OUT is unfinished, or it is damaged.
+    """
+    try:
+        data = ledger.read_bytes("manifest.json")
+        manifest = json.loads(data)
+    except FileNotFoundError:
+        raise LedgerError(
+            f"{ledger.out} has no manifest.json, so it is no finished result; run `mfmc anonymize` again to finish it, then audit it"
+        ) from None
+    except ValueError as error:
+        raise LedgerError(f"{ledger.out}/manifest.json is damaged ({error}); run `mfmc anonymize` again to write it anew") from error
+    if not isinstance(manifest, dict):
+        raise LedgerError(f"{ledger.out}/manifest.json is damaged; run `mfmc anonymize` again to write it anew")
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _known(ledger: Ledger) -> tuple[dict[str, int], KnownFaces]:
+    """The recognizers of the index and its faces."""
+    first = ledger.work / "known" / "generation-00000.json"
+    if not first.is_file():
+        raise LedgerError(f"the known-face index in {ledger.work}/known is missing, so nothing can be proved; give the run's own WORK")
+    recognizers = {str(name): int(dim) for name, dim in json.loads(first.read_text())["recognizers"].items()}
+    if unknown := set(recognizers) - set(EMBEDDERS):
+        raise LedgerError(f"the index was made with {unknown.pop()!r}, which this version does not have; install the one that made it")
+    return recognizers, KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers))).faces
+
+
+def _settings(ledger: Ledger, manifest: Mapping[str, Any], config: RunConfig, findings: Findings) -> RunConfig:
+    """The run's settings from the manifest, if they are those that WORK's run was begun with; else the defaults."""
+    begun = json.loads((ledger.work / "run.json").read_text())
+    try:
+        stated = {name: value for name, value in dict(manifest["config"]).items() if name in ("input", "find", "guard", "swap", "output")}
+        settings = load(None, **stated)
+    except (KeyError, TypeError, ValueError, ConfigError):
+        settings = None
+    if settings is None or settings.digest() != begun.get("config"):
+        findings.add(checks.MANIFEST, "the settings are not those of the run in WORK")
+        settings = RunConfig()
+    return replace(settings, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray)
+
+
+def _thresholds(settings: RunConfig, recognizers: tuple[str, ...], n_known: int) -> dict[str, float]:
+    calibration = Calibration()
+    chosen = {name: calibration.default_threshold(name, n_known).value for name in recognizers}
+    if settings.guard.threshold is not None:
+        chosen[recognizers[0]] = settings.guard.threshold
+    return chosen
+
+
+def markers(ledger: Ledger, stage: Stage) -> Iterator[dict[str, Any]]:
+    """What the run noted of each committed part: `files` with `file` and `sha256`."""
+    for path in sorted((ledger.work / "ledger" / stage.name).glob("part-*.json")):
+        yield json.loads(path.read_text())
+
+
+def _files(ledger: Ledger, stage: Stage) -> list[Path]:
+    """A private stage's committed files, whole and unchanged."""
+    files = []
+    for marker in markers(ledger, stage):
+        for entry in marker["files"]:
+            path = ledger.work / entry["file"]
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    raise ValueError(f"{path} is damaged or was changed; restore it, or run again with --restart")
+            files.append(path)
+    if not files:
+        raise ValueError(f"no table of {stage.name} is there; give the run's own WORK")
+    return files

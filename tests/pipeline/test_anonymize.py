@@ -1,0 +1,174 @@
+"""The scan and anonymize stages on a real face, without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import make_stage, units
+from PIL import Image
+from skimage import data
+
+from mfmc_ray.codec import decode
+from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.pipeline.anonymize import AnonymizeStage, split, summary
+from mfmc_ray.pipeline.rows import faces_of
+from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.tables import FACES, IMAGES, scan_schema
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    Image.fromarray(data.astronaut()).save(root / "face.jpg", quality=92)
+    Image.fromarray(data.astronaut()).save(root / "same.jpg", quality=92)
+    Image.fromarray(data.chelsea()).save(root / "cat.png")
+    Image.fromarray(np.hstack([data.astronaut(), data.astronaut()[:, ::-1]])).save(root / "two.png")
+    (root / "broken.jpg").write_bytes((root / "face.jpg").read_bytes()[:4000])
+    (root / "empty.jpg").write_bytes(b"")
+    return root
+
+
+@pytest.fixture(scope="module")
+def scan(folder: Path, pack: ModelPack) -> pa.Table:
+    return ScanStage(pack, 178_956_970)(units(folder))
+
+
+@pytest.fixture(scope="module")
+def stage(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper) -> AnonymizeStage:
+    return make_stage(scan, pack, swapper)
+
+
+@pytest.fixture(scope="module")
+def done(stage: AnonymizeStage, scan: pa.Table) -> pa.Table:
+    return stage(scan)
+
+
+def test_the_scan_has_a_row_for_each_file(scan: pa.Table, folder: Path, pack: ModelPack) -> None:
+    assert scan.schema.equals(scan_schema(pack.dimensions))
+    rows = {row["path"]: row for row in scan.drop_columns(["faces"]).to_pylist()}
+    assert set(rows) == {path.name for path in folder.iterdir()}
+    assert rows["face.jpg"]["image_id"] == hashlib.sha256((folder / "face.jpg").read_bytes()).hexdigest()
+    assert rows["broken.jpg"]["reason"] == "truncated"
+    assert rows["empty.jpg"]["reason"] == "empty"
+
+
+def test_the_scan_describes_faces(scan: pa.Table, pack: ModelPack) -> None:
+    at = scan["path"].to_pylist().index("face.jpg")
+    faces = faces_of(scan["faces"][at], pack.dimensions)
+    assert len(faces) == 1
+    assert faces.need("mesh_scores")[0] > 0.5
+    assert faces.need("sexes")[0] < 0.5
+    assert 25 < faces.need("ages")[0] < 60
+    np.testing.assert_allclose(np.linalg.norm(faces.embeddings["sface"], axis=1), 1, atol=1e-4)
+
+
+def test_one_row_each_in_order(done: pa.Table, scan: pa.Table) -> None:
+    assert done["path"].to_pylist() == scan["path"].to_pylist()
+    images, faces = split(done)
+    assert images.schema.equals(IMAGES)
+    assert faces.schema.equals(FACES)
+    verdicts = dict(zip(images["path"].to_pylist(), images["verdict"].to_pylist(), strict=True))
+    assert verdicts["broken.jpg"] == verdicts["empty.jpg"] == "failed"
+    assert verdicts["face.jpg"] == verdicts["two.png"] == "anonymized"
+
+
+def test_a_failed_image_publishes_nothing(done: pa.Table) -> None:
+    for row in done.to_pylist():
+        if row["verdict"] == "failed":
+            assert row["image"] is None
+            assert row["reason"]
+            assert row["face_rows"] == []
+
+
+def test_every_face_is_replaced_or_redacted_and_holds(done: pa.Table, scan: pa.Table, pack: ModelPack) -> None:
+    _, faces = split(done)
+    assert faces.num_rows == sum(len(row or ()) for row in scan["faces"].to_pylist())
+    for row in faces.to_pylist():
+        assert row["verdict"] in {"replaced", "redacted"}
+        if row["verdict"] == "replaced":
+            assert row["similarity_to_original"] < row["threshold"]
+            assert row["max_similarity_to_known"] < row["threshold"]
+            assert {c["recognizer"] for c in row["certificates"]} == {"sface", "dlib"}
+        else:
+            assert row["reason"]
+
+
+def test_certificates_are_about_the_published_bytes(done: pa.Table, scan: pa.Table, pack: ModelPack, stage: AnonymizeStage) -> None:
+    known = stage.check.guard._known.vectors["sface"].astype(np.float64)
+    seen = 0
+    for row in done.to_pylist():
+        for face in row["face_rows"]:
+            if face["verdict"] != "replaced":
+                continue
+            published = decode(row["image"]["bytes"]).pixels
+            vector = pack.embedders["sface"].embed(published, np.array(face["points"], np.float32).reshape(1, 5, 2))[0]
+            assert float((known @ vector).max()) == pytest.approx(face["max_similarity_to_known"], abs=1e-4)
+            seen += 1
+    assert seen > 0
+
+
+def test_duplicates_come_out_alike(done: pa.Table) -> None:
+    rows = {row["path"]: row for row in done.to_pylist()}
+    assert rows["face.jpg"]["image"]["bytes"] == rows["same.jpg"]["image"]["bytes"]
+
+
+def test_nobody_is_worn_twice_in_a_picture(done: pa.Table) -> None:
+    for row in done.to_pylist():
+        worn = [face["identity_id"] for face in row["face_rows"] if face["identity_id"]]
+        assert len(worn) == len(set(worn))
+
+
+def test_the_published_face_is_not_the_original(done: pa.Table, folder: Path) -> None:
+    rows = {row["path"]: row for row in done.to_pylist()}
+    before = decode((folder / "face.jpg").read_bytes()).pixels.astype(int)
+    after = decode(rows["face.jpg"]["image"]["bytes"]).pixels.astype(int)
+    x0, y0, x1, y1 = (round(v) for v in rows["face.jpg"]["face_rows"][0]["box"])
+    assert np.abs(before - after)[y0:y1, x0:x1].mean() > 8
+    far = np.abs(before - after)[400:, :100]
+    assert far.mean() < 2
+
+
+def test_what_cannot_be_swapped_is_covered(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper) -> None:
+    covered = make_stage(scan, pack, swapper, min_face=5000.0)(scan)
+    _, faces = split(covered)
+    assert set(faces["verdict"].to_pylist()) == {"redacted"}
+    assert set(faces["reason"].to_pylist()) == {"too_small"}
+    for row in covered.to_pylist():
+        for face in row["face_rows"]:
+            x0, y0, x1, y1 = (round(v) for v in face["redacted_area"])
+            inside = decode(row["image"]["bytes"]).pixels[y0 + 4 : y1 - 4, x0 + 4 : x1 - 4]
+            assert inside.reshape(-1, 3).std(0).max() < 6
+
+
+def test_an_impossible_threshold_redacts(scan: pa.Table, stage: AnonymizeStage, pack: ModelPack, swapper: MorphSwapper) -> None:
+    strict = make_stage(scan, pack, swapper)
+    for name in strict.check.guard._thresholds:
+        strict.check.guard._thresholds[name] = -0.9
+    _, faces = split(strict(scan))
+    assert set(faces["verdict"].to_pylist()) == {"redacted"}
+
+
+def test_a_file_that_changed_since_the_scan_is_withheld(scan: pa.Table, stage: AnonymizeStage, folder: Path) -> None:
+    at = scan["path"].to_pylist().index("cat.png")
+    picture = (folder / "cat.png").read_bytes()
+    try:
+        (folder / "cat.png").write_bytes((folder / "face.jpg").read_bytes())
+        (row,) = stage(scan.slice(at, 1)).to_pylist()
+    finally:
+        (folder / "cat.png").write_bytes(picture)
+    assert row["verdict"] == "withheld"
+    assert row["image"] is None
+
+
+def test_the_summary_counts(done: pa.Table) -> None:
+    counted = summary(done)
+    assert counted["images"] == done.num_rows
+    assert sum(counted["face_verdicts"].values()) == counted["faces"]
+    assert counted["failed"] == {"truncated": 1, "empty": 1}
