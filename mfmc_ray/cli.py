@@ -112,8 +112,8 @@ def audit(
 ) -> None:
     """Prove or refute the promise on what is published: exit code 0 if it holds, 1 if not.
 
-    Every published picture is looked at again with another detector, every replaced face is embedded again with the guard recognizers, every
-    certificate is computed again by a plain search. What is not accounted for is a violation.
+    Every published picture is looked at again with another detector, every replaced face is embedded again with the guard recognizers,
+    every certificate is computed again by a plain search. What is not accounted for is a violation.
     """
     from mfmc_ray.pipeline.audit_run import audit as run_audit
 

@@ -1,7 +1,7 @@
 """The morphable identity model: what `tools/build_identity_model.py` learned from portraits of people who do not exist.
 
-A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that light and skin tone are out of it and come from the picture
-it is put into. A shape is the mean plus an expression part (kept from the target) plus an identity part (replaced).
+A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that light and skin tone are out of it and come from the
+picture it is put into. A shape is the mean plus an expression part (kept from the target) plus an identity part (replaced).
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class IdentityModel:
         return np.asarray(self._solver @ (shape - self.surface.mean).reshape(-1), np.float32)
 
     def offset(self, coefficients: F32) -> F32:
-        """The displacement (468, 3) that identity coefficients (k,) stand for, without what would turn or shift the upper face as a whole."""
+        """The displacement (468, 3) that identity coefficients (k,) stand for.
+
+        What would turn or shift the upper face as a whole is left out: it would be read as another pose.
+        """
         moved = np.tensordot(coefficients, self.identity, 1)
         turn = self._turn
         part = np.linalg.lstsq(turn[_upper(self.surface)].reshape(-1, 6), moved[_upper(self.surface)].reshape(-1), rcond=None)[0]

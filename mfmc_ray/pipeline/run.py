@@ -254,7 +254,7 @@ class Run:
 
     def _scan(self, stage: Stage, units: list[dict[str, Any]], label: str) -> None:
         done = self.ledger.recover(stage)
-        parts = [{"part": number, "units": some} for number, some in enumerate(_grouped(units))]
+        parts: list[dict[str, Any]] = [{"part": number, "units": some} for number, some in enumerate(_grouped(units))]
         todo = [part for part in parts if part["part"] not in done]
         if not todo:
             return
@@ -382,8 +382,8 @@ class Run:
 def recognisable(faces: pa.StructArray, min_face: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which detections (rows of the scan's `faces`) are known faces: bool (n,).
 
-    Left out is what cannot be told from others by anyone, and would only be in every fake's way: detections smaller than `min_face`, and those
-    that one detector alone saw and the face mesh denies (hands, patterns). They are redacted, never published.
+    Left out is what cannot be told from others by anyone, and would only be in every fake's way: detections smaller than `min_face`, and
+    those that one detector alone saw and the face mesh denies (hands, patterns). They are redacted, never published.
     """
     box = matrix(faces.field("box"), 4)
     size = np.sqrt(np.clip(box[:, 2] - box[:, 0], 0, None) * np.clip(box[:, 3] - box[:, 1], 0, None))

@@ -154,7 +154,7 @@ def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
     skin = light[centre]
     usual = np.median(skin, 0)
     spread = 1.4826 * np.median(np.abs(skin - usual), 0).mean() + 0.08
-    off = cv2.GaussianBlur(light - usual, (0, 0), max(0.5, 0.008 * width))
+    off = np.asarray(cv2.GaussianBlur(light - usual, (0, 0), max(0.5, 0.008 * width)), np.float32)
     brightness = _luma(off)
     odd = -brightness / (3.0 * spread)
     for channel in cv2.split(off):
