@@ -1,24 +1,29 @@
 """Build `mfmc_ray/identities/data/catalogue.npy`: seeds whose neutral rendering resembles none of the identity model's own references.
 
-    python tools/build_catalogue.py 1500
+    python tools/build_catalogue.py [MINUTES]
 
 Runs admit identities against their own known faces again; the catalogue only says where to look first. Build it anew after the identity
-model, the renderer or a recognizer has changed.
+model, the renderer or a recognizer has changed. It is balanced: as far as the time allows, every cell of sex × age band × tone band gets the
+same number of seeds, the rarest cells first.
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow as pa
-from rich.progress import Progress
 
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.pack import EMBEDDERS, load_pack
 from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
@@ -27,40 +32,69 @@ from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.swap.render import MorphSwapper
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/catalogue.npy"
+PROCESSES = 2
+PER_CELL = 40
+TRIES_PER_CELL = 600
 ALIKE = 0.7
-BATCH = 64
+BATCH = 16
+
+Cell = tuple[bool, int, int]
 
 
-def main(wanted: int) -> None:
+def cell_of(identity: Identity) -> Cell:
+    return identity.man, int(np.digitize(identity.age, (35, 50))), int(np.digitize(identity.tone, (-10, 10, 28, 41)))
+
+
+def admitted(start: int, seconds: float) -> Iterator[tuple[Cell, int, np.ndarray]]:
+    """Seeds start, start + PROCESSES, … that pass, with their embeddings; cells that are full or hopeless are passed over."""
     cv2.setNumThreads(1)
     model, calibration = load_model(), Calibration()
     n = len(model.references["sface"])
-    known = KnownFaces(
-        ids=np.array([f"reference:{i}" for i in range(n)], "S"),
-        vectors={name: model.references[name] for name in EMBEDDERS},
-        digest="",
-        generation=0,
-    )
+    ids = np.array([f"reference:{i}" for i in range(n)], "S")
+    known = KnownFaces(ids=ids, vectors={name: model.references[name] for name in EMBEDDERS}, digest="", generation=0)
     thresholds = {name: calibration.strict_threshold(name) for name in EMBEDDERS}
     check = OutputCheck(load_pack(FindConfig(), tuple(EMBEDDERS)), Guard(known, thresholds, calibration))
     stage = IdentityStage(check, MorphSwapper(model))
-    kept, vectors, seed = [], np.zeros((0, 128), np.float32), 0
-    with Progress() as bar:
-        task = bar.add_task("Certifying", total=wanted)
-        while len(kept) < wanted:
-            table = stage(pa.table({"seed": pa.array(range(seed, seed + BATCH), pa.int64())}))
-            seed += BATCH
-            for row in table.select(["seed", "embedding_sface"]).to_pylist():
-                vector = np.array(row["embedding_sface"], np.float32)
-                if len(vectors) == 0 or float((vectors @ vector).max()) < ALIKE:
-                    kept.append(row["seed"])
-                    vectors = np.vstack([vectors, vector])
-            bar.update(task, completed=len(kept))
-    np.save(OUT, np.array(kept[:wanted], np.int64))
-    print(f"{OUT}: {wanted} of {seed} seeds")
+    until, seed = time.monotonic() + seconds, start
+    passed: Counter[Cell] = Counter()
+    tried: Counter[Cell] = Counter()
+    while time.monotonic() < until:
+        batch: list[tuple[Cell, int]] = []
+        while len(batch) < BATCH:
+            cell = cell_of(sample(model, seed))
+            if passed[cell] < PER_CELL / PROCESSES and tried[cell] <= 2 * min((tried[c] for c in tried), default=0) + TRIES_PER_CELL / 8:
+                tried[cell] += 1
+                batch.append((cell, seed))
+            seed += PROCESSES
+            if seed - start > 200_000:
+                return
+        cells = {s: cell for cell, s in batch}
+        for row in stage(pa.table({"seed": pa.array([s for _, s in batch], pa.int64())})).select(["seed", "embedding_sface"]).to_pylist():
+            passed[cells[row["seed"]]] += 1
+            yield cells[row["seed"]], row["seed"], np.array(row["embedding_sface"], np.float32)
+
+
+def collect(start: int, seconds: float) -> list[tuple[Cell, int, np.ndarray]]:
+    return list(admitted(start, seconds))
+
+
+def main(minutes: float) -> None:
+    with get_context("spawn").Pool(PROCESSES) as pool:
+        found = sorted(sum(pool.starmap(collect, [(k, minutes * 60) for k in range(PROCESSES)]), []), key=lambda one: one[1])
+    cells: dict[Cell, list[int]] = {}
+    vectors = np.zeros((0, 128), np.float32)
+    for cell, seed, vector in found:
+        if len(vectors) == 0 or float((vectors @ vector).max()) < ALIKE:
+            cells.setdefault(cell, []).append(seed)
+            vectors = np.vstack([vectors, vector])
+    # one of each cell in turn, so that any beginning of the list is balanced
+    rounds = max(len(seeds) for seeds in cells.values())
+    order = [seeds[k] for k in range(rounds) for _, seeds in sorted(cells.items()) if k < len(seeds)]
+    np.save(OUT, np.array(order, np.int64))
+    for cell, seeds in sorted(cells.items()):
+        print(f"{'man' if cell[0] else 'woman'}, age band {cell[1]}, tone band {cell[2]}: {len(seeds)}")
+    print(f"{OUT}: {len(order)} seeds")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
-    main(int(sys.argv[1]))
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 20)

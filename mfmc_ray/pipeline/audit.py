@@ -329,7 +329,9 @@ def _contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
         if row["verdict"] == "replaced":
             rules.append((row["identity_id"] is not None and row["points"] is not None, f"{where}: replaced without identity or points"))
         elif row["verdict"] == "redacted":
-            rules.append((row["redacted_area"] is not None and _covers(row), f"{where}: redacted, but its area does not cover its box"))
+            rules.append(
+                (row["redacted_area"] is not None and _covers(row, image), f"{where}: redacted, but its area does not cover its box")
+            )
             rules.append((bool(row["reason"]), f"{where}: redacted without a reason"))
         elif row["verdict"] == "kept":
             rules.append((bool(row["access_reason"]), f"{where}: kept, but no access row is named"))
@@ -339,13 +341,12 @@ def _contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
     return faults
 
 
-def _covers(row: Row) -> bool:
-    """Whether a redacted face's area holds the middle half of its box at least (a box may reach beyond the picture)."""
+def _covers(row: Row, image: Row) -> bool:
+    """Whether a redacted face's area holds the middle half of its box (in width and height), as far as that is in the picture."""
     x0, y0, x1, y1 = row["redacted_area"]
     a0, b0, a1, b1 = row["box"]
-    quarter = (a1 - a0) / 4, (b1 - b0) / 4
-    middle = max(a0 + quarter[0], 0), max(b0 + quarter[1], 0), a1 - quarter[0], b1 - quarter[1]
-    return bool(x0 <= middle[0] + 1 and y0 <= middle[1] + 1 and (x1 >= middle[2] - 1) and (y1 >= middle[3] - 1))
+    x, y, right, bottom = (a1 - a0) / 4, (b1 - b0) / 4, number(image["width"]), number(image["height"])
+    return bool(x0 <= max(a0 + x, 0) + 1 and y0 <= max(b0 + y, 0) + 1 and x1 >= min(a1 - x, right) - 1 and y1 >= min(b1 - y, bottom) - 1)
 
 
 def _face_faults(rows: Sequence[Row], scanned: Sequence[Row]) -> list[str]:

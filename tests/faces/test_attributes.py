@@ -48,7 +48,7 @@ def drawn(yaw: float = 0.0, radius: float = 60.0, centre: tuple[float, float] = 
     cos, sin = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     turn = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     # the nose is at negative z
-    return np.asarray(CANONICAL @ turn * radius * [1, 1, 1] + [*centre, 0], np.float32)[None]
+    return np.asarray(CANONICAL @ turn * radius + [*centre, 0], np.float32)[None]
 
 
 def plain(colour: tuple[int, int, int]) -> Image:
@@ -154,7 +154,8 @@ def test_a_known_woman(head: AttributeHead, collins: tuple[Image, F32, dict[str,
     found = head.estimate(*collins)
     assert found.sexes[0] < 0.3
     assert 25 < found.ages[0] < 50
-    assert 10 < found.tones[0] < 60
+    # light skin in bright light
+    assert 28 < found.tones[0] < 75
     assert all(values.dtype == np.float32 for values in (found.ages, found.sexes, found.tones))
 
 
