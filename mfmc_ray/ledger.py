@@ -40,7 +40,7 @@ ROWS_PER_GROUP = 128
 GROUP_BYTES = 128 << 20
 LEASE_SECONDS = 120.0
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
-_PUBLISHED = ("manifest.json", "README.md", "images", "faces", "identities", "report")
+_PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
 """What a run makes in OUT; a restart removes these and nothing else. The manifest goes first: without it OUT is no finished dataset."""
 
 
@@ -235,6 +235,10 @@ class Ledger:
     def write_json(self, name: str, plain: Any) -> None:
         """Put plain data into OUT as JSON, such as `manifest.json`."""
         self.write_text(name, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+
+    def remove(self, name: str) -> None:
+        """Take a file out of OUT; nothing happens if it is not there."""
+        self._public.remove(name)
 
     def read_text(self, name: str) -> str:
         """A small text file of OUT.

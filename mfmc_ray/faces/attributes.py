@@ -59,7 +59,8 @@ class AttributeHead:
     Age and sex are radial-basis functions of the embedding, fitted by `tools/train_attributes.py` to portraits of people who do not exist.
     Those are 18 to 89 years old: the embedding of a child gives the age of a young adult and a sex that means nothing. Children's noses and
     faces are shorter beside the width of their eyes than adults', so a face with proportions that 0.5 % of the adult portraits have gets a
-    child's age (between 0.5 and 2 %, one between that and the embedding's). That finds most toddlers and few schoolchildren.
+    child's age (between 0.5 and 2 %, one between that and the embedding's). That finds 8 of 10 children under two, half of those up to
+    five, hardly any schoolchild.
 
     The tone is the ITA (Chardon et al., "Skin colour typology and suntanning pathways", 1991) of the picture's skin: light and camera
     are in it.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mfmc_ray.config import FindConfig
-from mfmc_ray.faces.attributes import AttributeHead
+from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Faces, Image
@@ -21,8 +21,8 @@ from mfmc_ray.faces.store import load_lock
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
-ATTRIBUTE_RECOGNIZER = "sface"
-"""The recognizer whose embedding age and sex are read from."""
+ATTRIBUTE_RECOGNIZER = "dlib"
+"""The recognizer whose embedding age and sex are read from, guard or not: SFace's hardly tells a person's sex."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
 MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -61,6 +61,7 @@ class ModelPack:
         second_look: drops what they find that is no face.
         mesh: fits the mesh.
         embedders: by name; the guard recognizers first.
+        attribute_embedder: what age and sex are read from; may be one of the embedders.
         attributes: age, sex and skin tone.
     """
 
@@ -68,6 +69,7 @@ class ModelPack:
     second_look: SecondLook
     mesh: MeshFitter
     embedders: Mapping[str, Embedder]
+    attribute_embedder: Embedder
     attributes: AttributeHead
 
     @property
@@ -84,8 +86,14 @@ class ModelPack:
         if len(faces) == 0:
             return faces.with_(embeddings={n: np.zeros((0, d), np.float32) for n, d in self.dimensions.items()}, **_no_attributes())
         embeddings = self.embed(image, faces.points)
-        found = self.attributes.estimate(image, faces.need("meshes"), embeddings)
+        found = self.estimate(image, faces.need("meshes"), faces.points, embeddings)
         return faces.with_(embeddings=embeddings, poses=pose(faces.need("meshes")), ages=found.ages, sexes=found.sexes, tones=found.tones)
+
+    def estimate(self, image: Image, meshes: F32, points: F32, embeddings: Mapping[str, F32]) -> Attributes:
+        """Age, sex and skin tone of n faces with these meshes, five points and embeddings."""
+        if ATTRIBUTE_RECOGNIZER not in embeddings:
+            embeddings = {**embeddings, ATTRIBUTE_RECOGNIZER: self.attribute_embedder.embed(image, points)}
+        return self.attributes.estimate(image, meshes, embeddings)
 
     def embed(self, image: Image, points: F32) -> dict[str, F32]:
         """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
@@ -108,8 +116,8 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
         unknown = [name for name in asked if name not in known]
         if unknown or not asked:
             raise PackError(f"unknown {what} {', '.join(unknown) or '(none given)'}; there are: {', '.join(known)}")
-    if ATTRIBUTE_RECOGNIZER not in recognizers:
-        raise PackError(f"the recognizer {ATTRIBUTE_RECOGNIZER!r} must be among the guards: age and sex are read from its embedding")
     mesh = FaceMesh()
     finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
-    return ModelPack(finder, SecondLook(mesh), mesh, {name: EMBEDDERS[name]() for name in recognizers}, AttributeHead())
+    embedders = {name: EMBEDDERS[name]() for name in recognizers}
+    attribute_embedder = embedders.get(ATTRIBUTE_RECOGNIZER) or EMBEDDERS[ATTRIBUTE_RECOGNIZER]()
+    return ModelPack(finder, SecondLook(mesh), mesh, embedders, attribute_embedder, AttributeHead())

@@ -14,6 +14,8 @@ SURE_SCORE = 0.6
 """… a detector that much."""
 LEAST_SCORE = 0.35
 """Of a doubtful detection, the score in close-up from which it counts."""
+LEAST_SIZE = 24.0
+"""Smaller detections (√area, px) are not looked at again: close-ups of so few pixels say nothing, and to cover them costs little."""
 _REACH = (1.0, 0.75)  # half sides of the close-ups in units of the box's longer side
 _SAME_PLACE = 0.3
 _SAME_FACE = 0.4
@@ -34,7 +36,7 @@ class SecondLook:
 
     def __call__(self, image: Image, faces: Faces) -> Faces:
         """Faces with `meshes` and `mesh_scores` → those that remain, sure ones first, with meshes fitted anew where the box moved."""
-        sure = (faces.need("mesh_scores") >= SURE_MESH) & (faces.scores >= SURE_SCORE)
+        sure = ((faces.need("mesh_scores") >= SURE_MESH) & (faces.scores >= SURE_SCORE)) | (faces.sizes < LEAST_SIZE)
         if sure.all():
             return faces
         kept = faces.take(sure)

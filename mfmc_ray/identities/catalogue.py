@@ -23,6 +23,11 @@ def seeds(first: int = 0) -> Iterator[int]:
         seed += 1
 
 
+def catalogued() -> int:
+    """How many seeds the catalogue holds."""
+    return len(_catalogue())
+
+
 def _catalogue() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     file = resources.files("mfmc_ray.identities").joinpath("data/catalogue.npy")
     if not file.is_file():

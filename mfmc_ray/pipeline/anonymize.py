@@ -233,7 +233,7 @@ class AnonymizeStage:
     def _after(self, published: Image, moved: F32, checked: Checked) -> dict[str, Any]:
         box = np.concatenate([moved[:, :2].min(0), moved[:, :2].max(0)])[None].astype(np.float32)
         mesh, _ = self.check.pack.mesh.fit(published, box, checked.points[None])
-        found = self.check.pack.attributes.estimate(published, mesh, {name: v[None] for name, v in checked.embeddings.items()})
+        found = self.check.pack.estimate(published, mesh, checked.points[None], {name: v[None] for name, v in checked.embeddings.items()})
         return _attributes("after", float(found.sexes[0]), float(found.ages[0]), float(found.tones[0]), pose(mesh)[0])
 
     def _rows(self, row: Mapping[str, Any], faces: Faces, results: list[Result]) -> list[dict[str, Any]]:

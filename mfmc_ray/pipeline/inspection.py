@@ -36,7 +36,7 @@ LONGEST_VECTOR = 10
 class _MidwayCenterFace(CenterFace):
     """At scales between those of the scan."""
 
-    views = (View(448, border=48), View(1024), View(1920, larger_than=2400))  # type: ignore[assignment, unused-ignore]
+    views = (View(448, border=48), View(1024), View(1920, larger_than=2400))
 
 
 class _CloseupYuNet(YuNet):
@@ -48,7 +48,7 @@ class _CloseupYuNet(YuNet):
 class _CloseupCenterFace(CenterFace):
     """The same."""
 
-    views = (View(160, border=32, enlarge=8),)  # type: ignore[assignment, unused-ignore]
+    views = (View(160, border=32, enlarge=8),)
 
 
 class AuditLook:

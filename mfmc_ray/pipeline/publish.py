@@ -26,6 +26,7 @@ SHOWN_IMAGES = 400
 
 def publish(ledger: Ledger, config: RunConfig, manifest: dict[str, Any], pool: pa.Table, uses: Mapping[str, int]) -> None:
     """Writes identities, card, reports and, last, the manifest that says the run is complete."""
+    ledger.remove("audit.json")  # an earlier audit was about what was there before
     identities = used_identities(pool, uses)
     ledger.commit("identities", 0, identities)
     ledger.write_text("README.md", dataset_card(manifest))

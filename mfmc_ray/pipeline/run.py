@@ -26,7 +26,7 @@ from mfmc_ray.collection import Collection, CollectionError
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
-from mfmc_ray.identities.catalogue import seeds
+from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces, KnownIndex
@@ -42,7 +42,9 @@ from mfmc_ray.tables import embedding_column
 
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
-SEEDS_PER_PART = 40
+SEEDS_PER_PART = 20
+LEAST_POOL = 200
+"""Fake identities at least, so that every sex, age and skin tone has some to choose from."""
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
 
@@ -116,7 +118,7 @@ class Run:
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
         known = self.index()
-        wanted = self.config.swap.identities or int(np.clip(self._scanned_faces(), 200, 3000))
+        wanted = self.config.swap.identities or int(np.clip(self._scanned_faces(), LEAST_POOL, 3000))
         done = self.ledger.recover(POOL)
         offer = seeds(self.config.swap.seed)
         offered: list[dict[str, Any]] = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
@@ -126,7 +128,9 @@ class Run:
         while True:
             pool = self._pool()
             missing = wanted - pool.num_rows
-            if missing <= 0:
+            # past the catalogue few seeds pass: a fair pool is then enough, unless a size was asked for
+            enough = not self.config.swap.identities and pool.num_rows >= LEAST_POOL / 2 and len(offered) * SEEDS_PER_PART >= catalogued()
+            if missing <= 0 or enough:
                 break
             if len(offered) * SEEDS_PER_PART > 200 + 100 * wanted:
                 self.console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
