@@ -3,12 +3,13 @@
     python tools/build_catalogue.py [MINUTES]
 
 Runs admit identities against their own known faces again; the catalogue only says where to look first. Build it anew after the identity
-model, the renderer or a recognizer has changed. It is balanced: as far as the time allows, every cell of sex × age band × tone band gets the
-same number of seeds, the rarest cells first.
+model, the renderer or a recognizer has changed. It is balanced: as far as the time allows, every cell of sex × age band × tone band gets
+the same number of seeds.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections import Counter
@@ -80,7 +81,8 @@ def collect(start: int, seconds: float) -> list[tuple[Cell, int, np.ndarray]]:
 
 def main(minutes: float) -> None:
     with get_context("spawn").Pool(PROCESSES) as pool:
-        found = sorted(sum(pool.starmap(collect, [(k, minutes * 60) for k in range(PROCESSES)]), []), key=lambda one: one[1])
+        parts = pool.starmap(collect, [(k, minutes * 60) for k in range(PROCESSES)])
+    found = sorted(itertools.chain.from_iterable(parts), key=lambda one: one[1])
     cells: dict[Cell, list[int]] = {}
     vectors = np.zeros((0, 128), np.float32)
     for cell, seed, vector in found:
