@@ -151,7 +151,7 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     sure = np.clip(sure, 0, 1)[..., None].astype(np.float32)
     detail = sure * own + (1 - sure) * sure[:, ::-1] * own[:, ::-1]
 
-    _, _, nose, _, forehead, cheeks = (region[..., None] for region in regions)
+    _, _, nose, mouth, forehead, cheeks = (region[..., None] for region in regions)
     luma = detail.mean(-1, keepdims=True)
     colour = detail - luma
     fine = luma - cv2.GaussianBlur(luma, (0, 0), 5)[..., None]
@@ -160,14 +160,18 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     both = np.clip(nose + forehead + cheeks, 0, 1)
     coarse = (1 - both) * coarse + both * (coarse + coarse[:, ::-1]) / 2
     colour = (1 - both) * colour + both * (colour + colour[:, ::-1]) / 2
-    # highlights of a moist skin are light too; towards the ears what is left is hair and shadow
-    aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 92) / 40, 0, 1)[None, :, None]
-    cap = 0.25 - 0.15 * aside * (not man)
+    # highlights of a moist skin are light too; towards the ears what is left is hair and shadow, above the jaw even on a man
+    aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 80) / 40, 0, 1)[None, :, None]
+    above = np.clip((265 - np.arange(SIZE, dtype=np.float32)) / 30, 0, 1)[:, None, None]
+    cap = 0.25 - 0.16 * aside * (above if man else 1)
     calm = np.where(coarse > 0, 0.12 * np.tanh(coarse / 0.12), 0.22 * np.tanh(coarse / 0.22)) * (1 - 0.85 * aside) + cap * np.tanh(
         fine / cap
     )
+    # gloss on lips
+    luma = coarse + fine
+    luma = np.where((luma > 0) & (mouth > 0.01), (1 - mouth) * luma + mouth * 0.12 * np.tanh(luma / 0.12), luma)
     soft = np.maximum(forehead + cheeks, 0.6 * nose)
-    return np.asarray(np.clip((1 - soft) * (coarse + fine) + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
+    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
 
 
 def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:

@@ -27,8 +27,8 @@ from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper, Patch
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 
-ENOUGH = 0.04
-"""A result that stays this much (cosine) below every threshold is taken at once; otherwise the best of the attempts is."""
+ENOUGH = 0.12
+"""A result that stays this far below every threshold (see `Checked.worst`) is taken at once; otherwise the best of the attempts is."""
 LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0

@@ -10,6 +10,7 @@ import numpy as np
 from mfmc_ray.faces.detect import View, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard, Verdict
 
 
@@ -21,18 +22,14 @@ class Checked:
         points: float32 (5, 2), px of the picture: what the embeddings are aligned by.
         embeddings: recognizer → float32 (d,).
         verdict: of the guard.
+        worst: how near it comes to failing: the highest of (cosine − threshold) / (threshold − the usual cosine of strangers), over the guard
+            recognizers, to any known face or the original; −1 is as far as strangers usually are, 0 fails.
     """
 
     points: F32
     embeddings: Mapping[str, F32]
     verdict: Verdict
-
-    @property
-    def worst(self) -> float:
-        """How near it comes: the highest of (cosine − threshold) over recognizers, to any known face or the original; below 0 is good."""
-        margins = [c.max_similarity - c.threshold for c in self.verdict.certificates]
-        margins += [self.verdict.similarity_to_original[c.recognizer] - c.threshold for c in self.verdict.certificates]
-        return float(np.max(margins)) if np.isfinite(margins).all() else np.inf
+    worst: float
 
 
 class OutputCheck:
@@ -41,6 +38,8 @@ class OutputCheck:
     def __init__(self, pack: ModelPack, guard: Guard) -> None:
         self.pack = pack
         self.guard = guard
+        calibration = Calibration()
+        self._usual = {name: calibration.threshold_for(name, 0.5) for name in guard.recognizers}
         self._closeup = YuNet(min_score=0.3)
         self._closeup.views = (View(160, border=32, enlarge=8),)
 
@@ -70,7 +69,17 @@ class OutputCheck:
         """
         embeddings = self.pack.embed(image, points)
         verdicts = self.guard.certify(embeddings, originals)
-        return [Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict) for i, verdict in enumerate(verdicts)]
+        return [
+            Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, self._worst(verdict)) for i, verdict in enumerate(verdicts)
+        ]
+
+    def _worst(self, verdict: Verdict) -> float:
+        margins = [
+            (cosine - c.threshold) / max(c.threshold - self._usual[c.recognizer], 1e-3)
+            for c in verdict.certificates
+            for cosine in (c.max_similarity, verdict.similarity_to_original[c.recognizer])
+        ]
+        return float(np.max(margins)) if np.isfinite(margins).all() else np.inf
 
 
 def five_points(mesh: F32) -> F32:
