@@ -29,6 +29,8 @@ from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 
 ENOUGH = 0.12
 """A result that stays this far below every threshold (see `Checked.worst`) is taken at once; otherwise the best of the attempts is."""
+STRONGEST = 1.8
+"""Exchange of shape in the last attempt; the first three have 1. What hair, beard and glasses leave of a face can only be outweighed by shape."""
 LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0
@@ -159,8 +161,9 @@ class AnonymizeStage:
         best: tuple[Patch, Checked, Identity] | None = None
         reason = "no_identity"
         for identity in self.pool.candidates(wanted, vectors, rng, used)[: self.swap.attempts]:
+            strength = float(np.interp(result.attempts, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
             result.attempts += 1
-            patch = self.swapper.swap(canvas, mesh, identity)
+            patch = self.swapper.swap(canvas, mesh, identity, strength=strength)
             if patch.cover < LEAST_COVER:
                 reason = "mostly_hidden"
                 break

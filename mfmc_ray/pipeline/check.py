@@ -22,8 +22,8 @@ class Checked:
         points: float32 (5, 2), px of the picture: what the embeddings are aligned by.
         embeddings: recognizer → float32 (d,).
         verdict: of the guard.
-        worst: how near it comes to failing: the highest of (cosine − threshold) / (threshold − the usual cosine of strangers), over the guard
-            recognizers, to any known face or the original; −1 is as far as strangers usually are, 0 fails.
+        worst: how near it comes to failing: the highest of (cosine − threshold) / (threshold − the usual cosine of strangers), over the
+            guard recognizers, to any known face or the original; −1 is as far as strangers usually are, 0 fails.
     """
 
     points: F32
@@ -70,7 +70,8 @@ class OutputCheck:
         embeddings = self.pack.embed(image, points)
         verdicts = self.guard.certify(embeddings, originals)
         return [
-            Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, self._worst(verdict)) for i, verdict in enumerate(verdicts)
+            Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, self._worst(verdict))
+            for i, verdict in enumerate(verdicts)
         ]
 
     def _worst(self, verdict: Verdict) -> float:

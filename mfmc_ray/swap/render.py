@@ -58,23 +58,22 @@ class MorphSwapper:
 
     name = "morph"
 
-    def __init__(self, model: IdentityModel, strength: float = 1.0) -> None:
-        """`strength` scales the exchange of shape; 0 changes the texture only."""
+    def __init__(self, model: IdentityModel) -> None:
         self.model = model
-        self.strength = strength
         self._full = lru_cache(maxsize=32)(lambda identity: texture(model, identity))
         self._level = lru_cache(maxsize=128)(self._resized)
         self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
         self._zones = lru_cache(maxsize=8)(lambda size: tuple(_shrink(zone, size) for zone in _make_zones(model)))
 
-    def swap(self, image: Image, mesh: F32, identity: Identity, *, match_sharpness: bool = True) -> Patch:
+    def swap(self, image: Image, mesh: F32, identity: Identity, *, strength: float = 1.0, match_sharpness: bool = True) -> Patch:
         """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`.
 
-        Without `match_sharpness` the identity's detail is drawn as sharp as it is, however soft the picture.
+        `strength` scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
+        `match_sharpness` the identity's detail is drawn as sharp as it is, however soft the picture.
         """
         surface = self.model.surface
         target = place(mesh, surface.mean)
-        moved = target.mesh(self._reshape(target.shape, identity))
+        moved = target.mesh(self._reshape(target.shape, identity, strength))
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
         x0, y0, x1, y1 = _window(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
@@ -103,8 +102,8 @@ class MorphSwapper:
         pixels = window + (fake - window) * mask[:, :, None]
         return Patch(x0, y0, np.clip(pixels + 0.5, 0, 255).astype(np.uint8), moved, float(mask.sum() / max(1, drawn.sum())))
 
-    def _reshape(self, shape: F32, identity: Identity) -> F32:
-        offset = self.strength * self.model.offset(identity.shape - self.model.split(shape))
+    def _reshape(self, shape: F32, identity: Identity, strength: float) -> F32:
+        offset = strength * self.model.offset(identity.shape - self.model.split(shape))
         for upper, lower in _LIP_PAIRS:  # the mouth stays as far open as it is
             offset[[upper, lower]] = (offset[upper] + offset[lower]) / 2
         return np.asarray(shape + offset, np.float32)

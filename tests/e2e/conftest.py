@@ -1,0 +1,79 @@
+"""The command as a user runs it: a process of its own, real models, a local Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from bad_images import save
+from PIL import Image
+from skimage.data import astronaut, coffee
+
+SECONDS = 240.0
+
+
+@dataclass
+class Command:
+    """`mfmc`, in a folder of its own."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, *args: object) -> subprocess.Popen[str]:
+        """Begins a command; what it prints goes into files, because a pipe would be held open by whatever outlives it."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        number = len(self.started)
+        with (self.folder / f"{number}.out").open("w") as out, (self.folder / f"{number}.err").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mfmc_ray.cli", *(os.fspath(a) if isinstance(a, Path) else str(a) for a in args)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                text=True,
+                env={**environment, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"},
+            )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """What became of it."""
+        code = process.wait(SECONDS)
+        out, err = ((self.folder / f"{self.started.index(process)}.{stream}").read_text() for stream in ("out", "err"))
+        return subprocess.CompletedProcess(process.args, code, out, err)
+
+    def __call__(self, *args: object) -> subprocess.CompletedProcess[str]:
+        return self.finish(self.start(*args))
+
+    def stop(self) -> None:
+        """Ends what is still there, by id."""
+        for process in self.started:
+            if process.poll() is None:
+                with_children = [*psutil.Process(process.pid).children(recursive=True), process]
+                for one in with_children:
+                    one.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def mfmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Runs `mfmc` with these arguments: `returncode`, `stdout`, `stderr`."""
+    command = Command(tmp_path_factory.mktemp("printed"))
+    yield command
+    command.stop()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> dict[str, Any]:
+    """File name → bytes: a face and a cup of coffee, neither with metadata."""
+    return {
+        "face.jpg": save(Image.fromarray(astronaut()), "JPEG", quality=90),
+        "cup.jpg": save(Image.fromarray(np.ascontiguousarray(coffee()[:300, :300])), "JPEG", quality=90),
+    }

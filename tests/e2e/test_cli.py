@@ -1,0 +1,189 @@
+"""What the command says when it cannot do what it is asked to, and that it starts anew when told to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+SMALL = ("--identities", "6", "--attempts", "2", "--actors", "1")
+
+
+@pytest.fixture
+def photos(tmp_path: Path, pictures: dict[str, bytes]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cup.jpg").write_bytes(pictures["cup.jpg"])
+    return folder
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def said(result: Any) -> str:
+    """The one sentence of a refusal."""
+    assert result.returncode not in (0, None), result.stdout
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("mfmc: ")
+    return str(line)
+
+
+def out_in_input(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "photos" / "out"]
+
+
+def input_in_out(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t, "--work", t.with_name(t.name + "-elsewhere")]
+
+
+def work_in_out(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "out", "--work", t / "out" / "work"]
+
+
+def missing_input(t: Path) -> list[object]:
+    return ["anonymize", t / "fotos", t / "out"]
+
+
+def empty_input(t: Path) -> list[object]:
+    (t / "nothing").mkdir()
+    (t / "nothing" / "notes.txt").write_text("no picture")
+    return ["anonymize", t / "nothing", t / "out"]
+
+
+def foreign_out(t: Path) -> list[object]:
+    (t / "out").mkdir()
+    (t / "out" / "thesis.tex").write_text("mine")
+    return ["anonymize", t / "photos", t / "out"]
+
+
+def restart_on_foreign_out(t: Path) -> list[object]:
+    return [*foreign_out(t), "--restart"]
+
+
+def bad_key(t: Path) -> list[object]:
+    (t / "settings.yaml").write_text("swap:\n  atempts: 3\n")
+    return ["anonymize", t / "photos", t / "out", "--config", t / "settings.yaml"]
+
+
+def bad_value(t: Path) -> list[object]:
+    (t / "settings.yaml").write_text("swap:\n  attempts: three\n")
+    return ["anonymize", t / "photos", t / "out", "--config", t / "settings.yaml"]
+
+
+def bad_yaml(t: Path) -> list[object]:
+    (t / "settings.yaml").write_text("swap: [\n")
+    return ["anonymize", t / "photos", t / "out", "--config", t / "settings.yaml"]
+
+
+def section_of_wrong_type(t: Path) -> list[object]:
+    (t / "settings.yaml").write_text("swap: 3\n")
+    return ["anonymize", t / "photos", t / "out", "--config", t / "settings.yaml", "--attempts", "2"]
+
+
+def no_settings(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "out", "--config", t / "settings.yaml"]
+
+
+def not_json(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "out", "--storage-options", "{endpoint_url: x}"]
+
+
+def remote_out_without_work(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", "s3://bucket/out"]
+
+
+def missing_gallery(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "out", "--known", t / "people"]
+
+
+def audit_of_nothing(t: Path) -> list[object]:
+    return ["audit", t / "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (out_in_input, ["OUT", "is in the input", "put it elsewhere"]),
+        (input_in_out, ["the input", "is in OUT", "originals would be published"]),
+        (work_in_out, ["WORK", "is in OUT", "put it elsewhere"]),
+        (missing_input, ["fotos"]),
+        (empty_input, ["no images", "1 × sidecar"]),
+        (foreign_out, ["OUT", "not empty", "thesis.tex"]),
+        (restart_on_foreign_out, ["OUT", "not empty", "thesis.tex"]),
+        (bad_key, ["swap.atempts", "attempts"]),
+        (bad_value, ["swap.attempts", "int", "'three'"]),
+        (bad_yaml, ["settings.yaml", "YAML"]),
+        (section_of_wrong_type, ["swap"]),
+        (no_settings, ["settings.yaml"]),
+        (not_json, ["--storage-options", "JSON"]),
+        (remote_out_without_work, ["--work"]),
+        (missing_gallery, ["people"]),
+        (audit_of_nothing, ["manifest"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_refusal_is_one_sentence_and_changes_nothing(
+    mfmc: Any, tmp_path: Path, photos: Path, arguments: Callable[[Path], list[object]], words: list[str]
+) -> None:
+    given = arguments(tmp_path)
+    before = tree(tmp_path)
+    sentence = said(mfmc(*given))
+    for word in words:
+        assert word in sentence
+    assert [path for path in tree(tmp_path) if path not in before and "-work" not in path.name and path.parent.name != "out-work"] == []
+    assert tree(photos) == [photos / "cup.jpg"]
+
+
+def test_an_unknown_option_is_named(mfmc: Any, tmp_path: Path, photos: Path) -> None:
+    result = mfmc("anonymize", photos, tmp_path / "out", "--atempts", "3")
+    assert result.returncode == 2
+    assert "No such option: --atempts" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert tree(tmp_path) == [photos, photos / "cup.jpg"]
+
+
+def test_other_settings_are_refused_until_restart(mfmc: Any, tmp_path: Path, photos: Path, pictures: dict[str, bytes]) -> None:
+    out, work = tmp_path / "out", tmp_path / "out-work"
+    begun = mfmc("scan", photos, out, *SMALL)
+    assert begun.returncode == 0, begun.stderr
+    assert tree(out) == []
+    (scanned,) = (work / "scan").iterdir()
+    assert pq.read_table(scanned)["path"].to_pylist() == ["cup.jpg"]
+    assert work.stat().st_mode & 0o077 == 0
+
+    sentence = said(mfmc("anonymize", photos, out, *SMALL, "--quality", "80"))
+    assert "other settings" in sentence
+    assert "--restart" in sentence
+    (photos / "face.jpg").write_bytes(pictures["face.jpg"])
+    sentence = said(mfmc("anonymize", photos, out, *SMALL))
+    assert "other input files" in sentence
+    assert "--restart" in sentence
+    assert tree(out) == []
+    sentence = said(mfmc("anonymize", photos, tmp_path / "out2", "--work", work, *SMALL))
+    assert "other input files and OUT" in sentence
+
+    # what a user put there stays, what the run made goes
+    (out / "images").mkdir(parents=True)
+    shutil.copy(scanned, out / "images" / "part-00007.parquet")
+    (out / "LICENSE").write_text("mine")
+    done = mfmc("anonymize", photos, out, *SMALL, "--quality", "80", "--restart")
+    assert done.returncode == 0, done.stderr
+    assert "2 files" in done.stderr
+    assert f"mfmc audit {out}" in done.stdout
+    rows = pq.read_table(out / "images").select(["path", "verdict"]).to_pylist()
+    assert rows == [{"path": "cup.jpg", "verdict": "unchanged"}, {"path": "face.jpg", "verdict": "anonymized"}]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["config"]["output"]["jpeg_quality"] == 80
+    assert manifest["counts"]["images"] == {"unchanged": 1, "anonymized": 1}
+    assert (out / "LICENSE").read_text() == "mine"
+
+    sentence = said(mfmc("anonymize", photos, out, "--work", tmp_path / "other-work"))
+    assert "not made with this WORK" in sentence
