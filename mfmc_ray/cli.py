@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from mfmc_ray import __version__, config, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
@@ -200,7 +201,7 @@ def main() -> None:
     try:
         app()
     except USER_ERRORS as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {error}", markup=True)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {escape(' '.join(str(error).split()))}")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")

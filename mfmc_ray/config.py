@@ -95,9 +95,12 @@ class RunConfig:
     ray: RayConfig = field(default_factory=RayConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as YAML and the manifest hold it. Storage options may hold secrets: only their names are kept."""
+        """Plain data, as the manifest holds it, which is published: of places only the last name, of storage options only the keys."""
         plain = dataclasses.asdict(self)
         plain["storage_options"] = sorted(self.storage_options)
+        plain["input"] = _last(self.input)
+        plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
+        del plain["out"], plain["work"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
@@ -105,6 +108,10 @@ class RunConfig:
         plain = self.to_dict()
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
+
+
+def _last(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def load(path: str | Path | None, **overrides: Any) -> RunConfig:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def seeds(first: int = 0) -> Iterator[int]:
-    """An endless sequence of seeds, each once: the catalogue's (turned by `first`, so that runs differ), then all others from 10⁹ on.
+    """An endless sequence of seeds, each once: the catalogue's (turned by `first`, so that runs differ), then all others from 2·10⁹ on.
 
     The catalogue saves work and decides nothing: every identity is certified anew in each run.
     """
@@ -17,7 +17,7 @@ def seeds(first: int = 0) -> Iterator[int]:
     if len(catalogue):
         start = first % len(catalogue)
         yield from (int(seed) for seed in np.roll(catalogue, -start))
-    seed = 1_000_000_000 + first
+    seed = 2_000_000_000 + first
     while True:
         yield seed
         seed += 1

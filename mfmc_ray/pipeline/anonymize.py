@@ -30,7 +30,7 @@ from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 ENOUGH = 0.12
 """A result that stays this far below every threshold (see `Checked.worst`) is taken at once; otherwise the best of the attempts is."""
 STRONGEST = 1.8
-"""Exchange of shape in the last attempt; the first three have 1. What hair, beard and glasses leave of a face can only be outweighed by shape."""
+"""Exchange of shape in the last attempt; the first three have 1. Only shape outweighs what hair, beard and glasses leave of a face."""
 LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0

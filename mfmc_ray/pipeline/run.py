@@ -71,15 +71,17 @@ class Run:
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Holds the run's lock and Ray, with the models at hand, while steps are run."""
+        collection = Collection.open(self.config.input, self.config.storage_options)
+        self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
+        for gallery in self.config.guard.galleries:
+            Collection.open(gallery, self.config.storage_options)
         with self.ledger.lock():
-            self._begin()
+            self._begin(collection)
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh"]))
             with connect(self.config.ray, self.ledger.work):
                 yield
 
-    def _begin(self) -> None:
-        collection = Collection.open(self.config.input, self.config.storage_options)
-        self.ledger.check_input(collection.root)
+    def _begin(self, collection: Collection) -> None:
         units = _listed(collection)
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart)

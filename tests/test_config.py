@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from mfmc_ray.config import ConfigError, RunConfig, load
+
+
+def test_defaults_are_used_without_a_file() -> None:
+    assert load(None) == RunConfig()
+
+
+def test_yaml_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("input: photos\nswap: {attempts: 3, min_face: 24}\nguard: {recognizers: [sface], galleries: staff}\n")
+    settings = load(file, swap__attempts=5, out="published", guard__threshold=None)
+    assert settings.input == "photos"
+    assert settings.out == "published"
+    assert settings.swap.attempts == 5
+    assert settings.swap.min_face == 24.0
+    assert settings.guard.recognizers == ("sface",)
+    assert settings.guard.galleries == ("staff",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("inptu: photos", "inptu"),
+        ("swap: {attempts: many}", "swap.attempts wants int"),
+        ("swap: {attempts: true}", "swap.attempts wants int"),
+        ("swap: 3", "swap. wants"),
+        ("guard: {threshold: high}", "guard.threshold wants float"),
+        ("- a list", "key: value"),
+        ("input: [", "cannot be read as YAML"),
+        ("storage_options: endpoint", "storage_options wants"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load(file)
+
+
+def test_what_is_published_names_no_folder_and_no_secret() -> None:
+    settings = load(
+        None,
+        input="/home/me/photos",
+        out="/srv/out",
+        work="/srv/work",
+        guard__galleries=["/home/me/staff"],
+        storage_options={"secret": "hunter2"},
+    )
+    text = str(settings.to_dict())
+    for word in ("/home/me", "/srv", "hunter2"):
+        assert word not in text
+    assert "photos" in text
+
+
+def test_the_digest_survives_the_manifest() -> None:
+    settings = load(None, input="/home/me/photos", swap__attempts=4)
+    plain = settings.to_dict()
+    del plain["storage_options"]
+    assert load(None, **plain).digest() == settings.digest()
+    assert load(None, **plain | {"swap": {"attempts": 5}}).digest() != settings.digest()
