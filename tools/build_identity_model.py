@@ -169,6 +169,7 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     )
     # gloss on lips
     luma = coarse + fine
+    colour = (1 - mouth) * colour + mouth * 0.14 * np.tanh(colour / 0.14)
     luma = np.where((luma > 0) & (mouth > 0.01), (1 - mouth) * luma + mouth * 0.12 * np.tanh(luma / 0.12), luma)
     soft = np.maximum(forehead + cheeks, 0.6 * nose)
     return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
@@ -254,8 +255,9 @@ def main(folder: Path) -> None:
         for embedder in (SFaceEmbedder(), DlibEmbedder())
     }
     OUT.parent.mkdir(exist_ok=True)
+    fresh = OUT.with_suffix(".new.npz")
     np.savez_compressed(
-        OUT,
+        fresh,
         size=np.int32(SIZE),
         mean=surface.mean,
         uv=surface.uv,
@@ -277,6 +279,7 @@ def main(folder: Path) -> None:
         **{f"head_{k}": cv2.imencode(".png", cv2.cvtColor(head, cv2.COLOR_RGB2BGR))[1].ravel() for k, (head, _) in enumerate(heads)},
         **{f"reference_{name}": vectors for name, vectors in references.items()},
     )
+    fresh.replace(OUT)
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB, {len(portraits)} portraits, {len(surface.corners)} triangles")
 
 

@@ -1,0 +1,127 @@
+"""A run that is killed: what is visible then, and what the same command makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from bad_images import save
+from PIL import Image
+from skimage.data import astronaut, coffee
+
+PICTURES = 40
+PARTS = 5  # of 8 files
+SETTINGS = ("--identities", "6", "--attempts", "2", "--actors", "1")
+
+
+def rows(folder: Path, *columns: str) -> list[dict[str, Any]]:
+    """All rows of a table's visible files, each of which has to be whole."""
+    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file, columns=list(columns)).to_pylist()]
+
+
+def state(out: Path, names: list[str]) -> dict[str, tuple[int, str]]:
+    return {name: ((out / name).stat().st_mtime_ns, hashlib.sha256((out / name).read_bytes()).hexdigest()) for name in names}
+
+
+def assert_consistent(out: Path) -> None:
+    """Whatever is visible can be used: pictures have their faces' rows, and no picture shows more than its row says."""
+    faces = Counter(row["path"] for row in rows(out / "faces", "path"))
+    for row in rows(out / "images", "path", "faces", "verdict", "image"):
+        assert row["verdict"] in ("anonymized", "unchanged")
+        assert row["image"]["bytes"]
+        assert faces[row["path"]] == row["faces"]
+        assert (row["verdict"] == "anonymized") == (row["faces"] > 0)
+
+
+def wait_for(what: Any, process: Any, seconds: float = 120) -> None:
+    """Until it is so, while the run goes on."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, "the run ended too early"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face, cut out and lit in as many ways, and now and then a cup."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(PICTURES):
+        x, y = rng.integers(-12, 12, 2)
+        source = coffee()[100 + y : 228 + y, 200 + x : 328 + x] if i % 4 == 3 else astronaut()[40 + y : 168 + y, 160 + x : 288 + x]
+        pixels = np.clip(source * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
+        (folder / f"{i:02}.jpg").write_bytes(save(Image.fromarray(pixels), "JPEG", quality=92))
+    return folder
+
+
+def test_a_killed_run_shows_nothing_unfinished_and_goes_on(mfmc: Any, photos: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    command = ("anonymize", photos, out, "--work", work, *SETTINGS)
+    process = mfmc.start(*command)
+    wait_for((work / "run.lock").exists, process)
+    second = mfmc(*command)  # while the first is at it
+    assert second.returncode == 1
+    assert f"process {process.pid} on" in second.stderr
+    assert "Traceback" not in second.stderr
+
+    # once the second part appears, the first is committed and the others are not begun
+    wait_for(lambda: len(list((out / "images").glob("*.parquet"))) >= 2, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    agents = [child for child in children if child.name().endswith("Agent")]  # Ray's, which do no work: they look for their node a minute long
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs([child for child in children if child not in agents], timeout=30)
+    for agent in agents:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent.kill()
+    assert len(children) > len(agents)
+    assert not alive, f"they outlive the killed run and may write: {[worker.name() for worker in alive]}"
+
+    visible = sorted((out / "images").glob("*.parquet"))
+    assert 2 <= len(visible) < PARTS
+    assert not (out / "manifest.json").exists()
+    assert_consistent(out)
+    committed = [json.loads(marker.read_text()) for marker in sorted((work / "ledger" / "anonymize").glob("part-*.json"))]
+    assert committed
+    names = [file["file"] for marker in committed for file in marker["files"]]
+    before = state(out, names)
+    assert [digest for _, digest in before.values()] == [file["sha256"] for marker in committed for file in marker["files"]]
+    unfinished = mfmc("audit", out, "--work", work)
+    assert unfinished.returncode == 1
+    assert "Traceback" not in unfinished.stderr
+    scanned = {file: file.stat().st_mtime_ns for file in (work / "scan").iterdir()}
+
+    again = mfmc(*command)
+    assert again.returncode == 0, again.stderr
+    assert "Resuming" in again.stderr
+    assert "Scanning" not in again.stderr
+    assert "Certifying" not in again.stderr
+    assert f"of {8 * (PARTS - len(committed))} images" in again.stderr  # the rest, and only that
+    assert state(out, names) == before
+    assert {file: file.stat().st_mtime_ns for file in (work / "scan").iterdir()} == scanned
+    assert_consistent(out)
+    found = rows(out / "images", "path", "verdict")
+    assert sorted(row["path"] for row in found) == [f"{i:02}.jpg" for i in range(PICTURES)]
+    assert Counter(row["verdict"] for row in found) == {"anonymized": 30, "unchanged": 10}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["counts"]["images"] == {"anonymized": 30, "unchanged": 10}
+    assert sum(manifest["counts"]["faces"].values()) == len(rows(out / "faces", "path"))
+    everything = [path.name for path in out.rglob("*") if path.is_file()]
+    assert not [name for name in everything if name.startswith(".") or name.endswith(".tmp")]
+
+    # nothing is left to do: nothing changes
+    whole = state(out, [str(path.relative_to(out)) for path in out.glob("*/part-*.parquet")])
+    idle = mfmc(*command)
+    assert idle.returncode == 0, idle.stderr
+    assert "Anonymizing" not in idle.stderr
+    assert {name: digest for name, (_, digest) in state(out, list(whole)).items()} == {name: digest for name, (_, digest) in whole.items()}
