@@ -343,7 +343,10 @@ def test_the_audit_finds_an_original(audits: dict[str, Any], published: Publishe
 
 def as_parquet(folder: Path, pictures: dict[str, bytes]) -> tuple[str, dict[str, str]]:
     """As `datasets` writes it: the name of a row's picture may be missing."""
-    rows = [{"label": 1, "image": {"bytes": pictures["face.jpg"], "path": "face.jpg"}}, {"label": 0, "image": {"bytes": pictures["cup.jpg"], "path": None}}]
+    rows = [
+        {"label": 1, "image": {"bytes": pictures["face.jpg"], "path": "face.jpg"}},
+        {"label": 0, "image": {"bytes": pictures["cup.jpg"], "path": None}},
+    ]
     schema = pa.schema(
         [("label", pa.int64()), ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))],
         metadata={"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})},

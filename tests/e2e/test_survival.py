@@ -77,7 +77,9 @@ def test_a_killed_run_shows_nothing_unfinished_and_goes_on(mfmc: Any, photos: Pa
     # once the second part appears, the first is committed and the others are not begun
     wait_for(lambda: len(list((out / "images").glob("*.parquet"))) >= 2, process)
     children = psutil.Process(process.pid).children(recursive=True)
-    agents = [child for child in children if child.name().endswith("Agent")]  # Ray's, which do no work: they look for their node a minute long
+    agents = [
+        child for child in children if child.name().endswith("Agent")
+    ]  # Ray's, which do no work: they look for their node a minute long
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs([child for child in children if child not in agents], timeout=30)
