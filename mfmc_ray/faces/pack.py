@@ -10,6 +10,7 @@ import numpy as np
 
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.attributes import AttributeHead, Attributes
+from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Faces, Image
@@ -24,6 +25,8 @@ EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFa
 ATTRIBUTE_RECOGNIZER = "dlib"
 """The recognizer whose embedding age and sex are read from, guard or not: SFace's hardly tells a person's sex."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
+AUDIT_STRICTNESS = 0.75
+"""How strict the scan is with the audit's look: encoding a picture anew may raise a score a little."""
 MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "yunet": ("yunet",),
@@ -59,6 +62,7 @@ class ModelPack:
     Attributes:
         finder: the detectors.
         second_look: drops what they find that is no face.
+        audit_look: adds what the audit would find.
         mesh: fits the mesh.
         embedders: by name; the guard recognizers first.
         attribute_embedder: what age and sex are read from; may be one of the embedders.
@@ -67,6 +71,7 @@ class ModelPack:
 
     finder: FaceFinder
     second_look: SecondLook
+    audit_look: AuditLook
     mesh: MeshFitter
     embedders: Mapping[str, Embedder]
     attribute_embedder: Embedder
@@ -79,7 +84,22 @@ class ModelPack:
 
     def analyse(self, image: Image) -> Faces:
         """All faces of an upright image with everything `Faces` can hold."""
-        return self.describe(image, self.second_look(image, self.finder.find(image)))
+        faces = self.second_look(image, self.finder.find(image))
+        return self.describe(image, self._with_missed(image, faces))
+
+    def _with_missed(self, image: Image, faces: Faces) -> Faces:
+        """Adds what the audit's look would find."""
+        seen = self.audit_look.find(image)
+        if len(seen) and len(faces):
+            seen = seen.take(np.asarray(~same_place(seen.boxes, faces.boxes).any(1)))
+        if len(seen):
+            seen = seen.take(self.audit_look.confirmed(image, seen))
+        if len(seen) == 0:
+            return faces
+        meshes, scores = self.mesh.fit(image, seen.boxes, seen.points)
+        return Faces.concat([faces, seen]).with_(
+            meshes=np.concatenate([faces.need("meshes"), meshes]), mesh_scores=np.concatenate([faces.need("mesh_scores"), scores])
+        )
 
     def describe(self, image: Image, faces: Faces) -> Faces:
         """Faces that have meshes, with embeddings, poses and attributes added."""
@@ -120,4 +140,4 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
     finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
     embedders = {name: EMBEDDERS[name]() for name in recognizers}
     attribute_embedder = embedders.get(ATTRIBUTE_RECOGNIZER) or EMBEDDERS[ATTRIBUTE_RECOGNIZER]()
-    return ModelPack(finder, SecondLook(mesh), mesh, embedders, attribute_embedder, AttributeHead())
+    return ModelPack(finder, SecondLook(mesh), AuditLook(AUDIT_STRICTNESS), mesh, embedders, attribute_embedder, AttributeHead())

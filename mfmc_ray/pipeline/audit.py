@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.pack import EMBEDDERS
 from mfmc_ray.known.calibration import Calibration
@@ -23,7 +24,7 @@ from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.findings import Findings
-from mfmc_ray.pipeline.inspection import AuditLook, MetadataCheck, around, mostly_in, same_place, see_through, strange_columns
+from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
 from mfmc_ray.tables import FACES, IMAGES, embedding_column
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -271,7 +270,7 @@ def test_it_opens_as_its_readme_says(published: Published, monkeypatch: pytest.M
     monkeypatch.chdir(published.out)
     (query,) = (text for language, text in blocks if language == "sql")
     assert {row[0]: row[1] for row in duckdb.sql(query).fetchall()} == Counter(row["verdict"] for row in published.rows("faces"))
-    (data,) = duckdb.sql("SELECT image.bytes FROM 'images/*.parquet' WHERE path = 'pair.jpg'").fetchone()
+    ((data,),) = duckdb.sql("SELECT image.bytes FROM 'images/*.parquet' WHERE path = 'pair.jpg'").fetchall()
     assert Image.open(io.BytesIO(data)).size == (1024, 512)
 
     space: dict[str, Any] = {}
@@ -283,19 +282,30 @@ def test_it_opens_as_its_readme_says(published: Published, monkeypatch: pytest.M
     assert Image.open(io.BytesIO(struct["bytes"])).size == (400, 512)
 
 
-def test_datasets_opens_it_as_its_readme_says(published: Published, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(".", marks=pytest.mark.xfail(strict=True, reason="datasets takes its name from the folder's, and '.' has none")), "out"],
+)
+def test_datasets_opens_it_as_its_readme_says(published: Published, tmp_path: Path, place: str) -> None:
     pytest.importorskip("datasets")
     blocks = re.findall(r"```python\n(.*?)```", (published.out / "README.md").read_text(), re.DOTALL)
-    code = next(text for text in blocks if "load_dataset" in text) + (
+    code = next(text for text in blocks if "load_dataset" in text)
+    assert code.count('load_dataset(".", ') == 2
+    code = code.replace('load_dataset(".", ', f"load_dataset({place!r}, ") + (
         "by_path = {row['path']: row for row in images}\n"
         "print(len(images), len(faces), images.features['image'], by_path['turned.jpg']['image'].size, by_path['bad/empty.jpg']['image'])"
     )
-    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=published.out, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=published.out if place == "." else published.out.parent,
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     faces = len(published.rows("faces"))
     assert re.fullmatch(rf"{len(EXPECTED)} {faces} Image\(.*\) \(400, 512\) None", done.stdout.strip()), done.stdout
-    shutil.rmtree(published.out / ".cache", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -335,10 +345,11 @@ def test_the_audit_finds_an_original(audits: dict[str, Any], published: Publishe
     audit = json.loads((published.folder / "forged" / "audit.json").read_text())
     assert audit["passed"] is False
     found = {check["name"]: check["examples"] for check in audit["checks"] if not check["ok"]}
-    assert any("face.jpg" in example for example in found["faces left as they were"])
-    assert "published files changed since the run" in found
-    with contextlib.suppress(KeyError):
-        assert not any("pair.jpg" in example for example in found["faces left as they were"])
+    assert any("face.jpg#0: sface" in example and "to its original" in example for example in found["same-person matches"])
+    assert found["pictures that are not what their verdict says"] == ["face.jpg: anonymized, but it shows the original"]
+    assert len(found["published files changed since the run"]) == 1
+    examples = [example for some in found.values() for example in some if not example.startswith("images/part-")]
+    assert all(example.startswith("face.jpg") for example in examples), examples
 
 
 def as_parquet(folder: Path, pictures: dict[str, bytes]) -> tuple[str, dict[str, str]]:

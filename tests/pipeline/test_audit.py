@@ -20,6 +20,7 @@ import skimage.data
 
 from mfmc_ray.codec import decode, encode
 from mfmc_ray.config import FindConfig, RayConfig, RunConfig
+from mfmc_ray.faces.audit_look import AuditLook
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.faces import Faces, Image
@@ -36,7 +37,7 @@ from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audit_run import audit, conclude, parts_of
 from mfmc_ray.pipeline.audited import Audited
-from mfmc_ray.pipeline.inspection import AuditLook, MetadataCheck, see_through
+from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
 from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
