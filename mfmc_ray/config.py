@@ -140,6 +140,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         *sections, key = name.split("__")
         for section in sections:
             at = at.setdefault(section, {})
+            if not isinstance(at, dict):
+                raise ConfigError(f"{section} wants `key: value` lines, not {at!r}")
         at[key] = value
     config: RunConfig = _build(RunConfig, plain, "")
     return config

@@ -14,10 +14,10 @@ from typing import Any
 import jinja2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.evaluate.sheets import face_crop, thumbnail
 from mfmc_ray.faces.faces import Image
 
@@ -385,10 +385,9 @@ def _decode(row: Row) -> Image | None:
     if not data:
         return None
     try:
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(PIL.ImageOps.exif_transpose(picture).convert("RGB"), np.uint8)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
-        return None  # an unchanged image may be one that Pillow does not read
+        return decode(data).pixels
+    except CodecError:
+        return None
 
 
 def _original(originals: Originals | None, image_id: str) -> Image | None:

@@ -19,7 +19,7 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import pose
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.traits import beard_of
+from mfmc_ray.identities.traits import beard_of, mouth_covered
 from mfmc_ray.pipeline.check import Checked, OutputCheck, five_points
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.scrub import scrub
@@ -145,7 +145,7 @@ class AnonymizeStage:
 
     def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
-        rule = self._rule(faces, i)
+        rule = self._rule(original, faces, i)
         if rule is not None:
             result.redact(rule)
             return
@@ -186,7 +186,7 @@ class AnonymizeStage:
         used.add(result.identity.identity_id)
         result.verdict, result.patch = "replaced", patch
 
-    def _rule(self, faces: Faces, i: int) -> str | None:
+    def _rule(self, original: Image, faces: Faces, i: int) -> str | None:
         """Why a face cannot be swapped well; None if it can."""
         if faces.sizes[i] < self.swap.min_face:
             return "too_small"
@@ -198,7 +198,9 @@ class AnonymizeStage:
         if pitch > LARGEST_PITCH:
             return "steep_pitch"
         apart = np.linalg.norm(five_points(faces.need("meshes")[i]) - faces.points[i], axis=1).mean() / faces.sizes[i]
-        return "unsure_mesh" if apart > LARGEST_DISAGREEMENT else None
+        if apart > LARGEST_DISAGREEMENT:
+            return "unsure_mesh"
+        return "mouth_covered" if mouth_covered(self.swapper.model.surface, original, faces.need("meshes")[i]) else None
 
     def _cover(self, canvas: Image, box: F32, result: Result) -> None:
         result.area = cover_of(box, canvas.shape)

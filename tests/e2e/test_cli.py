@@ -157,12 +157,9 @@ def refused(mfmc: Any, tmp_path_factory: pytest.TempPathFactory, pictures: dict[
     return begun
 
 
-KNOWN_BUG = pytest.mark.xfail(strict=True, reason="config.load trips over an override in a section that is no mapping")
-
-
 @pytest.mark.parametrize(
     "arguments",
-    [pytest.param(a, id=a.__name__, marks=[KNOWN_BUG] if a is section_of_wrong_type else []) for a in REFUSED],
+    [pytest.param(a, id=a.__name__) for a in REFUSED],
 )
 def test_a_refusal_is_one_sentence(mfmc: Any, refused: dict[str, Refused], arguments: Callable[[Path], list[object]]) -> None:
     case = refused[arguments.__name__]

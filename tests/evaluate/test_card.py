@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import Run
+from made_up_run import Run
 
 from mfmc_ray.evaluate.card import dataset_card
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES

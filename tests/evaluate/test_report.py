@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pytest
-from conftest import THRESHOLD, Run
+from made_up_run import THRESHOLD, Run
 
 from mfmc_ray.evaluate.report import FACES_SHOWN, IMAGES_SHOWN, odds, write_report
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES

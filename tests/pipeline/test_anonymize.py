@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import make_stage, units
+from made_stages import make_stage, units
 from PIL import Image
 from skimage import data
 

@@ -1,0 +1,65 @@
+"""Stages made for a scan, as the workers make them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from mfmc_ray.access import ReplaceAll
+from mfmc_ray.config import FindConfig, OutputConfig, SwapConfig
+from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.identities.pool import Pool
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.certificate import Guard
+from mfmc_ray.known.index import KnownFaces
+from mfmc_ray.pipeline.anonymize import AnonymizeStage
+from mfmc_ray.pipeline.check import OutputCheck
+from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.tables import embedding_column
+
+RECOGNIZERS = ("sface", "dlib")
+
+
+def known_faces(scan: pa.Table, pack: ModelPack) -> KnownFaces:
+    """All faces of a scan as known faces."""
+    flat = scan["faces"].combine_chunks().flatten()
+    vectors = {name: matrix(flat.field(embedding_column(name)), dim) for name, dim in pack.dimensions.items()}
+    ids = [f"{row['image_id']}:{k}" for row in scan.select(["image_id", "faces"]).to_pylist() for k in range(len(row["faces"] or ()))]
+    digest = hashlib.sha256(b"".join(v.tobytes() for v in vectors.values())).hexdigest()
+    return KnownFaces(ids=np.array(ids, "S"), vectors=vectors, digest=digest, generation=0)
+
+
+def make_check(known: KnownFaces, pack: ModelPack) -> OutputCheck:
+    calibration = Calibration()
+    thresholds = {name: calibration.default_threshold(name, len(known)).value for name in pack.dimensions}
+    return OutputCheck(pack, Guard(known, thresholds, calibration))
+
+
+def make_stage(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, seeds: int = 24, **swap: object) -> AnonymizeStage:
+    """The anonymize stage for a scan, with a small pool."""
+    check = make_check(known_faces(scan, pack), pack)
+    pool = IdentityStage(check, swapper)(pa.table({"seed": pa.array(range(seeds), pa.int64())}))
+    return AnonymizeStage(
+        swap=SwapConfig(**swap),  # type: ignore[arg-type]
+        output=OutputConfig(),
+        max_pixels=FindConfig().max_pixels,
+        check=check,
+        pool=Pool.from_table(swapper.model, pool),
+        swapper=swapper,
+        access=ReplaceAll(),
+        key=b"0" * 32,
+    )
+
+
+def units(folder: Path) -> pa.Table:
+    from mfmc_ray.collection import Collection
+    from mfmc_ray.tables import UNITS
+
+    found = Collection.open(str(folder)).units()
+    rows = [{"unit": u.unit, "path": u.path, "kind": u.kind, "size": u.size, "version": u.version, "part": 0} for u in found]
+    return pa.Table.from_pylist(rows, schema=UNITS)
