@@ -24,7 +24,7 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.collection import Collection, CollectionError
 from mfmc_ray.config import RunConfig
-from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
+from mfmc_ray.faces.pack import ATTRIBUTE_RECOGNIZER, DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
@@ -73,21 +73,24 @@ class Run:
         """Holds the run's lock and Ray, with the models at hand, while steps are run."""
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
-        for gallery in self.config.guard.galleries:
-            Collection.open(gallery, self.config.storage_options)
+        galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
+        for gallery in galleries:
+            self.ledger.check_input(gallery.root)
         with self.ledger.lock():
-            self._begin(collection)
-            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh"]))
+            self._begin(collection, galleries)
+            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", ATTRIBUTE_RECOGNIZER]))
             with connect(self.config.ray, self.ledger.work):
                 yield
 
-    def _begin(self, collection: Collection) -> None:
+    def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
         units = _listed(collection)
-        digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        self.gallery_units = [_listed(gallery) for gallery in galleries]
+        digest = hashlib.sha256(json.dumps([units, *self.gallery_units], sort_keys=True).encode()).hexdigest()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart)
         if self.restart:
-            for folder in ("scan", "gallery", "known", "pool", "report"):
-                shutil.rmtree(self.ledger.work / folder, ignore_errors=True)
+            for folder in ("scan", "gallery-*", "known", "pool", "report"):
+                for path in self.ledger.work.glob(folder):
+                    shutil.rmtree(path, ignore_errors=True)
         self.units = units
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
@@ -280,8 +283,7 @@ class Run:
 
     def _scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
         """The stages that scan, galleries first, each with its units."""
-        for stage, gallery in zip(self._gallery_stages(), self.config.guard.galleries, strict=True):
-            yield stage, _listed(Collection.open(gallery, self.config.storage_options))
+        yield from zip(self._gallery_stages(), self.gallery_units, strict=True)
         yield SCAN, self.units
 
     def _gallery_stages(self) -> list[Stage]:
