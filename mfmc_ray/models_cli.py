@@ -28,7 +28,9 @@ def list_() -> None:
 
     NON-COMMERCIAL files are used by the demo and synthetic collections only, never to anonymize.
     """
-    table = Table("name", "package", "size", "licence", "commercial use", "used for", "cached")
+    table = Table()
+    for heading in ("name", "package", "size", "licence", "commercial use", "used for", "cached"):
+        table.add_column(heading, overflow="fold")  # a licence that is cut off says nothing
     for model, state in _states():
         source = " (from upstream)" if model.license_source.startswith("from upstream") else ""
         table.add_row(
