@@ -122,6 +122,8 @@ class AnonymizeStage:
             held = isinstance(error, Withhold) and row["reason"] is None
             verdict = "withheld" if held or reason.split(":")[0] in WITHHELD else "failed"
             return base | {"image": None, "verdict": verdict, "reason": reason, "face_rows": []}
+        except Exception as error:  # one odd picture must not end the run, and nothing of it gets out
+            return base | {"image": None, "verdict": "withheld", "reason": f"internal_error: {type(error).__name__}", "face_rows": []}
 
     def _faces(self, row: Mapping[str, Any], data: bytes, faces: Faces) -> dict[str, Any]:
         picture = decode(data, self.max_pixels)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mfmc_ray.config import GuardConfig, RunConfig, SwapConfig
+from mfmc_ray.evaluate.people import NOTICE
 from mfmc_ray.evaluate.scenes import DemoCollection, make_demo_collection
 from mfmc_ray.faces.pack import files_of
 from mfmc_ray.faces.store import pull
@@ -17,7 +18,7 @@ from mfmc_ray.pipeline.run import Run
 
 
 def demo(folder: Path, *, portraits: int = 24, seed: int = 0) -> bool:
-    """Makes `folder/collection`, `folder/out` (publishable) and `folder/work` (private); True if the audit found nothing.
+    """Makes `folder/collection`, `folder/out` (publishable) and `folder/out-work` (private); True if the audit found nothing.
 
     Args:
         folder: made if absent; an earlier demo in it is replaced.
@@ -34,11 +35,11 @@ def demo(folder: Path, *, portraits: int = 24, seed: int = 0) -> bool:
     config = RunConfig(
         input=str(collection.photos),
         out=str(folder / "out"),
-        work=str(folder / "work"),
+        work=str(folder / "out-work"),
         guard=GuardConfig(galleries=(str(collection.known),)),
         swap=SwapConfig(seed=seed),
     )
-    run = Run(config, restart=True)
+    run = Run(config, restart=True, notices=(NOTICE,))
     with run.session():
         manifest = run.all()
         passed = audit_in_session(config)
@@ -48,7 +49,7 @@ def demo(folder: Path, *, portraits: int = 24, seed: int = 0) -> bool:
     out = Console(highlight=False, soft_wrap=True)
     out.print(f"Images: {images}. Faces: {faces}. Audit: {'passed' if passed else 'FAILED'}. {time.monotonic() - started:.0f} s.")
     out.print(f"Publishable: {folder}/out (open {folder}/out/report/index.html)")
-    out.print(f"Private, before and after: {folder}/work/report/index.html")
+    out.print(f"Private, before and after: {folder}/out-work/report/index.html")
     return passed
 
 

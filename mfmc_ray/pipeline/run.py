@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from mfmc_ray import __version__
-from mfmc_ray.collection import Collection, CollectionError
+from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import ATTRIBUTE_RECOGNIZER, DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
@@ -55,14 +55,16 @@ class Run:
     Args:
         config: all settings; `input`, `out` and `work` are given.
         restart: start anew instead of resuming.
+        notices: what a reader of the result must know besides, for its manifest, card and report.
 
     Raises:
         LedgerError, CollectionError: the folders or the input cannot be used.
     """
 
-    def __init__(self, config: RunConfig, *, restart: bool = False) -> None:
+    def __init__(self, config: RunConfig, *, restart: bool = False, notices: Sequence[str] = ()) -> None:
         self.config = config
         self.restart = restart
+        self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.console = Console(stderr=True, highlight=False)
@@ -198,15 +200,12 @@ class Run:
     # what the steps leave behind
 
     def thresholds(self, n_known: int) -> dict[str, float]:
-        """recognizer → the cosine a published face must stay below; the reason is printed when it had to move."""
+        """recognizer → the cosine a published face must stay below."""
         calibration = Calibration()
         chosen = {}
         for i, name in enumerate(self.recognizers):
-            threshold = calibration.default_threshold(name, n_known)
-            if self.config.guard.threshold is not None and i == 0:
-                chosen[name] = self.config.guard.threshold
-                continue
-            chosen[name] = threshold.value
+            given = self.config.guard.threshold if i == 0 else None
+            chosen[name] = calibration.default_threshold(name, n_known).value if given is None else given
         return chosen
 
     def warnings(self, n_known: int) -> list[str]:
@@ -255,7 +254,7 @@ class Run:
                 for model in load_lock()
                 if model.name in used
             ],
-            "notices": self.warnings(len(known)),
+            "notices": [*self.notices, *self.warnings(len(known))],
             "versions": {name: version(name) for name in ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")},
         }
 
@@ -422,6 +421,3 @@ def _grouped(units: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 def _ignore(part: int, summary: dict[str, Any]) -> None:
     """The markers hold the summaries."""
-
-
-__all__ = ["CollectionError", "LedgerError", "Run"]

@@ -63,4 +63,7 @@ class ScanStage:
         except CodecError as error:
             return row | {"reason": error.reason}, None
         row |= {"format": picture.format, "width": picture.width, "height": picture.height}
-        return row, self.pack.analyse(picture.pixels)
+        try:
+            return row, self.pack.analyse(picture.pixels)
+        except Exception as error:  # one odd picture must not end the run; without faces known it is not published
+            return row | {"reason": f"internal_error: {type(error).__name__}"}, None

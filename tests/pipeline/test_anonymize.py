@@ -172,3 +172,27 @@ def test_the_summary_counts(done: pa.Table) -> None:
     assert counted["images"] == done.num_rows
     assert sum(counted["face_verdicts"].values()) == counted["faces"]
     assert counted["failed"] == {"truncated": 1, "empty": 1}
+
+
+def test_an_unforeseen_error_withholds_the_picture_and_goes_on(
+    scan: pa.Table, stage: AnonymizeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise FloatingPointError("odd")
+
+    monkeypatch.setattr(stage.swapper, "swap", broken)
+    rows = {row["path"]: row for row in stage(scan).to_pylist()}
+    assert rows["face.jpg"]["verdict"] == "withheld"
+    assert rows["face.jpg"]["image"] is None
+    assert rows["face.jpg"]["reason"] == "internal_error: FloatingPointError"
+    assert rows["broken.jpg"]["verdict"] == "failed"
+
+
+def test_an_unforeseen_error_in_the_scan_is_a_row(folder: Path, pack: ModelPack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise FloatingPointError("odd")
+
+    broken_pack = type("Broken", (), {"dimensions": pack.dimensions, "analyse": staticmethod(broken)})()
+    rows = ScanStage(broken_pack, 178_956_970)(units(folder)).to_pylist()
+    assert len(rows) == len(list(folder.iterdir()))
+    assert all(row["reason"] and row["faces"] is None for row in rows)
