@@ -59,7 +59,7 @@ class Result:
 
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
-        self.verdict, self.reason, self.identity, self.patch, self.checked = "redacted", reason, None, None, None
+        self.verdict, self.reason, self.identity, self.patch, self.checked, self.after = "redacted", reason, None, None, None, {}
 
 
 class AnonymizeStage:
