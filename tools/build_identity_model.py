@@ -27,12 +27,14 @@ from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh
 from mfmc_ray.identities.model import DETAIL_GREY, REGIONS
 from mfmc_ray.identities.surface import F32, INNER_LIPS, Surface, place, unroll
+from mfmc_ray.identities.texture import GRID
 from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, beard, polygon
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
 SIZE = 384
 COMPONENTS = 30
-LIGHT_SIGMA = 34.0  # texels; 0.09 face widths, as the renderer's low-pass
+LIGHT_SIGMA = 58.0  # texels; 0.15 face widths, as the renderer's low-pass
+AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 FLOOR = 16.0
 FLIP = np.array([-1, 1, 1], np.float32)
 
@@ -91,9 +93,9 @@ def make_mask(surface: Surface) -> tuple[F32, NDArray[np.bool_]]:
     """Where a texture replaces the target, soft towards the hairline, ears and chin, with the open mouth cut out; and the whole face."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     whole = cv2.morphologyEx(surface.inside.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((61, 61)))
-    oval = (np.abs(x - (SIZE - 1) / 2) / 139) ** 2.4 + (np.abs(y - 203) / 174) ** 2.4 < 1
+    oval = (np.abs(x - (SIZE - 1) / 2) / 141) ** 2.4 + (np.abs(y - 203) / 176) ** 2.4 < 1
     inner = oval & (cv2.erode(whole, np.ones((3, 3)), iterations=8, borderValue=0) > 0)
-    ramp = np.clip(cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) / 26, 0, 1)
+    ramp = np.clip(cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) / 17, 0, 1)
     mouth = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mouth, [np.round(surface.uv[list(INNER_LIPS)]).astype(np.int32)], 1)
     closed = 1 - cv2.erode(mouth, np.ones((3, 3))).astype(np.float32)
@@ -163,16 +165,17 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     # highlights of a moist skin are light too; towards the ears what is left is hair and shadow, above the jaw even on a man
     aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 80) / 40, 0, 1)[None, :, None]
     above = np.clip((265 - np.arange(SIZE, dtype=np.float32)) / 30, 0, 1)[:, None, None]
-    cap = 0.25 - 0.16 * aside * (above if man else 1)
-    calm = np.where(coarse > 0, 0.12 * np.tanh(coarse / 0.12), 0.22 * np.tanh(coarse / 0.22)) * (1 - 0.85 * aside) + cap * np.tanh(
-        fine / cap
-    )
+    cap = 0.32 - 0.22 * aside * (above if man else 1)
+    calm = np.where(coarse > 0, 0.2 * np.tanh(coarse / 0.2), 0.32 * np.tanh(coarse / 0.32)) * (1 - 0.85 * aside) + cap * np.tanh(fine / cap)
+    # around the eyes only what is darker than the skin is the person's; a bright patch is light, or another skin beside its neighbours'
+    around = np.clip(regions[0] + regions[1], 0, 1)[..., None]
+    coarse = np.where(coarse > 0, coarse * (1 - around) + around * 0.1 * np.tanh(coarse / 0.1), coarse)
     # gloss on lips
     luma = coarse + fine
     colour = (1 - mouth) * colour + mouth * 0.14 * np.tanh(colour / 0.14)
     luma = np.where((luma > 0) & (mouth > 0.01), (1 - mouth) * luma + mouth * 0.12 * np.tanh(luma / 0.12), luma)
     soft = np.maximum(forehead + cheeks, 0.6 * nose)
-    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
+    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.95 - 0.3 * soft), np.float32)
 
 
 def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:
@@ -212,18 +215,42 @@ def mean_head(portraits: list[Portrait], surface: Surface, man: bool, side: int 
     return (total / count).round().astype(np.uint8), mesh.astype(np.float32)
 
 
+def ageing_of(details: list[F32], portraits: list[Portrait], beards: list[float], usable: NDArray[np.bool_], regions: F32) -> F32:
+    """float32 (GRID, GRID, 4): a texel's coarse detail (3 channels) and log fine energy regressed on sex, beard and age: what a year adds.
+
+    Only sources whose region is usable count; both halves of the face are averaged.
+    """
+    rows = []
+    for detail in details:
+        low = cv2.GaussianBlur(detail, (0, 0), 5)
+        energy = cv2.resize(np.abs((detail - low).mean(2)), (GRID, GRID), interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(low, (GRID, GRID), interpolation=cv2.INTER_AREA)
+        rows.append(np.dstack([coarse, np.log(cv2.GaussianBlur(energy, (0, 0), 4) + 0.004)]))
+    seen = np.stack(rows)
+    seen = (seen + seen[:, :, ::-1]) / 2
+    share = cv2.resize(np.moveaxis(regions, 0, -1), (GRID, GRID), interpolation=cv2.INTER_AREA)
+    count = np.einsum("nr,hwr->hwn", usable.astype(np.float32), share)
+    man, age = np.array([p.man for p in portraits], float), np.array([p.age for p in portraits])
+    cues = np.stack([np.ones(len(man)), man, np.array(beards), age - 40], 1)
+    normal = np.einsum("na,hwn,nb->hwab", cues, count, cues) + np.diag([1e-3, 1e-3, 1e-3, AGE_RIDGE])
+    slopes = np.linalg.solve(normal, np.einsum("na,hwn,nhwc->hwac", cues, count, seen))[:, :, 3].astype(np.float32)
+    slopes[count.sum(2) < 20] = 0
+    return np.dstack([cv2.GaussianBlur(slopes[..., :3], (0, 0), 0.7), cv2.GaussianBlur(slopes[..., 3], (0, 0), 2)])
+
+
 def main(folder: Path) -> None:
     portraits = read(folder)
     surface = unroll(CANONICAL, SIZE)
     mask, whole = make_mask(surface)
     regions = make_regions(surface)
     cheeks = np.maximum(area(surface, CHEEKS[0]), area(surface, CHEEKS[1])) > 0.5
-    blobs, tone, skins, beards, covered = [], [], [], [], []
+    blobs, details, tone, skins, beards, covered = [], [], [], [], [], []
     for portrait in track(portraits, "Unwrapping"):
         texture = surface.unwrap(portrait.image, portrait.mesh)
         facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
         skin = skin_texels(surface, texture, facing, whole)
         detail = detail_of(texture, skin, regions, portrait.man)
+        details.append(detail)
         stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
         blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())
         seen = cheeks & skin & (facing > 0.5)
@@ -272,6 +299,7 @@ def main(folder: Path) -> None:
         skin=np.array(skins, np.float32),
         beard=np.array(beards, np.float32),
         usable=usable,
+        ageing=ageing_of(details, portraits, beards, usable, regions).astype(np.float16),
         blob=np.concatenate(blobs),
         offsets=np.cumsum([0, *map(len, blobs)]),
         head_mesh=heads[0][1],

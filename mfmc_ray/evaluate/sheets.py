@@ -13,7 +13,7 @@ import PIL.ImageFont
 from mfmc_ray.faces.faces import F32, Image
 
 _GAP = 10  # px
-_CAPTION = 20  # px
+_CAPTION, _LINE = 20, 15  # px: a caption of one line, each further one
 _PAPER, _INK, _HOLLOW = (250, 250, 248), (70, 72, 76), (226, 226, 222)
 
 
@@ -59,14 +59,16 @@ def face_crop(image: Image, box: Sequence[float] | F32, *, margin: float = 0.35,
     return tile
 
 
-def contact_sheet(tiles: Sequence[Image], columns: int = 6, tile_px: int = 160, labels: Sequence[str] | None = None) -> Image:
+def contact_sheet(
+    tiles: Sequence[Image], columns: int = 6, tile_px: int = 160, labels: Sequence[str | tuple[str, ...]] | None = None
+) -> Image:
     """A grid of pictures on light paper, each fitted into a square, with a caption below.
 
     Args:
         tiles: uint8 (h, w, 3) RGB of any sizes.
         columns: at least 1.
         tile_px: side of a square, px.
-        labels: as many as tiles, shortened to the tile's width; None: no captions.
+        labels: as many as tiles, one line or several, each shortened to the tile's width; None: no captions.
 
     Returns:
         uint8 (h, w, 3) RGB; an empty sheet for no tiles.
@@ -78,7 +80,9 @@ def contact_sheet(tiles: Sequence[Image], columns: int = 6, tile_px: int = 160, 
         raise ValueError(f"{len(labels)} labels for {len(tiles)} tiles: give one for each")
     columns = max(1, min(columns, len(tiles) or 1))
     rows = -(-len(tiles) // columns)
-    step_x, step_y = tile_px + _GAP, tile_px + _GAP + (_CAPTION if labels is not None else 0)
+    captions = [(label,) if isinstance(label, str) else label for label in labels or ()]
+    lines = max((len(caption) for caption in captions), default=1)
+    step_x, step_y = tile_px + _GAP, tile_px + _GAP + (_CAPTION + (lines - 1) * _LINE if labels is not None else 0)
     sheet = PIL.Image.new("RGB", (columns * step_x + _GAP, rows * step_y + _GAP), _PAPER)
     draw = PIL.ImageDraw.Draw(sheet)
     font = PIL.ImageFont.load_default(size=12)
@@ -87,8 +91,8 @@ def contact_sheet(tiles: Sequence[Image], columns: int = 6, tile_px: int = 160, 
         small = thumbnail(tile, tile_px)
         at = x + (tile_px - small.shape[1]) // 2, y + (tile_px - small.shape[0]) // 2
         sheet.paste(PIL.Image.fromarray(small), at)
-        if labels is not None:
-            draw.text((x + tile_px / 2, y + tile_px + 4), _shorten(labels[n], tile_px, font), fill=_INK, font=font, anchor="ma")
+        for k, line in enumerate(captions[n] if captions else ()):
+            draw.text((x + tile_px / 2, y + tile_px + 4 + k * _LINE), _shorten(line, tile_px, font), fill=_INK, font=font, anchor="ma")
     return np.asarray(sheet, np.uint8)
 
 

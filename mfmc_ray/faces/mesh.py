@@ -1,4 +1,5 @@
-"""The 468-point 3D face mesh, and what follows from its geometry: head pose, mirrored points, how far eyes and mouth are open."""
+"""The 468-point 3D face mesh, and what follows from its geometry: head pose, mirrored points, how far eyes and mouth are open,
+how much the face smiles."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ _MARGIN = 1.5
 """Side of the looked-at square, in units of the face's longer side (what the network was trained with)."""
 _EYE_CORNERS = (33, 263)
 """Outer corners: the eye on the image's left, the other."""
+_SMILE_WIDTH, _SMILE_NEUTRAL, _SMILE_RANGE = 0.35, 0.198, 0.105
+"""How much the distance of the mouth's corners counts beside their height; that sum on neutral faces; what a broad smile adds."""
 
 
 def _load_canonical() -> F32:
@@ -84,11 +87,9 @@ class FaceMesh:
 
     def _look(self, image: Image, centre: F32, side: float, angle: float) -> tuple[F32, float]:
         """Mesh in image px and score from the square of `side` × `_MARGIN` px around `centre`, turned by `angle` (radians)."""
-        k = _SIDE / (side * _MARGIN)
-        cos, sin = np.cos(angle) * k, np.sin(angle) * k
-        turn = np.array([[cos, sin], [-sin, cos]], np.float64)
-        shift = (_SIDE - 1) / 2 - turn @ centre
-        self._net.set_tensor(self._input, (_warp(image, turn, shift) / np.float32(255))[None])
+        turn, shift = _placed(centre, side * _MARGIN, angle, _SIDE)
+        k = float(np.hypot(*turn[0]))
+        self._net.set_tensor(self._input, (_warp(image, turn, shift, _SIDE) / np.float32(255))[None])
         self._net.invoke()
         mesh = self._net.get_tensor(self._points).reshape(MESH_POINTS, 3)
         logit = float(self._net.get_tensor(self._logit).reshape(()))
@@ -152,6 +153,51 @@ def mouth_opening(meshes: F32) -> F32:
     return _ratio(meshes, [82, 13, 312], [87, 14, 317], 78, 308)
 
 
+def smile(meshes: F32) -> F32:
+    """How much the faces smile: the corners of the mouth raised and drawn apart, relative to the face and in three dimensions.
+
+    Raised: how far the corners (61, 291) lie above the middle of the outer lips (0, 17), along the line from the chin (152) to the root of
+    the nose (168) made square to the line of the eyes. Apart: the distance between the corners. Both in units of the distance between the
+    outer corners of the eyes (33, 263). Weights, zero and one were chosen by eye on 700 portraits and news photos.
+
+    Args:
+        meshes: float32 (n, 468, 3), px.
+
+    Returns:
+        float32 (n,): about 0 for a neutral mouth (below for pursed lips and hanging corners, −0.5 at the least), 1 for a broad smile, 1.5
+        for the broadest; not clipped. 0 for a mesh without extent.
+    """
+    across = meshes[:, 263] - meshes[:, 33]
+    eyes = np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
+    across = across / eyes
+    up = meshes[:, 168] - meshes[:, 152]
+    up = up - (up * across).sum(1, keepdims=True) * across
+    up = up / np.maximum(np.linalg.norm(up, axis=1, keepdims=True), 1e-6)
+    raised = ((meshes[:, [61, 291]].mean(1) - meshes[:, [0, 17]].mean(1)) * up).sum(1) / eyes[:, 0]
+    apart = np.linalg.norm(meshes[:, 61] - meshes[:, 291], axis=1) / eyes[:, 0]
+    smiles = (raised + _SMILE_WIDTH * apart - _SMILE_NEUTRAL) / _SMILE_RANGE
+    return np.where(apart > 0, smiles, 0).astype(np.float32)
+
+
+def upright_squares(image: Image, meshes: F32, margin: float, size: int) -> Image:
+    """Square pictures of faces turned upright.
+
+    Args:
+        image: upright RGB; beyond its border the border's pixels are repeated.
+        meshes: float32 (n, 468, 3), px.
+        margin: side of the square, in units of the mesh's longer side.
+        size: side of the pictures, px.
+
+    Returns:
+        uint8 (n, size, size, 3).
+    """
+    squares = np.empty((len(meshes), size, size, 3), np.uint8)
+    for square, mesh in zip(squares, meshes, strict=True):
+        centre, side, angle = _covered(mesh)
+        square[:] = _warp(image, *_placed(centre, max(side, 1.0) * margin, angle, size), size)
+    return squares
+
+
 def _ratio(meshes: F32, upper: list[int], lower: list[int], start: int, end: int) -> F32:
     height = np.linalg.norm(meshes[:, upper] - meshes[:, lower], axis=2).mean(1)
     width = np.linalg.norm(meshes[:, start] - meshes[:, end], axis=1)
@@ -177,10 +223,18 @@ def _covered(mesh: F32) -> tuple[F32, float, float]:
     return np.asarray((low + high) / 2 @ axes, np.float32), float((high - low).max()), angle
 
 
-def _warp(image: Image, turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Image:
-    """The network's input square; `turn` and `shift` take image px to its px."""
+def _placed(centre: F32, side: float, angle: float, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The turn and shift from image px to the px of a square of `size` px that shows `side` px around `centre`, turned by `angle`."""
+    k = size / side
+    cos, sin = np.cos(angle) * k, np.sin(angle) * k
+    turn = np.array([[cos, sin], [-sin, cos]], np.float64)
+    return turn, (size - 1) / 2 - turn @ centre
+
+
+def _warp(image: Image, turn: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> Image:
+    """A network's input square of `size` px; `turn` and `shift` take image px to its px."""
     k = float(np.hypot(*turn[0]))
-    corners = (np.array([[0, 0], [_SIDE, 0], [0, _SIDE], [_SIDE, _SIDE]]) - 0.5 - shift) @ turn / k**2
+    corners = (np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5 - shift) @ turn / k**2
     height, width = image.shape[:2]
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - 2, 0, [width - 1, height - 1])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 3, [x0 + 1, y0 + 1], [max(width, x0 + 1), max(height, y0 + 1)])
@@ -188,9 +242,9 @@ def _warp(image: Image, turn: NDArray[np.float64], shift: NDArray[np.float64]) -
     origin, scale = np.array([x0, y0], float), np.ones(2)
     if k < 0.5:
         # linear interpolation skips pixels: shrink by area to at most twice the wanted size first
-        size = np.maximum(np.round(np.array([x1 - x0, y1 - y0]) * 2 * k), 1).astype(int)
-        scale = size / [x1 - x0, y1 - y0]
-        part = np.asarray(cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA), np.uint8)
+        small = np.maximum(np.round(np.array([x1 - x0, y1 - y0]) * 2 * k), 1).astype(int)
+        scale = small / [x1 - x0, y1 - y0]
+        part = np.asarray(cv2.resize(part, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA), np.uint8)
     # px of `part` → image: (p + .5) / scale − .5 + origin
     matrix = np.column_stack([turn / scale, turn @ (0.5 / scale - 0.5 + origin) + shift])
-    return np.asarray(cv2.warpAffine(part, matrix, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)

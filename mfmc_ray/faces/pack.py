@@ -22,8 +22,6 @@ from mfmc_ray.faces.store import load_lock
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
-ATTRIBUTE_RECOGNIZER = "dlib"
-"""The recognizer whose embedding age and sex are read from, guard or not: SFace's hardly tells a person's sex."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
 AUDIT_STRICTNESS = 0.75
 """How strict the scan is with the audit's look: encoding a picture anew may raise a score a little."""
@@ -34,6 +32,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sface": ("sface",),
         "dlib": ("dlib_resnet", "dlib_5points"),
         "mesh": ("facemesh",),
+        "attributes": ("attribute_net",),
         "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),
     }
 )
@@ -65,7 +64,6 @@ class ModelPack:
         audit_look: adds what the audit would find.
         mesh: fits the mesh.
         embedders: by name; the guard recognizers first.
-        attribute_embedder: what age and sex are read from; may be one of the embedders.
         attributes: age, sex and skin tone.
     """
 
@@ -74,7 +72,6 @@ class ModelPack:
     audit_look: AuditLook
     mesh: MeshFitter
     embedders: Mapping[str, Embedder]
-    attribute_embedder: Embedder
     attributes: AttributeHead
 
     @property
@@ -105,15 +102,13 @@ class ModelPack:
         """Faces that have meshes, with embeddings, poses and attributes added."""
         if len(faces) == 0:
             return faces.with_(embeddings={n: np.zeros((0, d), np.float32) for n, d in self.dimensions.items()}, **_no_attributes())
+        found = self.estimate(image, faces.need("meshes"))
         embeddings = self.embed(image, faces.points)
-        found = self.estimate(image, faces.need("meshes"), faces.points, embeddings)
         return faces.with_(embeddings=embeddings, poses=pose(faces.need("meshes")), ages=found.ages, sexes=found.sexes, tones=found.tones)
 
-    def estimate(self, image: Image, meshes: F32, points: F32, embeddings: Mapping[str, F32]) -> Attributes:
-        """Age, sex and skin tone of n faces with these meshes, five points and embeddings."""
-        if ATTRIBUTE_RECOGNIZER not in embeddings:
-            embeddings = {**embeddings, ATTRIBUTE_RECOGNIZER: self.attribute_embedder.embed(image, points)}
-        return self.attributes.estimate(image, meshes, embeddings)
+    def estimate(self, image: Image, meshes: F32) -> Attributes:
+        """Age, sex and skin tone of n faces with these meshes."""
+        return self.attributes.estimate(image, meshes)
 
     def embed(self, image: Image, points: F32) -> dict[str, F32]:
         """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
@@ -139,5 +134,4 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
     mesh = FaceMesh()
     finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
     embedders = {name: EMBEDDERS[name]() for name in recognizers}
-    attribute_embedder = embedders.get(ATTRIBUTE_RECOGNIZER) or EMBEDDERS[ATTRIBUTE_RECOGNIZER]()
-    return ModelPack(finder, SecondLook(mesh), AuditLook(AUDIT_STRICTNESS), mesh, embedders, attribute_embedder, AttributeHead())
+    return ModelPack(finder, SecondLook(mesh), AuditLook(AUDIT_STRICTNESS), mesh, embedders, AttributeHead())

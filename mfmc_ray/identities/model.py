@@ -6,6 +6,7 @@ picture it is put into. A shape is the mean plus an expression part (kept from t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -18,6 +19,8 @@ from mfmc_ray.identities.surface import F32, Surface
 
 DETAIL_GREY = 96.0
 """The stored 8-bit value of detail 0; value = DETAIL_GREY · exp(detail)."""
+
+_LOGARITHM = np.log(np.maximum(np.arange(256), 1) / DETAIL_GREY).astype(np.float32)
 
 REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
 
@@ -43,6 +46,7 @@ class IdentityModel:
     heads: uint8 (2, h, h, 3) RGB, the average woman's and man's head, nobody's, on which identities are rendered to be certified.
     head_mesh: float32 (468, 3), the mean mesh in them, px.
     references: recognizer name → float32 (m, d), embeddings of every portrait the model was made from.
+    ageing: float32 (g, g, 4), by how much a year of age changes coarse detail (3 channels, added) and fine detail (factor exp(·)).
     """
 
     surface: Surface
@@ -62,11 +66,39 @@ class IdentityModel:
     heads: NDArray[np.uint8]
     head_mesh: F32
     references: dict[str, F32]
+    ageing: F32
 
-    def detail(self, source: int) -> F32:
-        """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1."""
-        stored = _picture(self.blob[self.offsets[source] : self.offsets[source + 1]])
-        return np.asarray(np.log(np.maximum(stored, 1).astype(np.float32) / DETAIL_GREY), np.float32)
+    def detail(self, source: int, size: int | None = None) -> F32:
+        """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1; `size` defaults to the surface's."""
+        size = size or self.surface.size
+        kept = self._small if size <= self.surface.size // 2 else self._large
+        return np.asarray(_LOGARITHM[kept(source, size)], np.float32)
+
+    @cached_property
+    def _small(self) -> Callable[[int, int], NDArray[np.uint8]]:
+        return lru_cache(maxsize=256)(self._stored)
+
+    @cached_property
+    def _large(self) -> Callable[[int, int], NDArray[np.uint8]]:
+        return lru_cache(maxsize=32)(self._stored)
+
+    def _stored(self, source: int, size: int) -> NDArray[np.uint8]:
+        page = _picture(self.blob[self.offsets[source] : self.offsets[source + 1]])
+        return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def weights(self, size: int, grid: int) -> tuple[F32, F32]:
+        """Of each region: how its source's fine detail (6, size, size) and coarse shading (6, grid, grid) count; both sum to 1."""
+        return self._weights(size, grid)
+
+    @cached_property
+    def _weights(self) -> Callable[[int, int], tuple[F32, F32]]:
+        @lru_cache(maxsize=8)
+        def weights(size: int, grid: int) -> tuple[F32, F32]:
+            sharp = np.stack([_resized(region, size) for region in self.regions])
+            wide = np.stack([cv2.GaussianBlur(_resized(region, grid), (0, 0), 3.5 * grid / 96) for region in self.regions])
+            return np.asarray(sharp / sharp.sum(0), np.float32), np.asarray(wide / wide.sum(0), np.float32)
+
+        return weights
 
     def split(self, shape: F32) -> F32:
         """The identity coefficients float32 (k,) of a shape (468, 3) in the shared frame, expression taken out.
@@ -145,9 +177,14 @@ def load_model() -> IdentityModel:
             heads=np.stack([_picture(data[f"head_{k}"]) for k in range(2)]),
             head_mesh=data["head_mesh"],
             references={name: data[f"reference_{name}"] for name in names},
+            ageing=data["ageing"].astype(np.float32),
         )
     except (OSError, KeyError, ValueError, cv2.error) as error:
         raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error
+
+
+def _resized(page: F32, size: int) -> F32:
+    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _picture(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:

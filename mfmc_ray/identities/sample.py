@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mfmc_ray.identities.features import Features, draw
 from mfmc_ray.identities.model import REGIONS, IdentityModel
 from mfmc_ray.identities.surface import F32
 
 SHAPE_REACH = 2.2
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
-SHAPE_SCALE = 2.1
+SHAPE_SCALE = 2.6
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
+
+AGES = (5.0, 90.0)
+"""Ages of identities, years."""
+TONES = (-35.0, 60.0)
+"""Skin tones of identities, ITA in degrees: into the darkest and the lightest band."""
+YOUNGEST = 22.0
+"""The age whose sources a younger identity is made from."""
+BEARDED, SHAVEN = 20.0, 0.1
+"""Below this age an identity's sources have no more than this beard strength."""
 
 NEIGHBOURS = 18
 """From how many sources near the lead one a region's source is drawn."""
@@ -29,13 +38,14 @@ class Identity:
     Attributes:
         seed: what it was sampled from.
         man: whether it is read as a man's face.
-        age: years.
+        age: years, 5–90; below 18 by damped detail only, no source is a child.
         tone: ITA in degrees.
         beard: beard strength as `IdentityModel.beard`.
         sources: int (6,), the source texture of each region, in the order of `model.REGIONS`.
         mirrored: bool (6,), whether that region's source is flipped.
         skin: float32 (3,), RGB of its skin in even light, 0–255.
         shape: float32 (k,), identity coefficients.
+        features: how its features lie in the texture.
     """
 
     seed: int
@@ -47,6 +57,7 @@ class Identity:
     mirrored: NDArray[np.bool_]
     skin: F32
     shape: F32
+    features: Features
 
     @property
     def identity_id(self) -> str:
@@ -62,15 +73,16 @@ class Identity:
 def sample(model: IdentityModel, seed: int) -> Identity:
     """The identity of a seed: same seed and model data, same identity, anywhere.
 
-    A lead source gives sex, age and tone; each region comes from a source near it, so that the parts fit together; the shape is drawn from
-    the identity basis. At least three different sources are mixed, so that no identity is a portrait's.
+    Sex, age and skin tone are drawn evenly, not as the sources have them, which are mostly young. A lead source comes near them; each
+    region comes from a source near the lead, so that the parts fit together; shape and features are drawn freely. At least three different
+    sources are mixed, so that no identity is a portrait's.
     """
     rng = np.random.default_rng([0x6D666D63, seed])
     looks = model.references["sface"]
     man = bool(rng.integers(2))
-    candidates = np.flatnonzero((model.man == man) & model.usable.any(1))
-    # uniform over age and tone bands rather than over portraits, which are mostly young
-    lead = int(rng.choice(candidates, p=_even(model.age[candidates], model.tone[candidates])))
+    age = float(rng.uniform(*AGES))
+    candidates = np.flatnonzero((model.man == man) & model.usable.any(1) & ((age >= BEARDED) | (model.beard < SHAVEN)))
+    lead = int(rng.choice(candidates, p=_near(model, candidates, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
     distance = (
         np.abs(model.age - model.age[lead]) / 9 + np.abs(model.tone - model.tone[lead]) / 14 + np.abs(model.beard - model.beard[lead]) / 0.5
     )
@@ -86,36 +98,19 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     return Identity(
         seed=seed,
         man=man,
-        age=float(model.age[sources].mean()),
-        tone=float(model.tone[sources].mean()),
+        age=age,
+        tone=float(model.tone[lead]),
         beard=float(model.beard[sources[[3, 5]]].mean()),
         sources=sources,
         mirrored=rng.integers(2, size=len(REGIONS)).astype(bool),
-        skin=np.asarray(model.skin[sources[4:]].mean(0), np.float32),
+        skin=model.skin[lead],
         shape=shape,
+        features=draw(rng),
     )
 
 
-def texture(model: IdentityModel, identity: Identity) -> F32:
-    """The identity's detail: float32 (size, size, 3), natural logarithm of skin over its low-pass.
-
-    The regions are joined in two bands (Burt & Adelson 1983, "A multiresolution spline with application to image mosaics"): fine detail
-    sharply, coarse shading softly.
-    """
-    size = model.surface.size
-    fine, coarse = np.zeros((size, size, 3), np.float32), np.zeros((size // 4, size // 4, 3), np.float32)
-    wide = [cv2.GaussianBlur(cv2.resize(w, (size // 4, size // 4), interpolation=cv2.INTER_AREA), (0, 0), 3.5) for w in model.regions]
-    for weight, soft, source, flip in zip(model.regions, wide, identity.sources, identity.mirrored, strict=True):
-        detail = model.detail(int(source))
-        detail = np.ascontiguousarray(detail[:, ::-1]) if flip else detail
-        low = cv2.GaussianBlur(cv2.resize(detail, (size // 4, size // 4), interpolation=cv2.INTER_AREA), (0, 0), 1.5)
-        fine += (detail - cv2.resize(low, (size, size), interpolation=cv2.INTER_CUBIC)) * weight[:, :, None]
-        coarse += low * soft[:, :, None]
-    return fine + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
-def _even(ages: F32, tones: F32) -> NDArray[np.float64]:
-    cells = np.clip(ages // 15, 1, 5).astype(int) * 10 + np.digitize(tones, (-30, 10, 28, 41, 55))
-    _, inverse, count = np.unique(cells, return_inverse=True, return_counts=True)
-    weight = 1.0 / count[inverse]
+def _near(model: IdentityModel, candidates: NDArray[np.intp], age: float, tone: float) -> NDArray[np.float64]:
+    """Probabilities of candidates to lead: those of about this age and tone."""
+    far = np.abs(model.age[candidates] - age) / 6 + np.abs(model.tone[candidates] - tone) / 6
+    weight = np.exp(-(far - far.min()).astype(np.float64))
     return np.asarray(weight / weight.sum())

@@ -118,6 +118,12 @@ class Surface:
         return Raster(rows, columns, triangles.astype(np.intp), weights)
 
     @cached_property
+    def mirror(self) -> NDArray[np.intp]:
+        """intp (468,): each point's counterpart on the other half of the face."""
+        flipped = self.mean * np.array((-1, 1, 1), np.float32)
+        return np.asarray(((flipped[:, None] - self.mean) ** 2).sum(-1).argmin(1), np.intp)
+
+    @cached_property
     def texels(self) -> Raster:
         """The texture square's own raster."""
         return self.rasterise(self.uv, np.zeros(len(self.uv), np.float32), (self.size, self.size))

@@ -27,10 +27,17 @@ from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper, Patch
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 
-ENOUGH = 0.12
-"""A result that stays this far below every threshold (see `Checked.worst`) is taken at once; otherwise the best of the attempts is."""
-STRONGEST = 1.8
+ENOUGH = 0.06
+"""The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
+STRANGER = 0.25
+"""A result this little like the original (see `Checked.likeness`) is taken at once; otherwise the least like it of all attempts is. To be
+below the threshold is not enough: in a gallery the original would often still be the nearest."""
+STRONGEST = 1.6
 """Exchange of shape in the last attempt; the first three have 1. Only shape outweighs what hair, beard and glasses leave of a face."""
+LIPS_COVERED = 0.5
+"""Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
+YOUNGEST = 3.0
+"""Years; an identity has no infant's face, and an older one on an infant is grotesque."""
 LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0
@@ -60,6 +67,10 @@ class Result:
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
         self.verdict, self.reason, self.identity, self.patch, self.checked, self.after = "redacted", reason, None, None, None, {}
+
+
+def _rank(checked: Checked) -> tuple[bool, float]:
+    return checked.room <= ENOUGH, checked.likeness
 
 
 class AnonymizeStage:
@@ -165,7 +176,9 @@ class AnonymizeStage:
         for identity in self.pool.candidates(wanted, vectors, rng, used)[: self.swap.attempts]:
             strength = float(np.interp(result.attempts, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
             result.attempts += 1
-            patch = self.swapper.swap(canvas, mesh, identity, strength=strength)
+            # rims of glasses are much of what a recognizer knows a face by: the last attempts do without
+            rims = result.attempts <= max(1, self.swap.attempts // 2)
+            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims)
             if patch.cover < LEAST_COVER:
                 reason = "mostly_hidden"
                 break
@@ -176,10 +189,10 @@ class AnonymizeStage:
             checked = self.check(canvas, points[None], {n: v[None] for n, v in vectors.items()})[0]
             canvas[patch.y : patch.y + height, patch.x : patch.x + width] = kept
             reason = checked.verdict.reason or reason
-            if checked.verdict.passed and (best is None or checked.worst < best[1].worst):
+            if checked.verdict.passed and (best is None or _rank(checked) < _rank(best[1])):
                 best = patch, checked, identity
-            if best is not None and best[1].worst < -ENOUGH:
-                break
+                if checked.likeness < STRANGER and checked.room > ENOUGH:
+                    break
         if best is None:
             result.redact(reason)
             return
@@ -194,6 +207,8 @@ class AnonymizeStage:
             return "too_small"
         if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
             return "no_mesh"
+        if faces.need("ages")[i] < YOUNGEST:
+            return "infant"
         yaw, pitch, _ = np.abs(faces.need("poses")[i])
         if yaw > LARGEST_YAW:
             return "profile"
@@ -202,7 +217,9 @@ class AnonymizeStage:
         apart = np.linalg.norm(five_points(faces.need("meshes")[i]) - faces.points[i], axis=1).mean() / faces.sizes[i]
         if apart > LARGEST_DISAGREEMENT:
             return "unsure_mesh"
-        return "mouth_covered" if mouth_covered(self.swapper.model.surface, original, faces.need("meshes")[i]) else None
+        mesh = faces.need("meshes")[i]
+        hidden = mouth_covered(self.swapper.model.surface, original, mesh) or self.swapper.covered(original, mesh).mouth > LIPS_COVERED
+        return "mouth_covered" if hidden else None
 
     def _cover(self, canvas: Image, box: F32, result: Result) -> None:
         result.area = cover_of(box, canvas.shape)
@@ -240,7 +257,7 @@ class AnonymizeStage:
     def _after(self, published: Image, moved: F32, checked: Checked) -> dict[str, Any]:
         box = np.concatenate([moved[:, :2].min(0), moved[:, :2].max(0)])[None].astype(np.float32)
         mesh, _ = self.check.pack.mesh.fit(published, box, checked.points[None])
-        found = self.check.pack.estimate(published, mesh, checked.points[None], {name: v[None] for name, v in checked.embeddings.items()})
+        found = self.check.pack.estimate(published, mesh)
         return _attributes("after", float(found.sexes[0]), float(found.ages[0]), float(found.tones[0]), pose(mesh)[0])
 
     def _rows(self, row: Mapping[str, Any], faces: Faces, results: list[Result]) -> list[dict[str, Any]]:

@@ -22,14 +22,16 @@ class Checked:
         points: float32 (5, 2), px of the picture: what the embeddings are aligned by.
         embeddings: recognizer → float32 (d,).
         verdict: of the guard.
-        worst: how near it comes to failing: the highest of (cosine − threshold) / (threshold − the usual cosine of strangers), over the
-            guard recognizers, to any known face or the original; −1 is as far as strangers usually are, 0 fails.
+        likeness: to the original: the highest of (cosine − the usual cosine of strangers) / (threshold − that) over the guard recognizers;
+            0 is a stranger, 1 fails.
+        room: how far it stays below every threshold, to any known face or the original, on the same scale; 0 fails.
     """
 
     points: F32
     embeddings: Mapping[str, F32]
     verdict: Verdict
-    worst: float
+    likeness: float
+    room: float
 
 
 class OutputCheck:
@@ -70,17 +72,24 @@ class OutputCheck:
         embeddings = self.pack.embed(image, points)
         verdicts = self.guard.certify(embeddings, originals)
         return [
-            Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, self._worst(verdict))
+            Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, *self._margins(verdict))
             for i, verdict in enumerate(verdicts)
         ]
 
-    def _worst(self, verdict: Verdict) -> float:
-        margins = [
-            (cosine - c.threshold) / max(c.threshold - self._usual[c.recognizer], 1e-3)
+    def _margins(self, verdict: Verdict) -> tuple[float, float]:
+        """`Checked.likeness` and `Checked.room`."""
+        known = {c.recognizer: self._scaled(c.recognizer, c.max_similarity, c.threshold) for c in verdict.certificates}
+        original = {
+            c.recognizer: self._scaled(c.recognizer, verdict.similarity_to_original[c.recognizer], c.threshold)
             for c in verdict.certificates
-            for cosine in (c.max_similarity, verdict.similarity_to_original[c.recognizer])
-        ]
-        return float(np.max(margins)) if np.isfinite(margins).all() else np.inf
+            if c.recognizer in verdict.similarity_to_original
+        }
+        every = [*known.values(), *original.values()]
+        return max(original.values(), default=0.0), 1 - max(every) if np.isfinite(every).all() else -np.inf
+
+    def _scaled(self, recognizer: str, cosine: float, threshold: float) -> float:
+        usual = self._usual[recognizer]
+        return (cosine - usual) / max(threshold - usual, 1e-3)
 
 
 def five_points(mesh: F32) -> F32:

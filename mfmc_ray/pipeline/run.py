@@ -24,7 +24,7 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
-from mfmc_ray.faces.pack import ATTRIBUTE_RECOGNIZER, DIMENSIONS, digests_of, files_of
+from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
@@ -43,7 +43,7 @@ from mfmc_ray.tables import embedding_column
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
 SEEDS_PER_PART = 20
-LEAST_POOL = 200
+LEAST_POOL = 300
 """Fake identities at least, so that every sex, age and skin tone has some to choose from."""
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
@@ -80,7 +80,7 @@ class Run:
             self.ledger.check_input(gallery.root)
         with self.ledger.lock():
             self._begin(collection, galleries)
-            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", ATTRIBUTE_RECOGNIZER]))
+            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
             with connect(self.config.ray, self.ledger.work):
                 yield
 
@@ -223,7 +223,7 @@ class Run:
         """What was done, with which settings, models and index."""
         calibration = Calibration()
         chosen = self.thresholds(len(known))
-        used = files_of([*self.config.find.detectors, *self.recognizers, "mesh"])
+        used = files_of([*self.config.find.detectors, *self.recognizers, "mesh", "attributes"])
         return {
             "version": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

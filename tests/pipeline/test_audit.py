@@ -335,7 +335,7 @@ def test_the_original_face_is_found_with_honest_certificates(made: Made) -> None
     ("column", "value"),
     [
         ("max_similarity", 0.11),
-        ("nearest_known", "reference:7"),
+        ("nearest_known", "reference:8"),
         ("threshold", 0.9),
         ("false_match_rate", 1e-9),
         ("generation", 0),

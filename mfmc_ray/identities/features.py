@@ -1,0 +1,93 @@
+"""Features: how brows, nose, lips and lids of an identity are moved about in its texture, beyond what its sources had.
+
+Shape alone cannot do it: the mesh network hardly sees a brow's arch or a nose's wings. A texture square is warped smoothly instead, so that
+six regions of some hundred sources make up many more faces that are nobody's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mfmc_ray.identities.surface import F32, Surface
+
+_SPREAD = 0.026
+"""σ over which a landmark's displacement carries its neighbourhood along, in sides of the texture."""
+
+_BROW = (70, 63, 105, 66, 107, 46, 53, 52, 65, 55)  # upper edge from the outside in, then the lower
+_WINGS = (64, 98, 49, 48, 219, 218, 129, 203)
+_TIP = (1, 4, 2, 19, 94, 97, 98, 64, 5, 45, 44)
+_UPPER_LIP = (0, 37, 39, 40, 185, 164, 167)
+_LOWER_LIP = (17, 84, 181, 91, 146, 18, 83)
+_CREASE = (27, 28, 56, 30, 29, 247, 161, 160, 159, 158)
+_LOWER_LID = (145, 144, 153, 163, 154, 110, 24, 23, 22)
+_OUTER_CORNER = (33, 246, 7, 130)
+_INNER_CORNER = (133, 173, 155)
+
+
+def _down(landmarks: tuple[int, ...], *amounts: float) -> tuple[tuple[int, ...], list[tuple[float, float]]]:
+    return landmarks, [(0.0, v) for v in (amounts * len(landmarks) if len(amounts) == 1 else amounts)]
+
+
+# each: landmarks of the image's left half and their displacement (right, down) in thousandths of the texture's side
+_MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
+    _down(_BROW, 42),  # brows lower
+    _down(_BROW, *(-16, -8, 0, 8, 16) * 2),  # brows slanted
+    _down(_BROW, *(19, -10, -28, -10, 19) * 2),  # brows arched
+    _down(_BROW, *(-19,) * 5, *(19,) * 5),  # brows thick
+    ((107, 55, 66, 65), [(33.0, 0.0), (33.0, 0.0), (19.0, 0.0), (19.0, 0.0)]),  # brows together
+    (_WINGS, [(-38.0, 0.0)] * 4 + [(-28.0, 0.0)] * 2 + [(-23.0, 0.0), (-14.0, 0.0)]),  # nose wide
+    _down(_TIP, *(38,) * 6, *(23,) * 3, *(28,) * 2),  # nose long
+    _down(_UPPER_LIP, -33, -33, -28, -23, -14, -14, -14),  # upper lip full
+    _down(_LOWER_LIP, 33, 33, 28, 23, 14, 14, 14),  # lower lip full
+    _down(_CREASE, *(-19,) * 6, *(-14,) * 4),  # lid's crease high
+    _down(_LOWER_LID, 16),  # lower lid low
+    (_OUTER_CORNER, [(-19.0, -14.0)] * 4),  # eyes long
+    _down(_OUTER_CORNER + _INNER_CORNER, *(-19,) * 4, *(14,) * 3),  # eyes slanted
+)
+
+FEATURES = len(_MODES)
+"""How many ways there are to move features."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Attributes:
+    both: float32 (FEATURES,), how far each mode moves both halves of the face alike; 1 is usual, 2 strong.
+    uneven: float32 (FEATURES,), what is added on the image's left and taken away on the other half.
+    """
+
+    both: F32
+    uneven: F32
+
+
+def draw(rng: np.random.Generator) -> Features:
+    """Random features: independent normal, within two standard deviations, slightly uneven as faces are."""
+    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.8
+    uneven = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.1
+    return Features(both.astype(np.float32), uneven.astype(np.float32))
+
+
+def rearrange(surface: Surface, page: NDArray[np.float32], features: Features) -> NDArray[np.float32]:
+    """A texture float32 (size, size, channels) with its features moved; `size` may be any level of the surface's."""
+    size = page.shape[0]
+    moved = np.zeros((len(surface.uv), 2), np.float32)
+    for both, uneven, (landmarks, vectors) in zip(features.both, features.uneven, _MODES, strict=True):
+        for point, (right, down) in zip(landmarks, vectors, strict=True):
+            other = surface.mirror[point]
+            moved[point] += (both + uneven) * np.array((right, down), np.float32)
+            if other != point:
+                moved[other] += (both - uneven) * np.array((-right, down), np.float32)
+    grid = 96
+    at = np.clip(np.round((surface.uv + 0.5) * (grid / surface.size) - 0.5).astype(int), 0, grid - 1)
+    weight, field = np.zeros((grid, grid), np.float32), np.zeros((grid, grid, 2), np.float32)
+    np.add.at(weight, (at[:, 1], at[:, 0]), 1)
+    np.add.at(field, (at[:, 1], at[:, 0]), moved * (grid / 1000))
+    # landmarks around that stay where they are hold the rest of the face in place
+    field = cv2.GaussianBlur(field, (0, 0), _SPREAD * grid) / (cv2.GaussianBlur(weight, (0, 0), _SPREAD * grid)[..., None] + 1e-3)
+    field = cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR) * (size / grid)
+    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    return np.asarray(cv2.remap(page, x - field[..., 0], y - field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)

@@ -1,0 +1,45 @@
+import cv2
+import numpy as np
+import pytest
+
+from mfmc_ray.swap.match import as_sharp_as, brow_gain, grain, is_grey, luma
+
+RNG = np.random.default_rng(0)
+ALL = np.ones((120, 120), np.float32)
+
+
+def noise(strength: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return np.repeat(strength * RNG.standard_normal((120, 120, 1), dtype=np.float32), 3, 2)
+
+
+def curvature(page: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    return float(np.median(np.abs(cv2.Laplacian(luma(page), cv2.CV_32F, ksize=1))))
+
+
+@pytest.mark.parametrize(("darkness", "low", "high"), [(0.05, 0.4, 0.4), (0.3, 0.45, 0.75), (0.6, 0.95, 1.05), (3.0, 1.15, 1.15)])
+def test_brows_follow_the_darkness_of_the_photo(darkness: float, low: float, high: float) -> None:
+    gain = brow_gain(np.full((120, 120, 3), -0.6, np.float32), np.full((120, 120, 3), -darkness, np.float32), ALL)
+    assert low - 1e-6 <= gain <= high + 1e-6
+
+
+def test_detail_is_blurred_down_to_a_soft_photo() -> None:
+    soft = np.asarray(cv2.GaussianBlur(noise(0.3), (0, 0), 2), np.float32)
+    assert curvature(as_sharp_as(noise(0.3), soft, ALL)) < 2 * curvature(soft)
+
+
+def test_a_smooth_texture_gets_the_grain_of_the_photo() -> None:
+    photo, smooth = noise(0.015), np.zeros((120, 120, 3), np.float32)
+    got = grain(smooth, photo, ALL, 300, 7)
+    assert curvature(got) == pytest.approx(curvature(photo), rel=0.25)
+    np.testing.assert_array_equal(got, grain(smooth, photo, ALL, 300, 7))
+
+
+def test_a_clean_photo_gets_no_grain() -> None:
+    detail = noise(0.02)
+    np.testing.assert_array_equal(grain(detail, np.zeros_like(detail), ALL, 300, 7), detail)
+
+
+def test_grey_is_told_from_colour() -> None:
+    grey = np.repeat(RNG.integers(0, 256, (64, 64, 1), dtype=np.uint8), 3, 2)
+    assert is_grey(grey)
+    assert not is_grey(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))

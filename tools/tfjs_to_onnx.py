@@ -1,0 +1,222 @@
+"""Convert a TensorFlow.js graph model (a .json with its .bin beside it) to ONNX, needing neither TensorFlow nor Node.
+
+    python tools/tfjs_to_onnx.py faceres.json faceres.onnx --outputs age_pred/Softmax gender_pred/Sigmoid global_pooling/Mean
+
+Knows the operators of plain convolutional networks (MobileNet and the like). The graph keeps TensorFlow's input (n, height, width,
+channels) and runs in channels-first order inside; scales and offsets that follow a convolution are folded into it, chains of Relu,
+Minimum and Maximum become one Clip, and what no output needs is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+F32 = NDArray[np.float32]
+OPSET = 18
+
+
+def read_weights(path: Path, manifest: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """name → array as the network uses it (float32 or int), of a `weightsManifest` whose files lie beside `path`.
+
+    Raises:
+        ValueError: when a weight is stored in a way that is not known here.
+    """
+    weights: dict[str, NDArray[Any]] = {}
+    for group in manifest:
+        data = b"".join((path.parent / name).read_bytes() for name in group["paths"])
+        at = 0
+        for entry in group["weights"]:
+            quantisation = entry.get("quantization", {})
+            stored = np.dtype(quantisation.get("dtype", entry["dtype"]))
+            if stored not in (np.float16, np.float32, np.int32, np.uint8, np.uint16):
+                raise ValueError(f"{entry['name']} is stored as {stored}, which this converter does not read")
+            count = int(np.prod(entry["shape"], dtype=int))
+            array = np.frombuffer(data, stored, count, at).reshape(entry["shape"])
+            at += count * stored.itemsize
+            if "scale" in quantisation:
+                array = array.astype(np.float32) * np.float32(quantisation["scale"]) + np.float32(quantisation["min"])
+            weights[entry["name"]] = array.astype(entry["dtype"])
+    return weights
+
+
+class Converter:
+    """Builds the ONNX graph node by node; pictures are channels first inside."""
+
+    def __init__(self, weights: dict[str, NDArray[Any]]) -> None:
+        self._weights = weights
+        self._nodes: dict[str, onnx.NodeProto] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._pictures: set[str] = set()
+        self._convolutions: dict[str, tuple[str, F32, F32, dict[str, Any]]] = {}
+        self._clips: dict[str, tuple[str, float, float]] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+
+    def add(self, node: dict[str, Any]) -> None:
+        """Convert one node; its inputs come before it.
+
+        Raises:
+            ValueError: for an operator or form of it that is not known here.
+        """
+        name, kind, attributes = node["name"], node["op"], node.get("attr", {})
+        inputs = [i.removesuffix(":0") for i in node.get("input", []) if not i.startswith("^")]
+        match kind:
+            case "Const":
+                pass
+            case "Placeholder":
+                shape = [int(d["size"]) for d in attributes["shape"]["shape"]["dim"]]
+                self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape[1:]]))
+                self._emit("Transpose", [name], f"{name}/channels_first", perm=[0, 3, 1, 2])
+                self._pictures.add(name)
+            case "Conv2D" | "DepthwiseConv2dNative":
+                self._convolution(name, inputs, attributes, depthwise=kind != "Conv2D")
+            case "Add" | "AddV2" | "BiasAdd" | "Mul" if inputs[0] in self._convolutions and inputs[1] in self._weights:
+                source, weight, bias, how = self._convolutions[inputs[0]]
+                value = self._weights[inputs[1]].reshape(-1)
+                if kind == "Mul":
+                    self._convolve(name, source, weight * value[:, None, None, None], bias * value, how)
+                else:
+                    self._convolve(name, source, weight, bias + value, how)
+            case "Relu" | "Relu6" | "Minimum" | "Maximum":
+                limits = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}.get(kind)
+                if limits is None:
+                    value = float(self._weights[inputs[1]].reshape(()))
+                    limits = (-np.inf, value) if kind == "Minimum" else (value, np.inf)
+                self._clip(name, inputs[0], *limits)
+            case "Mean":
+                if sorted(self._weights[inputs[1]].tolist()) != [1, 2] or inputs[0] not in self._pictures:
+                    raise ValueError(f"{name}: only the mean over a picture is known")
+                self._emit("ReduceMean", [inputs[0], self._constant(f"{name}/axes", np.array([2, 3]))], name, keepdims=0)
+            case "MatMul" | "_FusedMatMul":
+                weight = self._weights[inputs[1]]
+                if attributes["transpose_b"]["b"]:
+                    weight = weight.T
+                fused = [base64.b64decode(s).decode() for s in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
+                if fused not in ([], ["BiasAdd"], ["BiasAdd", "Relu"]):
+                    raise ValueError(f"{name}: a product fused with {fused} is not known")
+                bias = [self._constant(inputs[2], self._weights[inputs[2]])] if fused else []
+                product = f"{name}/product" if "Relu" in fused else name
+                self._emit("Gemm", [inputs[0], self._constant(inputs[1], weight), *bias], product)
+                if "Relu" in fused:
+                    self._clip(name, product, 0.0, np.inf)
+            case "Sigmoid":
+                self._emit("Sigmoid", inputs, name)
+            case "Softmax":
+                self._emit("Softmax", inputs, name, axis=-1)
+            case _:
+                raise ValueError(f"{name}: the operator {kind} is not known to this converter")
+
+    def model(self, outputs: list[str]) -> onnx.ModelProto:
+        """The checked model with these nodes as outputs and only what they need.
+
+        Raises:
+            ValueError: when there is no such node.
+        """
+        for name in outputs:
+            if name not in self._nodes:
+                raise ValueError(f"there is no node {name}; the last ones are: {', '.join(list(self._nodes)[-8:])}")
+        needed, queue = set(), list(outputs)
+        while queue:
+            name = queue.pop()
+            if name in self._nodes and name not in needed:
+                needed.add(name)
+                queue += self._nodes[name].input
+        nodes = [node for name, node in self._nodes.items() if name in needed]
+        used = {name for node in nodes for name in node.input}
+        constants = [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in self._constants.items() if name in used]
+        results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(nodes, "tfjs", self._inputs, results, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        del model.graph.value_info[:]
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _emit(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> None:
+        # a picture that comes in is channels last: all but the node that turns it read the turned one
+        turned = [i if kind == "Transpose" or f"{i}/channels_first" not in self._nodes else f"{i}/channels_first" for i in inputs]
+        self._nodes[name] = helper.make_node(kind, turned, [name], name=name, **attributes)
+
+    def _constant(self, name: str, array: NDArray[Any]) -> str:
+        self._constants[name] = array
+        return name
+
+    def _convolution(self, name: str, inputs: list[str], attributes: dict[str, Any], *, depthwise: bool) -> None:
+        weight = self._weights[inputs[1]]  # height, width, in, out (depthwise: height, width, channels, multiplier)
+        padding = base64.b64decode(attributes["padding"]["s"]).decode()
+        how: dict[str, Any] = {"auto_pad": {"SAME": "SAME_UPPER", "VALID": "VALID"}[padding]}
+        for key in ("strides", "dilations"):
+            how[key] = [int(i) for i in attributes[key]["list"]["i"][1:3]]
+        if depthwise:
+            height, width, channels, multiplier = weight.shape
+            how["group"] = channels
+            weight = weight.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
+        else:
+            weight = weight.transpose(3, 2, 0, 1)
+        self._convolve(name, inputs[0], weight, np.zeros(len(weight), np.float32), how)
+
+    def _convolve(self, name: str, source: str, weight: F32, bias: F32, how: dict[str, Any]) -> None:
+        self._convolutions[name] = source, weight, bias, how
+        self._pictures.add(name)
+        named = [self._constant(f"{name}/weight", weight), self._constant(f"{name}/bias", bias)]
+        self._emit("Conv", [source, *named], name, **how)
+
+    def _clip(self, name: str, source: str, low: float, high: float) -> None:
+        """Clip to low…high; after another clip, one in its place."""
+        origin, before, after = self._clips.get(source, (source, -np.inf, np.inf))
+        low, high = (float(np.clip(limit, low, high)) for limit in (before, after))
+        self._clips[name] = origin, low, high
+        if source in self._pictures:
+            self._pictures.add(name)
+        limits = [self._constant(f"{name}/{which}", np.float32(v)) for which, v in (("low", low), ("high", high))]  # type: ignore[arg-type]
+        self._emit("Clip", [origin, *limits], name)
+
+
+def convert(path: Path, outputs: list[str]) -> onnx.ModelProto:
+    """The ONNX form of the tf.js graph model whose json is at `path`; float32 in and out, any batch.
+
+    Args:
+        path: the .json; its weight files lie beside it.
+        outputs: names of nodes.
+
+    Raises:
+        ValueError: for a model that this converter does not know how to convert, or an output it does not have.
+    """
+    model = json.loads(path.read_text(encoding="utf-8"))
+    converter = Converter(read_weights(path, model["weightsManifest"]))
+    for node in in_order(model["modelTopology"]["node"]):
+        converter.add(node)
+    return converter.model(outputs)
+
+
+def in_order(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes, each after its inputs."""
+    by_name = {node["name"]: node for node in nodes}
+    ordered: dict[str, dict[str, Any]] = {}
+    stack = [node["name"] for node in reversed(nodes)]
+    while stack:
+        name = stack[-1]
+        inputs = (i.lstrip("^").split(":")[0] for i in by_name[name].get("input", []))
+        waiting = [] if name in ordered else [i for i in inputs if i not in ordered]
+        if waiting:
+            stack += waiting
+        else:
+            ordered.setdefault(stack.pop(), by_name[name])
+    return list(ordered.values())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="the model's .json")
+    parser.add_argument("onnx", type=Path, help="the file to write")
+    parser.add_argument("--outputs", nargs="+", required=True, help="names of nodes")
+    options = parser.parse_args()
+    onnx.save(convert(options.model, options.outputs), options.onnx)
