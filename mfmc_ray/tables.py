@@ -181,6 +181,8 @@ FACES = pa.schema(
         *((f"{name}_before", kind) for name, kind in _ATTRIBUTES),
         *((f"{name}_after", kind) for name, kind in _ATTRIBUTES),
         *((f"{angle}_{when}", pa.float32()) for when in ("before", "after") for angle in ("yaw", "pitch", "roll")),  # degrees
+        # of the mesh, see faces/mesh.py: lids and lips apart / their width, raised and wide corners of the mouth
+        *((f"{name}_{when}", pa.float32()) for when in ("before", "after") for name in ("eye_opening", "mouth_opening", "smile")),
     ]
 )
 

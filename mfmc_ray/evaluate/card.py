@@ -51,6 +51,9 @@ _MEANING = {
         "yaw": "head pose, degrees; positive looks to the picture's right",
         "pitch": "head pose, degrees; positive looks up",
         "roll": "head pose, degrees; positive is clockwise",
+        "eye_opening": "distance of the lids / width of the eye, mean of both; about 0.1 is closed, 0.3 open",
+        "mouth_opening": "distance of the inner lips / width of the mouth; 0 is closed, above 0.3 wide open",
+        "smile": "from the corners of the mouth; about 0 neutral, 1 a broad smile",
     },
     "identities": {
         "identity_id": "as in `faces`",

@@ -25,8 +25,8 @@ LIKE = 2.0
 GROWN = 15.0
 """Years from which a face shows its sex fully."""
 STEP = 1.5
-"""Misfit of one step: about 13 years of age, or one band of skin tone and a little beard."""
-CHANCE = 2.0
+"""Misfit of one step: about 10 years of age, or one band of skin tone and a little beard."""
+CHANCE = 2.5
 """Within how many steps chance decides."""
 
 
@@ -89,9 +89,9 @@ class Pool:
             used: identity_ids that another face of the image wears already; left out.
         """
         # a face whose sex cannot be told takes either, as a child's does
-        sex = np.abs(self._man - wanted.man) * 6 * min(1.0, wanted.age / GROWN)
+        sex = np.abs(self._man - wanted.man) * 15 * min(1.0, wanted.age / GROWN)
         misfit = (
-            sex + np.abs(self._age - wanted.age) / 9 + np.abs(self._tone - wanted.tone) / 12 + np.abs(self._beard - wanted.beard) / 0.35
+            sex + np.abs(self._age - wanted.age) / 7 + np.abs(self._tone - wanted.tone) / 12 + np.abs(self._beard - wanted.beard) / 0.35
         )
         nearest = np.argsort(misfit, kind="stable")[:NEAREST]
         rank = misfit[nearest] / STEP + LIKE * self._alike(nearest, original) + rng.uniform(0, CHANCE, len(nearest))

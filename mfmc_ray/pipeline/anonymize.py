@@ -15,9 +15,10 @@ from mfmc_ray.access import AccessModel
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode, encode
 from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import OutputConfig, SwapConfig
+from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.mesh import pose
-from mfmc_ray.identities.pool import Pool, Wanted, keyed
+from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
+from mfmc_ray.identities.pool import GROWN, Pool, Wanted, keyed
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.traits import beard_of, mouth_covered
 from mfmc_ray.pipeline.check import Checked, OutputCheck, five_points
@@ -34,6 +35,10 @@ STRANGER = 0.25
 below the threshold is not enough: in a gallery the original would often still be the nearest."""
 STRONGEST = 1.6
 """Exchange of shape in the last attempt; the first three have 1. Only shape outweighs what hair, beard and glasses leave of a face."""
+YEAR_COST, SEX_COST = 0.03, 0.6
+"""What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
+CLOSE = 0.2
+"""A stranger's face that costs no more than this is taken at once."""
 LIPS_COVERED = 0.5
 """Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
 YOUNGEST = 3.0
@@ -67,10 +72,6 @@ class Result:
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
         self.verdict, self.reason, self.identity, self.patch, self.checked, self.after = "redacted", reason, None, None, None, {}
-
-
-def _rank(checked: Checked) -> tuple[bool, float]:
-    return checked.room <= ENOUGH, checked.likeness
 
 
 class AnonymizeStage:
@@ -172,6 +173,7 @@ class AnonymizeStage:
         )
         rng = keyed(self.key, image_id, i)
         best: tuple[Patch, Checked, Identity] | None = None
+        least = (True, np.inf)
         reason = "no_identity"
         for identity in self.pool.candidates(wanted, vectors, rng, used)[: self.swap.attempts]:
             strength = float(np.interp(result.attempts, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
@@ -187,11 +189,15 @@ class AnonymizeStage:
             patch.paste(canvas)
             points = self.check.points(canvas, patch.mesh)
             checked = self.check(canvas, points[None], {n: v[None] for n, v in vectors.items()})[0]
+            misread = self._misread(canvas, patch.mesh, wanted) if checked.verdict.passed else 0.0
             canvas[patch.y : patch.y + height, patch.x : patch.x + width] = kept
             reason = checked.verdict.reason or reason
-            if checked.verdict.passed and (best is None or _rank(checked) < _rank(best[1])):
-                best = patch, checked, identity
-                if checked.likeness < STRANGER and checked.room > ENOUGH:
+            if not checked.verdict.passed:
+                continue
+            cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + misread
+            if best is None or cost < least:
+                best, least = (patch, checked, identity), cost
+                if not cost[0] and cost[1] < STRANGER + CLOSE:
                     break
         if best is None:
             result.redact(reason)
@@ -200,6 +206,12 @@ class AnonymizeStage:
         patch.paste(canvas)
         used.add(result.identity.identity_id)
         result.verdict, result.patch = "replaced", patch
+
+    def _misread(self, image: Image, mesh: F32, wanted: Wanted) -> float:
+        """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
+        found = self.check.pack.estimate(image, mesh[None])
+        sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
+        return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
 
     def _rule(self, original: Image, faces: Faces, i: int) -> str | None:
         """Why a face cannot be swapped well; None if it can."""
@@ -258,10 +270,12 @@ class AnonymizeStage:
         box = np.concatenate([moved[:, :2].min(0), moved[:, :2].max(0)])[None].astype(np.float32)
         mesh, _ = self.check.pack.mesh.fit(published, box, checked.points[None])
         found = self.check.pack.estimate(published, mesh)
-        return _attributes("after", float(found.sexes[0]), float(found.ages[0]), float(found.tones[0]), pose(mesh)[0])
+        return _attributes("after", found, mesh)
 
     def _rows(self, row: Mapping[str, Any], faces: Faces, results: list[Result]) -> list[dict[str, Any]]:
         size = np.array([row["width"], row["height"]] * 2, np.float32)
+        seen = Attributes(faces.need("ages"), faces.need("sexes"), faces.need("tones"))
+        before = [_attributes("before", seen, faces.need("meshes"), i) for i in range(len(faces))]
         rows = []
         for i, result in enumerate(results):
             certificates = result.checked.verdict.certificates if result.checked else ()
@@ -286,13 +300,7 @@ class AnonymizeStage:
                     "certificates": [certificate.row() for certificate in certificates],
                     "points": result.checked.points.reshape(-1).tolist() if result.checked else None,
                     "redacted_area": list(result.area) if result.area else None,
-                    **_attributes(
-                        "before",
-                        float(faces.need("sexes")[i]),
-                        float(faces.need("ages")[i]),
-                        float(faces.need("tones")[i]),
-                        faces.need("poses")[i],
-                    ),
+                    **before[i],
                     **result.after,
                 }
             )
@@ -328,10 +336,18 @@ def _image(data: bytes, path: str) -> dict[str, Any]:
     return {"bytes": data, "path": path}
 
 
-def _attributes(when: str, sex: float, age: float, tone: float, angles: F32) -> dict[str, Any]:
-    plain = {"sex": "man" if sex >= 0.5 else "woman", "age": age, "tone": tone}
-    plain |= dict(zip(("yaw", "pitch", "roll"), map(float, angles), strict=True))
-    return {f"{name}_{when}": value for name, value in plain.items()}
+def _attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[str, Any]:
+    """The published columns of the i-th face."""
+    mesh = meshes[i : i + 1]
+    values = dict(zip(("yaw", "pitch", "roll"), map(float, pose(mesh)[0]), strict=True)) | {
+        "sex": "man" if seen.sexes[i] >= 0.5 else "woman",
+        "age": float(seen.ages[i]),
+        "tone": float(seen.tones[i]),
+        "eye_opening": float(eye_opening(mesh).mean()),
+        "mouth_opening": float(mouth_opening(mesh)[0]),
+        "smile": float(smile(mesh)[0]),
+    }
+    return {f"{name}_{when}": value for name, value in values.items()}
 
 
 def _checked(result: Result) -> Checked:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mfmc_ray.identities.surface import F32
 
-Image = NDArray[np.uint8]
-
+_COLOURFUL = 1.1
+"""How much more colour than the photo's an identity's detail may have."""
 _BROW_GAIN = (0.4, 1.15)
 """How far brows may be made fainter or stronger."""
 _LEAST_GRAIN = 0.004
@@ -18,15 +17,26 @@ _GRAINY = 24
 """Faces less wide than this, px, show no grain."""
 
 
-def is_grey(window: Image) -> bool:
-    """Whether a picture (uint8 h×w×3) has no colour."""
-    few = window[:: max(1, window.shape[0] // 64), :: max(1, window.shape[1] // 64)].astype(np.int16)
-    return bool(np.ptp(few, axis=2).max() <= 12)
-
-
 def luma(values: F32) -> F32:
     """The mean of three channels: float32 (h, w). Much faster than `mean(2)`."""
     return np.asarray(cv2.transform(values, np.full((1, 3), 1 / 3, np.float32)), np.float32)
+
+
+def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
+    """`detail` (h, w, 3) with its colours toned down to those of the photo's `original` detail, inside the weights (h, w).
+
+    A black-and-white photo has none, a tinted or faded one few.
+    """
+    total = float(mask.sum())
+    if total < 10:
+        return detail
+    grey = luma(detail)[:, :, None]
+
+    def colour(values: F32, middle: F32) -> float:
+        return float(np.sqrt((((values - middle) ** 2).sum(2) * mask).sum() / total))
+
+    gain = colour(original, luma(original)[:, :, None]) / max(colour(detail, grey), 1e-6)
+    return grey + min(1.0, _COLOURFUL * gain) * (detail - grey)
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:

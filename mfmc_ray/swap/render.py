@@ -14,7 +14,7 @@ from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, place
 from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.swap.cover import PAGE, Covered, CoverFinder
-from mfmc_ray.swap.match import as_sharp_as, brow_gain, grain, is_grey, luma
+from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
 
 Image = NDArray[np.uint8]
 
@@ -115,8 +115,7 @@ class MorphSwapper:
         mask *= 1 - _at(cover.page if keep_rims else cover.objects, (texel + 0.5) * (PAGE / size) - 0.5)
         low = _low_pass(light, mask, width)
         detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
-        if is_grey(window):
-            detail = np.repeat(luma(detail)[:, :, None], 3, 2)
+        detail = as_colourful_as(detail, light - low, mask)
         if match_sharpness:
             edges = _at(zones[1], texel)
             brows = _at(zones[2], texel)[:, :, None]

@@ -92,6 +92,7 @@ class Run:
                     "age_after": age + float(rng.normal(0, 5)),
                     "tone_after": 30.0 + float(rng.normal(0, 4)),
                     **{f"{a}_{w}": float(rng.normal(0, 3)) for a in ("yaw", "pitch", "roll") for w in ("before", "after")},
+                    **{f"{a}_{w}": 0.2 for a in ("eye_opening", "mouth_opening", "smile") for w in ("before", "after")},
                 }
             )
             if replaced:

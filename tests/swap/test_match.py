@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mfmc_ray.swap.match import as_sharp_as, brow_gain, grain, is_grey, luma
+from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
 
 RNG = np.random.default_rng(0)
 ALL = np.ones((120, 120), np.float32)
@@ -39,7 +39,9 @@ def test_a_clean_photo_gets_no_grain() -> None:
     np.testing.assert_array_equal(grain(detail, np.zeros_like(detail), ALL, 300, 7), detail)
 
 
-def test_grey_is_told_from_colour() -> None:
-    grey = np.repeat(RNG.integers(0, 256, (64, 64, 1), dtype=np.uint8), 3, 2)
-    assert is_grey(grey)
-    assert not is_grey(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.3, 0.33), (2.0, 1.0)])
+def test_a_faded_photo_gets_no_more_colour_than_it_has(share: float, expected: float) -> None:
+    detail = 0.2 * RNG.standard_normal((120, 120, 3), dtype=np.float32)
+    grey = luma(detail)[:, :, None]
+    got = as_colourful_as(detail, grey + share * (detail - grey), ALL)
+    np.testing.assert_allclose(got, grey + expected * (detail - grey), atol=1e-4)
