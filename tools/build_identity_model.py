@@ -26,7 +26,7 @@ from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh
 from mfmc_ray.identities.model import DETAIL_GREY, REGIONS
-from mfmc_ray.identities.surface import F32, INNER_LIPS, Surface, place, unroll
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, INNER_LIPS, Surface, place, unroll
 from mfmc_ray.identities.texture import GRID
 from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, beard, polygon
 
@@ -34,6 +34,7 @@ OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
 SIZE = 384
 COMPONENTS = 30
 LIGHT_SIGMA = 58.0  # texels; 0.15 face widths, as the renderer's low-pass
+FLAT_EYES = 0.24
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 FLOOR = 16.0
 FLIP = np.array([-1, 1, 1], np.float32)
@@ -165,17 +166,23 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     # highlights of a moist skin are light too; towards the ears what is left is hair and shadow, above the jaw even on a man
     aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 80) / 40, 0, 1)[None, :, None]
     above = np.clip((265 - np.arange(SIZE, dtype=np.float32)) / 30, 0, 1)[:, None, None]
-    cap = 0.32 - 0.22 * aside * (above if man else 1)
-    calm = np.where(coarse > 0, 0.2 * np.tanh(coarse / 0.2), 0.32 * np.tanh(coarse / 0.32)) * (1 - 0.85 * aside) + cap * np.tanh(fine / cap)
-    # around the eyes only what is darker than the skin is the person's; a bright patch is light, or another skin beside its neighbours'
-    around = np.clip(regions[0] + regions[1], 0, 1)[..., None]
-    coarse = np.where(coarse > 0, coarse * (1 - around) + around * 0.1 * np.tanh(coarse / 0.1), coarse)
+    cap = 0.27 - 0.18 * aside * (above if man else 1)
+    calm = np.where(coarse > 0, 0.14 * np.tanh(coarse / 0.14), 0.25 * np.tanh(coarse / 0.25)) * (1 - 0.85 * aside) + cap * np.tanh(
+        fine / cap
+    )
+    # around the eyes only what is darker than the skin is the person's, and no more than lids and brows are; a bright, black or coloured
+    # patch is light, make-up or another skin than its neighbours'
+    eyes, brows = regions[0][..., None], regions[1][..., None]
+    lowest = 0.28 * eyes + 0.5 * brows + (1 - eyes - brows)
+    around = eyes + brows
+    coarse = (1 - around) * coarse + around * np.where(coarse > 0, 0.08 * np.tanh(coarse / 0.08), lowest * np.tanh(coarse / lowest))
+    colour = (1 - around) * colour + around * 0.06 * np.tanh(colour / 0.06)
     # gloss on lips
     luma = coarse + fine
     colour = (1 - mouth) * colour + mouth * 0.14 * np.tanh(colour / 0.14)
     luma = np.where((luma > 0) & (mouth > 0.01), (1 - mouth) * luma + mouth * 0.12 * np.tanh(luma / 0.12), luma)
     soft = np.maximum(forehead + cheeks, 0.6 * nose)
-    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.95 - 0.3 * soft), np.float32)
+    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
 
 
 def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:
@@ -265,6 +272,9 @@ def main(folder: Path) -> None:
     usable = np.array(covered) > [0.97, 0.95, 0.97, 0.90, 0.88, 0.85]
     open_mouth = [np.linalg.norm(p.mesh[13] - p.mesh[14]) / np.linalg.norm(p.mesh[78] - p.mesh[308]) > 0.13 for p in portraits]
     usable[open_mouth, REGIONS.index("mouth")] = False
+    # an iris, its white and lashes differ; a blurred or shaded eye is a grey patch
+    eyes = np.maximum(area(surface, IMAGE_LEFT_EYE), area(surface, IMAGE_RIGHT_EYE)) > 0.5
+    usable[[float(d.mean(2)[eyes].std()) < FLAT_EYES for d in details], REGIONS.index("eyes")] = False
     for listed, columns in (
         (UNUSABLE, slice(None)),
         (HAIR_AT_EYES, slice(2)),
