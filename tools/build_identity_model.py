@@ -173,10 +173,10 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     # around the eyes only what is darker than the skin is the person's, and no more than lids and brows are; a bright, black or coloured
     # patch is light, make-up or another skin than its neighbours'
     eyes, brows = regions[0][..., None], regions[1][..., None]
-    lowest = 0.28 * eyes + 0.5 * brows + (1 - eyes - brows)
+    lowest = 0.4 * eyes + 0.9 * brows + (1 - eyes - brows)
     around = eyes + brows
-    coarse = (1 - around) * coarse + around * np.where(coarse > 0, 0.08 * np.tanh(coarse / 0.08), lowest * np.tanh(coarse / lowest))
-    colour = (1 - around) * colour + around * 0.06 * np.tanh(colour / 0.06)
+    coarse = (1 - around) * coarse + around * np.where(coarse > 0, 0.1 * np.tanh(coarse / 0.1), lowest * np.tanh(coarse / lowest))
+    colour = (1 - around) * colour + around * 0.16 * np.tanh(colour / 0.16)
     # gloss on lips
     luma = coarse + fine
     colour = (1 - mouth) * colour + mouth * 0.14 * np.tanh(colour / 0.14)
