@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.identities.surface import F32, Surface
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Surface
 
 _SPREAD = 0.026
 """σ over which a landmark's displacement carries its neighbourhood along, in sides of the texture."""
@@ -41,8 +41,8 @@ _MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
     ((107, 55, 66, 65), [(33.0, 0.0), (33.0, 0.0), (19.0, 0.0), (19.0, 0.0)]),  # brows together
     (_WINGS, [(-38.0, 0.0)] * 4 + [(-28.0, 0.0)] * 2 + [(-23.0, 0.0), (-14.0, 0.0)]),  # nose wide
     _down(_TIP, *(38,) * 6, *(23,) * 3, *(28,) * 2),  # nose long
-    _down(_UPPER_LIP, -33, -33, -28, -23, -14, -14, -14),  # upper lip full
-    _down(_LOWER_LIP, 33, 33, 28, 23, 14, 14, 14),  # lower lip full
+    _down(_UPPER_LIP, -22, -22, -19, -15, -9, -9, -9),  # upper lip full
+    _down(_LOWER_LIP, 22, 22, 19, 15, 9, 9, 9),  # lower lip full
     _down(_CREASE, *(-19,) * 6, *(-14,) * 4),  # lid's crease high
     _down(_LOWER_LID, 16),  # lower lid low
     (_OUTER_CORNER, [(-19.0, -14.0)] * 4),  # eyes long
@@ -85,6 +85,9 @@ def rearrange(surface: Surface, page: NDArray[np.float32], features: Features) -
     at = np.clip(np.round((surface.uv + 0.5) * (grid / surface.size) - 0.5).astype(int), 0, grid - 1)
     weight, field = np.zeros((grid, grid), np.float32), np.zeros((grid, grid, 2), np.float32)
     np.add.at(weight, (at[:, 1], at[:, 0]), 1)
+    # the mouth's opening is the photo's: the texture's must stay on it
+    lips = at[list(INNER_LIPS)]
+    np.add.at(weight, (lips[:, 1], lips[:, 0]), 3)
     np.add.at(field, (at[:, 1], at[:, 0]), moved * (grid / 1000))
     # landmarks around that stay where they are hold the rest of the face in place
     field = cv2.GaussianBlur(field, (0, 0), _SPREAD * grid) / (cv2.GaussianBlur(weight, (0, 0), _SPREAD * grid)[..., None] + 1e-3)

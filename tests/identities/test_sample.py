@@ -17,7 +17,8 @@ def test_a_seed_gives_the_same_identity_again() -> None:
 def test_seeds_give_different_people() -> None:
     model = load_model()
     people = [sample(model, seed) for seed in range(300)]
-    assert len({(tuple(p.sources), tuple(p.mirrored)) for p in people}) == 300
+    assert len({(tuple(p.sources), tuple(p.mirrored), tuple(p.shape), tuple(p.features.both)) for p in people}) == 300
+    assert len({tuple(p.sources) for p in people}) > 200
     assert 0.35 < np.mean([p.man for p in people]) < 0.65
     bands = np.histogram([p.age for p in people], np.linspace(*AGES, 6))[0]
     assert bands.min() > 300 / 5 / 2
