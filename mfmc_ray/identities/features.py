@@ -34,10 +34,10 @@ def _down(landmarks: tuple[int, ...], *amounts: float) -> tuple[tuple[int, ...],
 
 # each: landmarks of the image's left half and their displacement (right, down) in thousandths of the texture's side
 _MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
-    _down(_BROW, 42),  # brows lower
+    _down(_BROW, 28),  # brows lower
     _down(_BROW, *(-16, -8, 0, 8, 16) * 2),  # brows slanted
     _down(_BROW, *(19, -10, -28, -10, 19) * 2),  # brows arched
-    _down(_BROW, *(-19,) * 5, *(19,) * 5),  # brows thick
+    _down(_BROW, *(-9,) * 5, *(9,) * 5),  # brows thick
     ((107, 55, 66, 65), [(33.0, 0.0), (33.0, 0.0), (19.0, 0.0), (19.0, 0.0)]),  # brows together
     (_WINGS, [(-38.0, 0.0)] * 4 + [(-28.0, 0.0)] * 2 + [(-23.0, 0.0), (-14.0, 0.0)]),  # nose wide
     _down(_TIP, *(38,) * 6, *(23,) * 3, *(28,) * 2),  # nose long

@@ -33,7 +33,7 @@ ENOUGH = 0.06
 STRANGER = 0.25
 """A result this little like the original (see `Checked.likeness`) is taken at once; otherwise the least like it of all attempts is. To be
 below the threshold is not enough: in a gallery the original would often still be the nearest."""
-STRONGEST = 1.6
+STRONGEST = 1.4
 """Exchange of shape in the last attempt; the first three have 1. Only shape outweighs what hair, beard and glasses leave of a face."""
 YEAR_COST, SEX_COST = 0.03, 0.6
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
