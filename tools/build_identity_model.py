@@ -28,7 +28,7 @@ from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh
 from mfmc_ray.identities.model import DETAIL_GREY, REGIONS
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, INNER_LIPS, Surface, place, unroll
 from mfmc_ray.identities.texture import GRID
-from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, beard, polygon
+from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, bare_skin, beard, polygon
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
 SIZE = 384
@@ -144,10 +144,13 @@ def skin_texels(surface: Surface, texture: NDArray[np.uint8], facing: F32, whole
     return np.asarray(whole & (facing > 0.25) & ~((other > 0) & (protect < 0.5)))
 
 
-def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32, man: bool) -> F32:
-    """A texture without its light: the logarithm over its low-pass, completed by the mirrored half."""
+def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], bare: F32, regions: F32, man: bool) -> F32:
+    """A texture without its light: the logarithm over the low-pass of its skin, completed by the mirrored half.
+
+    Brows, eyes and lips (where `bare` is 0) have no part in the low-pass: on both sides of a swap it is the skin that is compared.
+    """
     log = np.log(texture.astype(np.float32) + FLOOR)
-    seen = skin.astype(np.float32)
+    seen = skin.astype(np.float32) * bare
     low = cv2.GaussianBlur(log * seen[..., None], (0, 0), LIGHT_SIGMA) / (cv2.GaussianBlur(seen, (0, 0), LIGHT_SIGMA)[..., None] + 1e-3)
     own = log - low
     sure = cv2.distanceTransform(cv2.erode(skin.astype(np.uint8), np.ones((5, 5))), cv2.DIST_L2, 5) / 8
@@ -157,32 +160,28 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], regions: F32,
     _, _, nose, mouth, forehead, cheeks = (region[..., None] for region in regions)
     luma = detail.mean(-1, keepdims=True)
     colour = detail - luma
-    fine = luma - cv2.GaussianBlur(luma, (0, 0), 5)[..., None]
-    coarse = luma - fine
+    coarse = cv2.GaussianBlur(luma, (0, 0), 5)[..., None]
+    fine = luma - coarse
     # light falls from a side, albedo does not: shading of the skin is made symmetric
-    both = np.clip(nose + forehead + cheeks, 0, 1)
-    coarse = (1 - both) * coarse + both * (coarse + coarse[:, ::-1]) / 2
-    colour = (1 - both) * colour + both * (colour + colour[:, ::-1]) / 2
-    # highlights of a moist skin are light too; towards the ears what is left is hair and shadow, above the jaw even on a man
-    aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 80) / 40, 0, 1)[None, :, None]
+    plain = np.clip(nose + forehead + cheeks, 0, 1)
+    coarse = (1 - plain) * coarse + plain * (coarse + coarse[:, ::-1]) / 2
+    colour = (1 - plain) * colour + plain * (colour + colour[:, ::-1]) / 2
+    # highlights of a moist skin or of lips are light, too; towards the ears what is left is hair and shadow, above the jaw even on a man.
+    # All else stays as it is: what is calmed no longer makes a person
+    aside = np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 75) / 40, 0, 1)[None, :, None]
     above = np.clip((265 - np.arange(SIZE, dtype=np.float32)) / 30, 0, 1)[:, None, None]
-    cap = 0.27 - 0.18 * aside * (above if man else 1)
-    calm = np.where(coarse > 0, 0.14 * np.tanh(coarse / 0.14), 0.25 * np.tanh(coarse / 0.25)) * (1 - 0.85 * aside) + cap * np.tanh(
-        fine / cap
-    )
-    # around the eyes only what is darker than the skin is the person's, and no more than lids and brows are; a bright, black or coloured
-    # patch is light, make-up or another skin than its neighbours'
-    eyes, brows = regions[0][..., None], regions[1][..., None]
-    lowest = 0.4 * eyes + 0.9 * brows + (1 - eyes - brows)
-    around = eyes + brows
-    coarse = (1 - around) * coarse + around * np.where(coarse > 0, 0.1 * np.tanh(coarse / 0.1), lowest * np.tanh(coarse / lowest))
-    colour = (1 - around) * colour + around * 0.16 * np.tanh(colour / 0.16)
-    # gloss on lips
+    cap = 0.32 - 0.22 * aside * (above if man else 1)
+    calm = np.where(coarse > 0, 0.18 * np.tanh(coarse / 0.18), 0.4 * np.tanh(coarse / 0.4)) * (1 - 0.8 * aside)
+    # around the eyes a bright or coloured patch is light, make-up or another skin than its neighbours'
+    about = regions[0][..., None] + regions[1][..., None]
+    coarse = (1 - plain) * coarse + plain * calm
+    coarse = np.where(coarse > 0, (1 - about) * coarse + about * 0.1 * np.tanh(coarse / 0.1), coarse)
+    fine = (1 - plain) * fine + plain * cap * np.tanh(fine / cap)
     luma = coarse + fine
-    colour = (1 - mouth) * colour + mouth * 0.14 * np.tanh(colour / 0.14)
-    luma = np.where((luma > 0) & (mouth > 0.01), (1 - mouth) * luma + mouth * 0.12 * np.tanh(luma / 0.12), luma)
-    soft = np.maximum(forehead + cheeks, 0.6 * nose)
-    return np.asarray(np.clip((1 - soft) * luma + soft * calm, -2, 0.8) + colour * (0.85 - 0.4 * soft), np.float32)
+    luma = np.where(luma > 0, mouth * 0.2 * np.tanh(luma / 0.2) + (1 - mouth) * luma, luma)
+    colour = cv2.GaussianBlur(colour, (0, 0), 1.2)
+    most = 0.2 - 0.08 * about
+    return np.asarray(np.clip(luma + 0.9 * most * np.tanh(colour / most), -2, 0.9), np.float32)
 
 
 def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:
@@ -250,13 +249,14 @@ def main(folder: Path) -> None:
     surface = unroll(CANONICAL, SIZE)
     mask, whole = make_mask(surface)
     regions = make_regions(surface)
+    bare = bare_skin(surface, SIZE)
     cheeks = np.maximum(area(surface, CHEEKS[0]), area(surface, CHEEKS[1])) > 0.5
     blobs, details, tone, skins, beards, covered = [], [], [], [], [], []
     for portrait in track(portraits, "Unwrapping"):
         texture = surface.unwrap(portrait.image, portrait.mesh)
         facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
         skin = skin_texels(surface, texture, facing, whole)
-        detail = detail_of(texture, skin, regions, portrait.man)
+        detail = detail_of(texture, skin, bare, regions, portrait.man)
         details.append(detail)
         stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
         blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())

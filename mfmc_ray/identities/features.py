@@ -66,8 +66,8 @@ class Features:
 
 def draw(rng: np.random.Generator) -> Features:
     """Random features: independent normal, within two standard deviations, slightly uneven as faces are."""
-    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.8
-    uneven = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.1
+    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.45
+    uneven = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.06
     return Features(both.astype(np.float32), uneven.astype(np.float32))
 
 

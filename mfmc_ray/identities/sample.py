@@ -13,7 +13,7 @@ from mfmc_ray.identities.surface import F32
 
 SHAPE_REACH = 2.2
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
-SHAPE_SCALE = 2.6
+SHAPE_SCALE = 2.0
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
 
 AGES = (5.0, 90.0)
@@ -27,6 +27,7 @@ BEARDED, SHAVEN = 20.0, 0.1
 
 NEIGHBOURS = 18
 """From how many sources near the lead one a region's source is drawn."""
+_FOREHEAD, _CHEEKS = REGIONS.index("forehead"), REGIONS.index("cheeks")
 UNLIKE = 0.2
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
 
@@ -88,6 +89,9 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     )
     sources = np.empty(len(REGIONS), np.intp)
     for r in range(len(REGIONS)):
+        if r == _CHEEKS and model.usable[sources[_FOREHEAD], r]:
+            sources[r] = sources[_FOREHEAD]  # skin is one person's
+            continue
         able = candidates[model.usable[candidates, r]]
         nearest = np.setdiff1d(able[np.argsort(distance[able], kind="stable")[:NEIGHBOURS]], sources[:r])
         # parts of people who look alike would make up just such a person
@@ -95,6 +99,9 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         unlike = nearest[alike < UNLIKE] if (alike < UNLIKE).any() else nearest[[int(np.argmin(alike))]]
         sources[r] = rng.choice(unlike)
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
+    mirrored = rng.integers(2, size=len(REGIONS)).astype(bool)
+    if sources[_CHEEKS] == sources[_FOREHEAD]:
+        mirrored[_CHEEKS] = mirrored[_FOREHEAD]
     return Identity(
         seed=seed,
         man=man,
@@ -102,7 +109,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         tone=float(model.tone[lead]),
         beard=float(model.beard[sources[[3, 5]]].mean()),
         sources=sources,
-        mirrored=rng.integers(2, size=len(REGIONS)).astype(bool),
+        mirrored=mirrored,
         skin=model.skin[lead],
         shape=shape,
         features=draw(rng),

@@ -14,6 +14,8 @@ from mfmc_ray.identities.surface import F32
 
 GRID = 96
 """Side in texels of the coarse band."""
+_LOWEST = 6.0
+"""σ of the coarsest band, in texels of `GRID`."""
 ADULT, INFANT = 20.0, 6.0
 """Years at which a skin has all, and least, of its detail."""
 _EAGER = 1.5
@@ -45,18 +47,19 @@ class Texture:
 def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     """The identity's detail at the age of its sources, `size` texels a side.
 
-    The regions are joined in two bands (Burt & Adelson 1983, "A multiresolution spline with application to image mosaics"): fine detail
-    sharply, coarse shading softly.
+    The regions are joined in three bands (Burt & Adelson 1983, "A multiresolution spline with application to image mosaics"): fine detail
+    sharply, coarse shading softly, the coarsest over the whole face, so that no patch of skin is lighter than the next.
     """
     grid = min(GRID, size)
     sharp, wide = model.weights(size, grid)
     fine, coarse = np.zeros((size, size, 3), np.float32), np.zeros((grid, grid, 3), np.float32)
-    for weight, soft, source, flip in zip(sharp, wide, identity.sources, identity.mirrored, strict=True):
+    for weight, soft, widest, source, flip in zip(sharp, wide, _widest(model, grid), identity.sources, identity.mirrored, strict=True):
         detail = model.detail(int(source), size)
         detail = detail[:, ::-1] if flip else detail
         low = np.asarray(cv2.GaussianBlur(_to(np.ascontiguousarray(detail), grid), (0, 0), 1.5 * grid / GRID), np.float32)
+        lowest = np.asarray(cv2.GaussianBlur(low, (0, 0), _LOWEST * grid / GRID), np.float32)
         fine += (detail - _to(low, size)) * weight[:, :, None]
-        coarse += low * soft[:, :, None]
+        coarse += (low - lowest) * soft[:, :, None] + lowest * widest[:, :, None]
     return Texture(
         rearrange(model.surface, coarse, identity.features),
         rearrange(model.surface, fine, identity.features),
@@ -80,6 +83,13 @@ def at_age(model: IdentityModel, page: Texture, years: float) -> F32:
         coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_COARSE))[:, :, None]
         gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_FINE))
     return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)
+
+
+def _widest(model: IdentityModel, grid: int) -> F32:
+    """Of each region: how its source's coarsest shading counts, float32 (6, grid, grid); sums to 1."""
+    _, wide = model.weights(grid, grid)
+    soft = np.stack([cv2.GaussianBlur(page, (0, 0), 2 * _LOWEST * grid / GRID, borderType=cv2.BORDER_REFLECT) for page in wide])
+    return np.asarray(soft / soft.sum(0), np.float32)
 
 
 def _to(page: F32, size: int) -> F32:

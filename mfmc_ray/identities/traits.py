@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.identities.surface import F32, Bool, Surface
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool, Surface
 
 TRAIT_SIZE = 128
 """Side in texels of the textures that traits are read from."""
@@ -20,6 +20,8 @@ _CHIN = (165, 391, 406, 182, 18, 83, 313, 43, 273)
 _LOWER_CHEEKS = ((205, 187, 214, 212, 216, 207), (425, 411, 434, 432, 436, 427))
 _JAW = (57, 43, 106, 182, 83, 18, 313, 406, 335, 273, 287, 364, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 135)
 _LIPS = (61, 39, 0, 269, 291, 405, 17, 181)
+_BROWS = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
+_NOSTRILS = (98, 97, 2, 326, 327)
 
 
 def polygon(surface: Surface, landmarks: tuple[int, ...], size: int) -> Bool:
@@ -28,6 +30,16 @@ def polygon(surface: Surface, landmarks: tuple[int, ...], size: int) -> Bool:
     points = np.round((surface.uv[list(landmarks)] + 0.5) * (size / surface.size) - 0.5).astype(np.int32)
     cv2.fillConvexPoly(page, cv2.convexHull(points), 1)
     return np.asarray(page > 0)
+
+
+def bare_skin(surface: Surface, size: int) -> F32:
+    """float32 (size, size), 0–1: 1 on the texels that show skin on a bare face, 0 on brows, eyes, lips and nostrils and outside."""
+    page = np.zeros((TRAIT_SIZE, TRAIT_SIZE), np.uint8)
+    for outline, by in (*((ring, 3) for ring in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE)), *((brow, 3) for brow in _BROWS), (_LIPS, 3), (_NOSTRILS, 2)):
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1))
+        page |= cv2.dilate(polygon(surface, outline, TRAIT_SIZE).astype(np.uint8), kernel)
+    bare = cv2.GaussianBlur((page == 0).astype(np.float32), (0, 0), 1.0)
+    return np.asarray(cv2.resize(bare, (size, size), interpolation=cv2.INTER_LINEAR if size > TRAIT_SIZE else cv2.INTER_AREA), np.float32)
 
 
 def beard(surface: Surface, texture: NDArray[np.uint8], visible: Bool | None = None) -> float:

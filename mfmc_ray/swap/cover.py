@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool
 from mfmc_ray.identities.traits import polygon
+from mfmc_ray.swap.glasses import GlassesReader
 
 Image = NDArray[np.uint8]
 
@@ -25,8 +26,11 @@ SMALL, LARGE = 60, 500
 """Texels an object has at least when it reaches in from the face's border, and when it does not."""
 LIGHT_FLOOR = 16.0
 """Added before a logarithm is taken, as in the renderer."""
-GLASSES = 0.1
-"""From this `Covered.glasses` on a face is taken to wear glasses."""
+GLASSES = 0.5
+"""Log-odds from which a face is taken to wear glasses. Without them nothing around the eyes is kept: a wrinkle taken for a rim, or a
+shaded eye for a dark lens, would leave the original's own eyes in the picture."""
+_RIM = 0.06
+"""Strength of a rim, natural logarithm of light, that can be drawn back."""
 
 _LOG = np.log(np.arange(256, dtype=np.float32) + LIGHT_FLOOR)
 _BROWS = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
@@ -53,7 +57,7 @@ class Covered:
     Attributes:
         objects: float32 (PAGE, PAGE), 0–1 on the texture square: 1 where something lies before the face, 0 where its skin shows.
         rims: the same of the rims and temples of glasses.
-        glasses: strength of a rim around the eyes and over the bridge of the nose, natural logarithm of light; see `GLASSES`.
+        glasses: log-odds that the face wears glasses; see `GLASSES`.
         eyes, nose, mouth: shares in 0–1 of these parts that an object (dark lenses, not clear ones) covers; of the eyes the more
             covered one. `mouth` is also 1 where no lips are to be seen: 67 % of 73 masked faces, 4 % of 620 news faces (in sample).
     """
@@ -71,10 +75,20 @@ class Covered:
         return np.maximum(self.objects, self.rims)
 
 
-class CoverFinder:
-    """Finds what lies in front of faces."""
+NOTHING = Covered(np.zeros((PAGE, PAGE), np.float32), np.zeros((PAGE, PAGE), np.float32), 0.0, 0.0, 0.0, 0.0)
+"""A bare face."""
 
-    def __init__(self, model: IdentityModel) -> None:
+
+class CoverFinder:
+    """Finds what lies in front of faces.
+
+    Args:
+        model: the identity model.
+        glasses: tells who wears glasses; without it nobody does.
+    """
+
+    def __init__(self, model: IdentityModel, glasses: GlassesReader | None) -> None:
+        self._wears = glasses
         surface = model.surface
         scale = surface.size / PAGE
         centres = np.round((np.arange(PAGE) + 0.5) * scale - 0.5).astype(np.intp)
@@ -105,7 +119,7 @@ class CoverFinder:
         self._about_lips = np.zeros((PAGE, PAGE), bool)
         self._about_lips[82:110, 30:98] = True
         self._about_lips &= ~_grown(self._lips, 3)
-        self._mouths = tuple(self._mouth_picture(np.asarray(_LOG[self._unwrap(head, model.head_mesh)], np.float32)) for head in model.heads)
+        self._mouths = tuple(self._mouth_picture(np.asarray(_LOG[self.unwrap(head, model.head_mesh)], np.float32)) for head in model.heads)
         self._lens = tuple(((x - cx) / 24) ** 2 + ((y - 44) / 17) ** 2 < 1 for cx in _EYE_X)
         y0 = np.clip((np.abs(x - 63.5) - 18) / 8, 0, 1) * np.clip((y - 78) / 12, 0, 1)
         chin = np.clip((y - 102) / 6, 0, 1)
@@ -113,12 +127,13 @@ class CoverFinder:
 
     def __call__(self, window: Image, mesh: F32) -> Covered:
         """What covers the face with `mesh` (468, 3) in px of `window`, uint8 (h, w, 3) RGB."""
-        texture = self._unwrap(window, mesh)
+        texture = self.unwrap(window, mesh)
         light = np.asarray(_LOG[texture], np.float32)
         seen = self._seen(mesh, window.shape)
-        objects = self._objects(light, seen)
+        glasses = self._wears(texture) if self._wears else -np.inf
+        objects = self._objects(light, seen, glasses > GLASSES)
         grey = np.asarray(cv2.GaussianBlur(cv2.transform(light, _MEAN), (0, 0), 0.8), np.float32)
-        glasses, rims = self._glasses(grey)
+        rims = self._rims(grey) if glasses > GLASSES else np.zeros((PAGE, PAGE), np.float32)
         left, right, nose, mouth = (_share(objects, part & seen) for part in (*self._eyes, self._nose, self._lips))
         if not self._lips_seen(light):
             mouth = 1.0
@@ -126,7 +141,7 @@ class CoverFinder:
         rims = np.asarray(cv2.GaussianBlur(rims, (0, 0), 0.6), np.float32)
         return Covered(objects, rims, glasses, max(left, right), nose, mouth)
 
-    def _unwrap(self, window: Image, mesh: F32) -> Image:
+    def unwrap(self, window: Image, mesh: F32) -> Image:
         """The window's texture, uint8 (PAGE, PAGE, 3)."""
         x0, y0 = np.maximum(np.floor(mesh[:, :2].min(0)).astype(int) - 4, 0)
         x1, y1 = np.maximum(np.ceil(mesh[:, :2].max(0)).astype(int) + 5, (x0 + 1, y0 + 1))
@@ -149,7 +164,7 @@ class CoverFinder:
         seen[self._inside] = good[self._corners].all(1)
         return seen
 
-    def _objects(self, light: F32, seen: Bool) -> F32:
+    def _objects(self, light: F32, seen: Bool, glasses: bool) -> F32:
         odd = self._odd(light, seen)
         body = self._bare & seen
         spots = cv2.morphologyEx(((odd > 1) & body).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -162,7 +177,7 @@ class CoverFinder:
         object_ = keep[label].astype(np.uint8)
         eyes = np.zeros((PAGE, PAGE), bool)
         for eye, lens in zip(self._eyes, self._dark_lenses(light, seen), strict=True):
-            if lens.any():
+            if glasses and lens.any():
                 object_ = np.maximum(object_, (lens | eye).astype(np.uint8))
             else:
                 eyes |= _grown(eye, 4)
@@ -236,20 +251,16 @@ class CoverFinder:
         b, r, g = cv2.split(np.abs((values - usual) / spread - fit))
         return np.asarray(np.maximum(np.maximum(b, r), g) / 3.0, np.float32)
 
-    def _glasses(self, grey: F32) -> tuple[float, F32]:
+    def _rims(self, grey: F32) -> F32:
+        """Rims and temples of glasses, float32 (PAGE, PAGE), 0–1; nothing where none stands out (rimless ones)."""
         polar = np.stack([np.asarray(cv2.remap(grey, x, y, cv2.INTER_LINEAR), np.float32) for x, y in self._rim])
         found = np.minimum(_ridge(polar, (2, 3, 4)), 0.25)
         below = slice(int(0.05 * _ANGLES), int(0.45 * _ANGLES))
         bridge = float(np.median(_ridge(grey[30:60, 56:72].T, (2, 3)).max(1)))
-        none = np.zeros((PAGE, PAGE), np.float32)
-        bound = float(found[:, below].max(2).mean())
-        if bound + 0.5 * bridge < GLASSES:
-            return bound + 0.5 * bridge, none
         path = _rings_through(found)
         along = np.take_along_axis(found, path[:, :, None], 2)[:, :, 0]
-        strength = float(along[:, below].mean()) + 0.5 * bridge
-        if strength < GLASSES:
-            return strength, none
+        if float(along[:, below].mean()) + 0.5 * bridge < _RIM:
+            return np.zeros((PAGE, PAGE), np.float32)
         band = np.zeros((PAGE, PAGE), np.uint8)
         for (x, y), r in zip(self._rim, path, strict=True):
             at = np.arange(_ANGLES)
@@ -264,7 +275,7 @@ class CoverFinder:
         rims = np.where((band > 0) & ~self._openings, np.clip((hat - 0.4 * usual) / (0.35 * usual + 1e-3), 0, 1), 0)
         # a brow is no rim, unless a dark rim lies over it
         rims[self._brows] *= np.clip((hat[self._brows] - 0.3) / 0.2, 0, 1)
-        return strength, np.asarray(rims, np.float32)
+        return np.asarray(rims, np.float32)
 
 
 def _ridge(lines: F32, widths: tuple[int, ...]) -> F32:

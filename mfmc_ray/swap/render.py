@@ -13,7 +13,9 @@ from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, place
 from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
-from mfmc_ray.swap.cover import PAGE, Covered, CoverFinder
+from mfmc_ray.identities.traits import bare_skin
+from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
+from mfmc_ray.swap.glasses import GlassesReader
 from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
 
 Image = NDArray[np.uint8]
@@ -67,7 +69,7 @@ class MorphSwapper:
         self.model = model
         self._textures = lru_cache(maxsize=64)(self._texture)
         self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
-        self._covers = CoverFinder(model)
+        self._covers = CoverFinder(model, GlassesReader())
         self._zones = lru_cache(maxsize=8)(lambda size: tuple(_shrink(zone, size) for zone in _make_zones(model)))
 
     def swap(
@@ -80,13 +82,14 @@ class MorphSwapper:
         strength: float = 1.0,
         match_sharpness: bool = True,
         keep_rims: bool = True,
+        covered: Covered | None = None,
     ) -> Patch:
         """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`.
 
         `age` in years is how old it is to look; by default the identity's. A child keeps its shape the more, the younger it is. `strength`
         scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
         `match_sharpness` the identity's detail is drawn as it is, however soft, grainy or fair-browed the picture. Without `keep_rims` the
-        rims of glasses are drawn over; other things before the face always stay.
+        rims of glasses are drawn over; other things before the face always stay: what `covered` says, by default what is found.
         """
         surface = self.model.surface
         age = identity.age if age is None else age
@@ -111,9 +114,10 @@ class MorphSwapper:
         light = np.log(window.astype(np.float32) + TONE_FLOOR)
         zones = self._zones(size)
         mask *= _uncovered(light, mask, _at(zones[0], texel), width)
-        cover = self._covers(window, moved - origin)
-        mask *= 1 - _at(cover.page if keep_rims else cover.objects, (texel + 0.5) * (PAGE / size) - 0.5)
-        low = _low_pass(light, mask, width)
+        covered = self.covered(image, mesh) if covered is None else covered
+        if covered is not NOTHING:  # it lies on the texture square, where a face keeps its place whatever its shape
+            mask *= 1 - _at(covered.page if keep_rims else covered.objects, (texel + 0.5) * (PAGE / size) - 0.5)
+        low = _low_pass(light, mask * _at(zones[3], texel), width)
         detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
         detail = as_colourful_as(detail, light - low, mask)
         if match_sharpness:
@@ -159,16 +163,16 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
     toned: Image = np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255).astype(np.uint8)
-    swapper.swap(toned, mesh, identity, match_sharpness=False).paste(toned)
+    swapper.swap(toned, mesh, identity, match_sharpness=False, covered=NOTHING).paste(toned)
     return toned
 
 
-def _make_zones(model: IdentityModel) -> tuple[F32, F32, F32]:
-    """Where hair may lie over the face (forehead and the cheeks' sides), where faces have sharp edges (eyes, brows, mouth), the brows."""
+def _make_zones(model: IdentityModel) -> tuple[F32, F32, F32, F32]:
+    """Where hair may lie over the face (forehead and the cheeks' sides), where faces have sharp edges (eyes, brows, mouth), the brows, bare skin."""
     eyes, brows, _, mouth, forehead, cheeks = model.regions
     size = model.surface.size
     aside = np.clip((np.abs(np.arange(size, dtype=np.float32) - (size - 1) / 2) / size - 0.2) / 0.06, 0, 1)
-    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1), brows
+    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1), brows, bare_skin(model.surface, size)
 
 
 def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
@@ -225,11 +229,11 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     return np.asarray(cv2.remap(window, x + field[..., 0], y + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _low_pass(light: F32, mask: F32, width: float) -> F32:
-    """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, taken from inside the mask only."""
+def _low_pass(light: F32, skin: F32, width: float) -> F32:
+    """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, seen on the skin (weights h, w) only."""
     step = max(1.0, width / _COARSE)
     size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
-    weight = cv2.resize((mask > 0.3).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    weight = cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
     sigma = LOW_PASS * width / step
     low = cv2.GaussianBlur(small * weight[:, :, None], (0, 0), sigma) / (cv2.GaussianBlur(weight, (0, 0), sigma)[:, :, None] + 1e-4)
