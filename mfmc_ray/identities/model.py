@@ -86,17 +86,21 @@ class IdentityModel:
         page = _picture(self.blob[self.offsets[source] : self.offsets[source + 1]])
         return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
-    def weights(self, size: int, grid: int) -> tuple[F32, F32]:
-        """Of each region: how its source's fine detail (6, size, size) and coarse shading (6, grid, grid) count; both sum to 1."""
+    def weights(self, size: int, grid: int) -> tuple[F32, F32, F32]:
+        """Of each region: how its fine detail (6, size, size), coarse and coarsest shading (6, grid, grid) count; each sums to 1."""
         return self._weights(size, grid)
 
     @cached_property
-    def _weights(self) -> Callable[[int, int], tuple[F32, F32]]:
+    def _weights(self) -> Callable[[int, int], tuple[F32, F32, F32]]:
         @lru_cache(maxsize=8)
-        def weights(size: int, grid: int) -> tuple[F32, F32]:
+        def weights(size: int, grid: int) -> tuple[F32, F32, F32]:
+            def softened(by: float) -> F32:
+                pages = (cv2.GaussianBlur(_resized(r, grid), (0, 0), by * grid / 96, borderType=cv2.BORDER_REFLECT) for r in self.regions)
+                soft = np.stack(list(pages))
+                return np.asarray(soft / soft.sum(0), np.float32)
+
             sharp = np.stack([_resized(region, size) for region in self.regions])
-            wide = np.stack([cv2.GaussianBlur(_resized(region, grid), (0, 0), 3.5 * grid / 96) for region in self.regions])
-            return np.asarray(sharp / sharp.sum(0), np.float32), np.asarray(wide / wide.sum(0), np.float32)
+            return np.asarray(sharp / sharp.sum(0), np.float32), softened(3.5), softened(12.0)
 
         return weights
 

@@ -88,10 +88,13 @@ class Pool:
             rng: decides the order; see `keyed`.
             used: identity_ids that another face of the image wears already; left out.
         """
-        # a face whose sex cannot be told takes either, as a child's does
-        sex = np.abs(self._man - wanted.man) * 15 * min(1.0, wanted.age / GROWN)
+        # the sex of a child's face cannot be told, and a man's features with a trace of a beard do not suit it: it takes a woman's
+        man = wanted.man * min(1.0, wanted.age / GROWN)
         misfit = (
-            sex + np.abs(self._age - wanted.age) / 7 + np.abs(self._tone - wanted.tone) / 12 + np.abs(self._beard - wanted.beard) / 0.35
+            np.abs(self._man - man) * 15
+            + np.abs(self._age - wanted.age) / 7
+            + np.abs(self._tone - wanted.tone) / 12
+            + np.abs(self._beard - wanted.beard) / 0.35
         )
         nearest = np.argsort(misfit, kind="stable")[:NEAREST]
         rank = misfit[nearest] / STEP + LIKE * self._alike(nearest, original) + rng.uniform(0, CHANCE, len(nearest))

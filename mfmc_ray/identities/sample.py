@@ -75,7 +75,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     """The identity of a seed: same seed and model data, same identity, anywhere.
 
     Sex, age and skin tone are drawn evenly, not as the sources have them, which are mostly young. A lead source comes near them; each
-    region comes from a source near the lead, so that the parts fit together; shape and features are drawn freely. At least three different
+    region comes from a source near the lead, so that the parts fit together; shape and features are drawn freely. At least four different
     sources are mixed, so that no identity is a portrait's.
     """
     rng = np.random.default_rng([0x6D666D63, seed])

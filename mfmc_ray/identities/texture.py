@@ -51,15 +51,16 @@ def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     sharply, coarse shading softly, the coarsest over the whole face, so that no patch of skin is lighter than the next.
     """
     grid = min(GRID, size)
-    sharp, wide = model.weights(size, grid)
+    sharp, wide, widest = model.weights(size, grid)
     fine, coarse = np.zeros((size, size, 3), np.float32), np.zeros((grid, grid, 3), np.float32)
-    for weight, soft, widest, source, flip in zip(sharp, wide, _widest(model, grid), identity.sources, identity.mirrored, strict=True):
+    for weight, soft, broad, source, flip in zip(sharp, wide, widest, identity.sources, identity.mirrored, strict=True):
         detail = model.detail(int(source), size)
         detail = detail[:, ::-1] if flip else detail
         low = np.asarray(cv2.GaussianBlur(_to(np.ascontiguousarray(detail), grid), (0, 0), 1.5 * grid / GRID), np.float32)
-        lowest = np.asarray(cv2.GaussianBlur(low, (0, 0), _LOWEST * grid / GRID), np.float32)
+        quarter = cv2.resize(low, (grid // 4, grid // 4), interpolation=cv2.INTER_AREA)
+        lowest = _to(np.asarray(cv2.GaussianBlur(quarter, (0, 0), _LOWEST / 4 * grid / GRID), np.float32), grid)
         fine += (detail - _to(low, size)) * weight[:, :, None]
-        coarse += (low - lowest) * soft[:, :, None] + lowest * widest[:, :, None]
+        coarse += (low - lowest) * soft[:, :, None] + lowest * broad[:, :, None]
     return Texture(
         rearrange(model.surface, coarse, identity.features),
         rearrange(model.surface, fine, identity.features),
@@ -79,17 +80,10 @@ def at_age(model: IdentityModel, page: Texture, years: float) -> F32:
     gain = np.exp(later * _to(model.ageing[..., 3], grid))
     childhood = float(np.clip((ADULT - years) / (ADULT - INFANT), 0, 1))
     if childhood > 0:
-        _, wide = model.weights(size, grid)
+        _, wide, _ = model.weights(size, grid)
         coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_COARSE))[:, :, None]
         gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_FINE))
     return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)
-
-
-def _widest(model: IdentityModel, grid: int) -> F32:
-    """Of each region: how its source's coarsest shading counts, float32 (6, grid, grid); sums to 1."""
-    _, wide = model.weights(grid, grid)
-    soft = np.stack([cv2.GaussianBlur(page, (0, 0), 2 * _LOWEST * grid / GRID, borderType=cv2.BORDER_REFLECT) for page in wide])
-    return np.asarray(soft / soft.sum(0), np.float32)
 
 
 def _to(page: F32, size: int) -> F32:

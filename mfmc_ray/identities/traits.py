@@ -35,9 +35,14 @@ def polygon(surface: Surface, landmarks: tuple[int, ...], size: int) -> Bool:
 def bare_skin(surface: Surface, size: int) -> F32:
     """float32 (size, size), 0–1: 1 on the texels that show skin on a bare face, 0 on brows, eyes, lips and nostrils and outside."""
     page = np.zeros((TRAIT_SIZE, TRAIT_SIZE), np.uint8)
-    for outline, by in (*((ring, 3) for ring in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE)), *((brow, 3) for brow in _BROWS), (_LIPS, 3), (_NOSTRILS, 2)):
+    for outline, by in (
+        *((ring, 3) for ring in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE)),
+        *((brow, 3) for brow in _BROWS),
+        (_LIPS, 3),
+        (_NOSTRILS, 2),
+    ):
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1))
-        page |= cv2.dilate(polygon(surface, outline, TRAIT_SIZE).astype(np.uint8), kernel)
+        page = np.maximum(page, np.asarray(cv2.dilate(polygon(surface, outline, TRAIT_SIZE).astype(np.uint8), kernel), np.uint8))
     bare = cv2.GaussianBlur((page == 0).astype(np.float32), (0, 0), 1.0)
     return np.asarray(cv2.resize(bare, (size, size), interpolation=cv2.INTER_LINEAR if size > TRAIT_SIZE else cv2.INTER_AREA), np.float32)
 

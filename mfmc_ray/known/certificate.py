@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
@@ -105,6 +106,18 @@ class Guard:
     def recognizers(self) -> tuple[str, ...]:
         """The guard recognizers."""
         return tuple(self._searches)
+
+    def threshold(self, name: str) -> float:
+        """The cosine that a face must stay below to each known face, for this recognizer."""
+        return self._thresholds[name]
+
+    def clear(self, name: str, vectors: F32) -> NDArray[np.bool_]:
+        """Whether faces (n, d) are below one recognizer's threshold to every known face: bool (n,). What is not cannot pass `certify`."""
+        good = usable(vectors)
+        good[good] = shown_below(
+            self._searches[name].top1(np.ascontiguousarray(vectors[good]))[0], self._thresholds[name], vectors.shape[1]
+        )
+        return good
 
     def certify(self, embeddings: Mapping[str, F32], originals: Mapping[str, F32] | None = None) -> list[Verdict]:
         """Checks n faces against all known faces and each against its original.

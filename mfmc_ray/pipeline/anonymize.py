@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,26 @@ from mfmc_ray.identities.traits import beard_of, mouth_covered
 from mfmc_ray.pipeline.check import Checked, OutputCheck, five_points
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.scrub import scrub
+from mfmc_ray.swap.cover import GLASSES, Covered
 from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper, Patch
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 
 ENOUGH = 0.06
 """The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
-STRANGER = 0.25
-"""A result this little like the original (see `Checked.likeness`) is taken at once; otherwise the least like it of all attempts is. To be
-below the threshold is not enough: in a gallery the original would often still be the nearest."""
-STRONGEST = 1.4
-"""Exchange of shape in the last attempt; the first three have 1. Only shape outweighs what hair, beard and glasses leave of a face."""
-YEAR_COST, SEX_COST = 0.03, 0.6
+STRANGER = 0.0
+"""To be less like the original than this (see `Checked.likeness`) is worth nothing more; down to it the least alike of all is taken.
+To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
+STRONGEST = 1.2
+"""Exchange of shape in the last attempt; the first three have 1."""
+YEAR_COST, SEX_COST = 0.025, 0.6
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
-CLOSE = 0.2
-"""A stranger's face that costs no more than this is taken at once."""
+RIMMED, RIMLESS_COST = 2 / 3, 0.2
+"""Share of the attempts that keep the rims of glasses, and what it costs to do without: temples end at the mask."""
+CLOSE = 0.12
+"""A result that costs no more than this is good enough."""
+FINALISTS = 3
+"""How many good results are looked at by every recognizer."""
 LIPS_COVERED = 0.5
 """Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
 YOUNGEST = 3.0
@@ -72,6 +78,32 @@ class Result:
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
         self.verdict, self.reason, self.identity, self.patch, self.checked, self.after = "redacted", reason, None, None, None, {}
+
+
+@dataclass(frozen=True)
+class Try:
+    """A face with an identity put on.
+
+    Attributes:
+        points: float32 (1, 5, 2), px.
+        seen: its embedding by the first recognizer, float32 (1, d).
+        likeness: by that one; see `Checked.likeness`.
+        misread: what it costs to look older, younger or otherwise wrong.
+        checked: what all say; of the best.
+    """
+
+    identity: Identity
+    patch: Patch
+    points: F32
+    seen: Mapping[str, F32]
+    likeness: float
+    misread: float
+    checked: Checked | None = None
+
+    @property
+    def cost(self) -> float:
+        """What there is against it before the other recognizers have looked."""
+        return max(self.likeness, STRANGER) + self.misread
 
 
 class AnonymizeStage:
@@ -159,53 +191,70 @@ class AnonymizeStage:
 
     def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
-        rule = self._rule(original, faces, i)
+        covered = self.swapper.covered(original, faces.need("meshes")[i])
+        rule = self._rule(original, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return
         mesh = faces.need("meshes")[i]
-        vectors = {name: v[i] for name, v in faces.embeddings.items()}
+        vectors = {name: v[i : i + 1] for name, v in faces.embeddings.items()}
         wanted = Wanted(
             man=float(faces.need("sexes")[i]),
             age=float(faces.need("ages")[i]),
             tone=float(faces.need("tones")[i]),
             beard=beard_of(self.swapper.model.surface, original, mesh),
         )
-        rng = keyed(self.key, image_id, i)
-        best: tuple[Patch, Checked, Identity] | None = None
-        least = (True, np.inf)
-        reason = "no_identity"
-        for identity in self.pool.candidates(wanted, vectors, rng, used)[: self.swap.attempts]:
-            strength = float(np.interp(result.attempts, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
-            result.attempts += 1
-            # rims of glasses are much of what a recognizer knows a face by: the last attempts do without
-            rims = result.attempts <= max(1, self.swap.attempts // 2)
-            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims)
-            if patch.cover < LEAST_COVER:
-                reason = "mostly_hidden"
-                break
-            height, width = patch.pixels.shape[:2]
-            kept = canvas[patch.y : patch.y + height, patch.x : patch.x + width].copy()
-            patch.paste(canvas)
-            points = self.check.points(canvas, patch.mesh)
-            checked = self.check(canvas, points[None], {n: v[None] for n, v in vectors.items()})[0]
-            misread = self._misread(canvas, patch.mesh, wanted) if checked.verdict.passed else 0.0
-            canvas[patch.y : patch.y + height, patch.x : patch.x + width] = kept
-            reason = checked.verdict.reason or reason
-            if not checked.verdict.passed:
-                continue
-            cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + misread
-            if best is None or cost < least:
-                best, least = (patch, checked, identity), cost
-                if not cost[0] and cost[1] < STRANGER + CLOSE:
-                    break
+        identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, keyed(self.key, image_id, i), used)
+        tries = self._tries(canvas, mesh, identities[: self.swap.attempts], wanted, covered, vectors)
+        result.attempts = len(tries)
+        best, reason = self._best(canvas, tries, vectors)
         if best is None:
             result.redact(reason)
             return
-        patch, result.checked, result.identity = best
-        patch.paste(canvas)
-        used.add(result.identity.identity_id)
-        result.verdict, result.patch = "replaced", patch
+        result.checked, result.identity, result.patch = best.checked, best.identity, best.patch
+        best.patch.paste(canvas)
+        used.add(best.identity.identity_id)
+        result.verdict = "replaced"
+
+    def _tries(
+        self, canvas: Image, mesh: F32, identities: list[Identity], wanted: Wanted, covered: Covered, originals: Mapping[str, F32]
+    ) -> list[Try]:
+        """The face with each of these identities, looked at by the first recognizer; fewer once some are good."""
+        tries: list[Try] = []
+        for k, identity in enumerate(identities):
+            strength = float(np.interp(k, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
+            # rims of glasses are much of what a recognizer knows a face by: the last attempts do without
+            rims = covered.glasses < GLASSES or k < self.swap.attempts * RIMMED
+            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+            if patch.cover < LEAST_COVER:
+                break
+            with _worn(canvas, patch):
+                points = self.check.points(canvas, patch.mesh)[None]
+                seen, likeness = self.check.glance(canvas, points, originals)
+                misread = self._misread(canvas, patch.mesh, wanted) + (0.0 if rims else RIMLESS_COST)
+            tries.append(Try(identity, patch, points, seen, likeness, misread))
+            if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
+                break
+        return tries
+
+    def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
+        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason."""
+        best: Try | None = None
+        least = (True, np.inf)
+        passed, reason = 0, "no_identity"
+        for one in sorted(tries, key=lambda one: one.cost):
+            with _worn(canvas, one.patch):
+                checked = self.check(canvas, one.points, originals, one.seen)[0]
+            reason = checked.verdict.reason or reason
+            if not checked.verdict.passed:
+                continue
+            cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + one.misread
+            if best is None or cost < least:
+                best, least = replace(one, checked=checked), cost
+            passed += not cost[0]
+            if passed >= FINALISTS:
+                break
+        return best, reason if tries else "mostly_hidden"
 
     def _misread(self, image: Image, mesh: F32, wanted: Wanted) -> float:
         """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
@@ -213,7 +262,7 @@ class AnonymizeStage:
         sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
         return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
 
-    def _rule(self, original: Image, faces: Faces, i: int) -> str | None:
+    def _rule(self, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
         """Why a face cannot be swapped well; None if it can."""
         if faces.sizes[i] < self.swap.min_face:
             return "too_small"
@@ -230,7 +279,7 @@ class AnonymizeStage:
         if apart > LARGEST_DISAGREEMENT:
             return "unsure_mesh"
         mesh = faces.need("meshes")[i]
-        hidden = mouth_covered(self.swapper.model.surface, original, mesh) or self.swapper.covered(original, mesh).mouth > LIPS_COVERED
+        hidden = mouth_covered(self.swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
         return "mouth_covered" if hidden else None
 
     def _cover(self, canvas: Image, box: F32, result: Result) -> None:
@@ -330,6 +379,19 @@ def summary(table: pa.Table) -> dict[str, Any]:
         "attempts": sum(faces["attempts"].to_pylist()),
         "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
     }
+
+
+@contextmanager
+def _worn(canvas: Image, patch: Patch) -> Iterator[None]:
+    """The canvas with a patch on it; taken off again."""
+    height, width = patch.pixels.shape[:2]
+    window = slice(patch.y, patch.y + height), slice(patch.x, patch.x + width)
+    kept = canvas[window].copy()
+    patch.paste(canvas)
+    try:
+        yield
+    finally:
+        canvas[window] = kept
 
 
 def _image(data: bytes, path: str) -> dict[str, Any]:

@@ -61,15 +61,23 @@ class OutputCheck:
                 return np.asarray(found.points[best] + origin, np.float32)
         return five_points(mesh)
 
-    def __call__(self, image: Image, points: F32, originals: Mapping[str, F32]) -> list[Checked]:
+    def glance(self, image: Image, points: F32, originals: Mapping[str, F32]) -> tuple[dict[str, F32], float]:
+        """A look at one face (points (1, 5, 2) px) by the first recognizer alone: its embedding, and its share in `Checked.likeness`."""
+        name = self.guard.recognizers[0]
+        vectors = self.pack.embedders[name].embed(image, points)
+        return {name: vectors}, self._scaled(name, float(vectors[0] @ originals[name][0]), self.guard.threshold(name))
+
+    def __call__(self, image: Image, points: F32, originals: Mapping[str, F32], seen: Mapping[str, F32] | None = None) -> list[Checked]:
         """Certifies n faces of a picture.
 
         Args:
             image: the picture that is to be published.
             points: float32 (n, 5, 2), px.
             originals: recognizer → float32 (n, d), the faces they replace.
+            seen: embeddings of these faces that a `glance` has found already.
         """
-        embeddings = self.pack.embed(image, points)
+        seen = seen or {}
+        embeddings = {name: seen[name] if name in seen else one.embed(image, points) for name, one in self.pack.embedders.items()}
         verdicts = self.guard.certify(embeddings, originals)
         return [
             Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, *self._margins(verdict))

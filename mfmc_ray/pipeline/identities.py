@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from mfmc_ray.faces.faces import F32
 from mfmc_ray.identities.pool import pool_table
-from mfmc_ray.identities.sample import sample
+from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
 from mfmc_ray.tables import embedding_column, pool_schema
@@ -29,13 +30,18 @@ class IdentityStage:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Seeds → the admitted identities (`tables.pool_schema`), in order."""
-        identities = [sample(self.swapper.model, seed) for seed in batch["seed"].to_pylist()]
-        embeddings: dict[str, list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = {name: [] for name in self.check.pack.embedders}
-        for identity in identities:
-            portrait = neutral_portrait(self.swapper, identity)
-            points = self.check.points(portrait, self.swapper.model.head_mesh)
-            for name, vectors in self.check.pack.embed(portrait, points[None]).items():
-                embeddings[name].append(vectors[0])
+        names = list(self.check.pack.embedders)
+        embeddings: dict[str, list[F32]] = {name: [] for name in names}
+        identities = []
+        for seed in batch["seed"].to_pylist():
+            identity = sample(self.swapper.model, seed)
+            vectors = self._embed(identity)
+            if vectors is not None:
+                identities.append(identity)
+                for name in names:
+                    embeddings[name].append(vectors[name])
+        if not identities:
+            return pool_table([], self.check.pack.dimensions)
         verdicts = self.check.guard.certify({name: np.stack(vectors) for name, vectors in embeddings.items()})
         rows = [
             {
@@ -51,3 +57,15 @@ class IdentityStage:
             if verdict.passed
         ]
         return pool_table(rows, self.check.pack.dimensions)
+
+    def _embed(self, identity: Identity) -> dict[str, F32] | None:
+        """recognizer → the embedding (d,) of its neutral rendering; None as soon as one finds a known face in it, which most do."""
+        portrait = neutral_portrait(self.swapper, identity)
+        points = self.check.points(portrait, self.swapper.model.head_mesh)[None]
+        found = {}
+        for name, embedder in self.check.pack.embedders.items():
+            vectors = embedder.embed(portrait, points)
+            if not self.check.guard.clear(name, vectors)[0]:
+                return None
+            found[name] = vectors[0]
+        return found

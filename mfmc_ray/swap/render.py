@@ -70,7 +70,7 @@ class MorphSwapper:
         self._textures = lru_cache(maxsize=64)(self._texture)
         self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
         self._covers = CoverFinder(model, GlassesReader())
-        self._zones = lru_cache(maxsize=8)(lambda size: tuple(_shrink(zone, size) for zone in _make_zones(model)))
+        self._zones = lru_cache(maxsize=8)(lambda size: _shrink(_make_zones(model), size))
 
     def swap(
         self,
@@ -100,35 +100,43 @@ class MorphSwapper:
         x0, y0, x1, y1 = _window(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
         window = _follow(image[y0:y1, x0:x1], (mesh - origin)[:, :2], (moved - origin)[:, :2], width)
-        shape = (y1 - y0, x1 - x0)
+        covered = self.covered(image, mesh) if covered is None else covered
+        at = moved - origin
+        left, top, right, bottom = _window(at[:, :2], 2.0, window.shape)
+        inside = slice(top, bottom), slice(left, right)
+        at = at - np.array([left, top, 0], np.float32)
+        hidden = None if covered is NOTHING else covered.page if keep_rims else covered.objects
+        shown = self._draw(window[inside], at, identity, age, width, hidden, match_sharpness)
+        window[inside] = shown.pixels
+        return Patch(x0, y0, window, moved, shown.cover)
 
-        raster = surface.rasterise((moved - origin)[:, :2], moved[:, 2], shape)
-        texel = raster.interpolate(surface.uv, surface.corners, shape)
+    def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
+        """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
+        surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
+        raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
+        values = np.column_stack([surface.uv, surface.facing(mesh)]).astype(np.float32)
+        texel, facing = np.split(raster.interpolate(values, surface.corners, shape), [2], axis=2)
         drawn = texel[:, :, 0] >= 0
-        size = self._size(width)
         texel = (texel + 0.5) * (size / surface.size) - 0.5
-        facing = raster.interpolate(surface.facing(moved)[:, None], surface.corners, shape, 0.0)[:, :, 0]
         # where the far side of a turned face is foreshortened the mesh no longer tells where the face ends
-        mask = np.where(drawn, _at(self._mask_level(size), texel) * np.clip((facing - 0.05) / 0.3, 0, 1), 0).astype(np.float32)
+        front = np.clip((facing[:, :, 0] - 0.05) / 0.3, 0, 1)
+        mask = np.where(drawn, _at(self._mask_level(size), texel) * front, 0).astype(np.float32)
 
         light = np.log(window.astype(np.float32) + TONE_FLOOR)
-        zones = self._zones(size)
-        mask *= _uncovered(light, mask, _at(zones[0], texel), width)
-        covered = self.covered(image, mesh) if covered is None else covered
-        if covered is not NOTHING:  # it lies on the texture square, where a face keeps its place whatever its shape
-            mask *= 1 - _at(covered.page if keep_rims else covered.objects, (texel + 0.5) * (PAGE / size) - 0.5)
-        low = _low_pass(light, mask * _at(zones[3], texel), width)
+        hair, edges, brows, skin = np.moveaxis(_at(self._zones(size), texel), 2, 0)
+        mask *= _uncovered(light, mask, hair, width)
+        if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
+            mask *= 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5)
+        low = _low_pass(light, mask * skin, width)
         detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
         detail = as_colourful_as(detail, light - low, mask)
-        if match_sharpness:
-            edges = _at(zones[1], texel)
-            brows = _at(zones[2], texel)[:, :, None]
-            detail *= 1 + (brow_gain(detail, light - low, mask * brows[:, :, 0]) - 1) * brows
+        if match:
+            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
             detail = as_sharp_as(detail, light, mask * edges)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
-        pixels = window + (fake - window) * mask[:, :, None]
-        return Patch(x0, y0, np.clip(pixels + 0.5, 0, 255).astype(np.uint8), moved, float(mask.sum() / max(1, drawn.sum())))
+        pixels = np.clip(window + (fake - window) * mask[:, :, None] + 0.5, 0, 255).astype(np.uint8)
+        return Patch(0, 0, pixels, mesh, float(mask.sum() / max(1, drawn.sum())))
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
@@ -167,12 +175,14 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
     return toned
 
 
-def _make_zones(model: IdentityModel) -> tuple[F32, F32, F32, F32]:
-    """Where hair may lie over the face (forehead and the cheeks' sides), where faces have sharp edges (eyes, brows, mouth), the brows, bare skin."""
+def _make_zones(model: IdentityModel) -> F32:
+    """float32 (size, size, 4): where hair may lie over the face (forehead and the cheeks' sides), where faces have sharp edges (eyes,
+    brows, mouth), the brows, bare skin."""
     eyes, brows, _, mouth, forehead, cheeks = model.regions
     size = model.surface.size
     aside = np.clip((np.abs(np.arange(size, dtype=np.float32) - (size - 1) / 2) / size - 0.2) / 0.06, 0, 1)
-    return np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1), brows, bare_skin(model.surface, size)
+    hair, edges = np.clip(forehead + cheeks * aside, 0, 1), np.clip(eyes + brows + mouth, 0, 1)
+    return np.dstack([hair, edges, brows, bare_skin(model.surface, size)]).astype(np.float32)
 
 
 def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
