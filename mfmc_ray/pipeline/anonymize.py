@@ -37,12 +37,14 @@ STRANGER = 0.0
 To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
 STRONGEST = 1.2
 """Exchange of shape in the last attempt; the first three have 1."""
-YEAR_COST, SEX_COST = 0.025, 0.6
+YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
-RIMMED, RIMLESS_COST = 2 / 3, 0.2
+RIMMED, RIMLESS_COST = 2 / 3, 0.15
 """Share of the attempts that keep the rims of glasses, and what it costs to do without: temples end at the mask."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
+CHOICE = 12
+"""Of how many attempts the best is taken; only if none passes are there more."""
 FINALISTS = 3
 """How many good results are looked at by every recognizer."""
 LIPS_COVERED = 0.5
@@ -205,9 +207,14 @@ class AnonymizeStage:
             beard=beard_of(self.swapper.model.surface, original, mesh),
         )
         identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, keyed(self.key, image_id, i), used)
-        tries = self._tries(canvas, mesh, identities[: self.swap.attempts], wanted, covered, vectors)
-        result.attempts = len(tries)
-        best, reason = self._best(canvas, tries, vectors)
+        best, reason = None, "no_identity"
+        for start in range(0, min(self.swap.attempts, len(identities)), CHOICE):
+            some = identities[start : min(start + CHOICE, self.swap.attempts)]
+            tries = self._tries(canvas, mesh, some, wanted, covered, vectors, start > 0)
+            result.attempts += len(tries)
+            best, reason = self._best(canvas, tries, vectors)
+            if best is not None or not tries:
+                break
         if best is None:
             result.redact(reason)
             return
@@ -217,14 +224,23 @@ class AnonymizeStage:
         result.verdict = "replaced"
 
     def _tries(
-        self, canvas: Image, mesh: F32, identities: list[Identity], wanted: Wanted, covered: Covered, originals: Mapping[str, F32]
+        self,
+        canvas: Image,
+        mesh: F32,
+        identities: list[Identity],
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        last: bool,
     ) -> list[Try]:
-        """The face with each of these identities, looked at by the first recognizer; fewer once some are good."""
+        """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
+
+        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by.
+        """
         tries: list[Try] = []
         for k, identity in enumerate(identities):
-            strength = float(np.interp(k, (2, max(3, self.swap.attempts - 1)), (1, STRONGEST)))
-            # rims of glasses are much of what a recognizer knows a face by: the last attempts do without
-            rims = covered.glasses < GLASSES or k < self.swap.attempts * RIMMED
+            strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
+            rims = covered.glasses < GLASSES or (k < CHOICE * RIMMED and not last)
             patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
             if patch.cover < LEAST_COVER:
                 break

@@ -43,7 +43,7 @@ from mfmc_ray.tables import embedding_column
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
 SEEDS_PER_PART = 20
-LEAST_POOL = 300
+LEAST_POOL = 500
 """Fake identities at least, so that every sex, age and skin tone has some to choose from."""
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
