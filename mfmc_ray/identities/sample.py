@@ -27,7 +27,8 @@ BEARDED, SHAVEN = 20.0, 0.1
 
 NEIGHBOURS = 18
 """From how many sources near the lead one a region's source is drawn."""
-_FOREHEAD, _CHEEKS = REGIONS.index("forehead"), REGIONS.index("cheeks")
+_WITH = {REGIONS.index(one): REGIONS.index(other) for one, other in (("brows", "eyes"), ("cheeks", "forehead"))}
+"""Regions that are one person's with another, if they can be: brows that end where another's eyes begin, or skin of two, look cut."""
 UNLIKE = 0.2
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
 
@@ -89,8 +90,9 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     )
     sources = np.empty(len(REGIONS), np.intp)
     for r in range(len(REGIONS)):
-        if r == _CHEEKS and model.usable[sources[_FOREHEAD], r]:
-            sources[r] = sources[_FOREHEAD]  # skin is one person's
+        one = _WITH.get(r)
+        if one is not None and model.usable[sources[one], r]:
+            sources[r] = sources[one]
             continue
         able = candidates[model.usable[candidates, r]]
         nearest = np.setdiff1d(able[np.argsort(distance[able], kind="stable")[:NEIGHBOURS]], sources[:r])
@@ -100,8 +102,9 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         sources[r] = rng.choice(unlike)
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
     mirrored = rng.integers(2, size=len(REGIONS)).astype(bool)
-    if sources[_CHEEKS] == sources[_FOREHEAD]:
-        mirrored[_CHEEKS] = mirrored[_FOREHEAD]
+    for r, one in _WITH.items():
+        if sources[r] == sources[one]:
+            mirrored[r] = mirrored[one]
     return Identity(
         seed=seed,
         man=man,

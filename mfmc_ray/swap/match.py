@@ -94,7 +94,7 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     if missing < _LEAST_GRAIN:
         return detail
     grainy = detail.copy()
-    grainy[window] += (min(missing, 0.08) * noise)[:, :, None]
+    grainy[window] += (min(missing, 0.05) * noise)[:, :, None]
     return grainy
 
 
