@@ -53,3 +53,9 @@ def test_the_choice_is_random_and_repeatable_with_the_key(pool: Pool) -> None:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         Pool(load_model(), [], {})
+
+
+def test_a_child_wears_no_mans_features(pool: Pool) -> None:
+    original = {"sface": unit(1, np.random.default_rng(1))[0]}
+    found = pool.candidates(Wanted(1.0, 4.0, 30, 0.0), original, keyed(b"k", "image", 0), set())
+    assert not any(identity.man for identity in found[:12])

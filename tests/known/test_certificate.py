@@ -71,6 +71,15 @@ def test_certificates_are_brute_force(seed: int, n: int, n_known: int, threshold
         assert verdict.reason == (None if verdict.passed else "similar_to_original" if not clear_of_own else "similar_to_known")
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 20), st.floats(0.05, 0.4))
+@settings(max_examples=50, deadline=None)
+def test_clear_is_what_one_recognizer_certifies(seed: int, n: int, threshold: float) -> None:
+    queries = random_unit(seed, n)
+    queries[::5] *= 0.5  # unusable
+    one = guard({"sface": threshold}, sface=random_unit(seed + 1, 100))
+    assert one.clear("sface", queries).tolist() == [verdict.passed for verdict in one.certify({"sface": queries})]
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(0, 200), st.integers(1, 200), st.floats(0.1, 0.4))
 @settings(max_examples=50, deadline=None)
 def test_more_known_faces_never_turn_fail_into_pass(seed: int, n: int, before: int, added: int, threshold: float) -> None:

@@ -14,7 +14,8 @@ from skimage import data
 
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
-from mfmc_ray.pipeline.anonymize import AnonymizeStage, split, summary
+from mfmc_ray.identities.sample import sample
+from mfmc_ray.pipeline.anonymize import CHOICE, AnonymizeStage, _worn, split, summary
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.swap.render import MorphSwapper
@@ -153,6 +154,26 @@ def test_an_impossible_threshold_redacts(scan: pa.Table, stage: AnonymizeStage, 
         strict.check.guard._thresholds[name] = -0.9
     _, faces = split(strict(scan))
     assert set(faces["verdict"].to_pylist()) == {"redacted"}
+    # all there may be, where a face can be swapped at all
+    assert max(faces["attempts"].to_pylist()) == min(strict.swap.attempts, len(strict.pool))
+
+
+def test_the_best_of_the_first_is_taken(done: pa.Table, stage: AnonymizeStage) -> None:
+    _, faces = split(done)
+    worn = [row for row in faces.to_pylist() if row["verdict"] == "replaced"]
+    assert worn
+    assert all(1 <= row["attempts"] <= stage.swap.attempts for row in worn)
+    assert np.median([row["attempts"] for row in worn]) <= CHOICE
+
+
+def test_a_tried_identity_leaves_no_trace(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper) -> None:
+    canvas = np.ascontiguousarray(data.astronaut())
+    mesh = faces_of(scan["faces"][scan["path"].to_pylist().index("face.jpg")], pack.dimensions).need("meshes")[0]
+    patch = swapper.swap(canvas, mesh, sample(swapper.model, 1))
+    with pytest.raises(KeyError), _worn(canvas, patch):
+        assert not np.array_equal(canvas, data.astronaut())
+        raise KeyError
+    np.testing.assert_array_equal(canvas, data.astronaut())
 
 
 def test_a_file_that_changed_since_the_scan_is_withheld(scan: pa.Table, stage: AnonymizeStage, folder: Path) -> None:
