@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,34 +18,18 @@ from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
-from mfmc_ray.identities.pool import GROWN, Pool, Wanted, keyed
+from mfmc_ray.identities.pool import Pool, Wanted, keyed
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.traits import beard_of, mouth_covered
 from mfmc_ray.pipeline.check import Checked, OutputCheck, five_points
+from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.scrub import scrub
-from mfmc_ray.swap.cover import GLASSES, Covered
+from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper, Patch
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
 
-ENOUGH = 0.06
-"""The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
-STRANGER = 0.0
-"""To be less like the original than this (see `Checked.likeness`) is worth nothing more; down to it the least alike of all is taken.
-To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
-STRONGEST = 1.2
-"""Exchange of shape in the last attempt; the first three have 1."""
-YEAR_COST, SEX_COST = 0.012, 0.5
-"""What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
-RIMMED, RIMLESS_COST = 2 / 3, 0.15
-"""Share of the attempts that keep the rims of glasses, and what it costs to do without: temples end at the mask."""
-CLOSE = 0.12
-"""A result that costs no more than this is good enough."""
-CHOICE = 12
-"""Of how many attempts the best is taken; only if none passes are there more."""
-FINALISTS = 3
-"""How many good results are looked at by every recognizer."""
 LIPS_COVERED = 0.5
 """Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
 YOUNGEST = 3.0
@@ -55,7 +38,6 @@ LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0
 LARGEST_DISAGREEMENT = 0.22
-LEAST_COVER = 0.3
 _ROUNDS = 4
 
 
@@ -80,32 +62,6 @@ class Result:
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
         self.verdict, self.reason, self.identity, self.patch, self.checked, self.after = "redacted", reason, None, None, None, {}
-
-
-@dataclass(frozen=True)
-class Try:
-    """A face with an identity put on.
-
-    Attributes:
-        points: float32 (1, 5, 2), px.
-        seen: its embedding by the first recognizer, float32 (1, d).
-        likeness: by that one; see `Checked.likeness`.
-        misread: what it costs to look older, younger or otherwise wrong.
-        checked: what all say; of the best.
-    """
-
-    identity: Identity
-    patch: Patch
-    points: F32
-    seen: Mapping[str, F32]
-    likeness: float
-    misread: float
-    checked: Checked | None = None
-
-    @property
-    def cost(self) -> float:
-        """What there is against it before the other recognizers have looked."""
-        return max(self.likeness, STRANGER) + self.misread
 
 
 class AnonymizeStage:
@@ -140,6 +96,7 @@ class AnonymizeStage:
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema()
+        self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -207,14 +164,7 @@ class AnonymizeStage:
             beard=beard_of(self.swapper.model.surface, original, mesh),
         )
         identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, keyed(self.key, image_id, i), used)
-        best, reason = None, "no_identity"
-        for start in range(0, min(self.swap.attempts, len(identities)), CHOICE):
-            some = identities[start : min(start + CHOICE, self.swap.attempts)]
-            tries = self._tries(canvas, mesh, some, wanted, covered, vectors, start > 0)
-            result.attempts += len(tries)
-            best, reason = self._best(canvas, tries, vectors)
-            if best is not None or not tries:
-                break
+        best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
         if best is None:
             result.redact(reason)
             return
@@ -222,61 +172,6 @@ class AnonymizeStage:
         best.patch.paste(canvas)
         used.add(best.identity.identity_id)
         result.verdict = "replaced"
-
-    def _tries(
-        self,
-        canvas: Image,
-        mesh: F32,
-        identities: list[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
-        last: bool,
-    ) -> list[Try]:
-        """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
-
-        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by.
-        """
-        tries: list[Try] = []
-        for k, identity in enumerate(identities):
-            strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
-            rims = covered.glasses < GLASSES or (k < CHOICE * RIMMED and not last)
-            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
-            if patch.cover < LEAST_COVER:
-                break
-            with _worn(canvas, patch):
-                points = self.check.points(canvas, patch.mesh)[None]
-                seen, likeness = self.check.glance(canvas, points, originals)
-                misread = self._misread(canvas, patch.mesh, wanted) + (0.0 if rims else RIMLESS_COST)
-            tries.append(Try(identity, patch, points, seen, likeness, misread))
-            if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
-                break
-        return tries
-
-    def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
-        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason."""
-        best: Try | None = None
-        least = (True, np.inf)
-        passed, reason = 0, "no_identity"
-        for one in sorted(tries, key=lambda one: one.cost):
-            with _worn(canvas, one.patch):
-                checked = self.check(canvas, one.points, originals, one.seen)[0]
-            reason = checked.verdict.reason or reason
-            if not checked.verdict.passed:
-                continue
-            cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + one.misread
-            if best is None or cost < least:
-                best, least = replace(one, checked=checked), cost
-            passed += not cost[0]
-            if passed >= FINALISTS:
-                break
-        return best, reason if tries else "mostly_hidden"
-
-    def _misread(self, image: Image, mesh: F32, wanted: Wanted) -> float:
-        """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
-        found = self.check.pack.estimate(image, mesh[None])
-        sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
-        return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
 
     def _rule(self, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
         """Why a face cannot be swapped well; None if it can."""
@@ -395,19 +290,6 @@ def summary(table: pa.Table) -> dict[str, Any]:
         "attempts": sum(faces["attempts"].to_pylist()),
         "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
     }
-
-
-@contextmanager
-def _worn(canvas: Image, patch: Patch) -> Iterator[None]:
-    """The canvas with a patch on it; taken off again."""
-    height, width = patch.pixels.shape[:2]
-    window = slice(patch.y, patch.y + height), slice(patch.x, patch.x + width)
-    kept = canvas[window].copy()
-    patch.paste(canvas)
-    try:
-        yield
-    finally:
-        canvas[window] = kept
 
 
 def _image(data: bytes, path: str) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""Choosing among identities by their results: each is put onto the face and looked at, the least like the original is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.identities.pool import GROWN, Wanted
+from mfmc_ray.identities.sample import Identity
+from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.swap.cover import GLASSES, Covered
+from mfmc_ray.swap.render import MorphSwapper, Patch
+
+ENOUGH = 0.06
+"""The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
+STRANGER = 0.0
+"""To be less like the original than this (see `Checked.likeness`) is worth nothing more; down to it the least alike of all is taken.
+To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
+STRONGEST = 1.2
+"""Exchange of shape in the last attempt; the first three have 1."""
+YEAR_COST, SEX_COST = 0.012, 0.5
+"""What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
+RIMMED, RIMLESS_COST = 2 / 3, 0.15
+"""Share of the attempts that keep the rims of glasses, and what it costs to do without: temples end at the mask."""
+CLOSE = 0.12
+"""A result that costs no more than this is good enough."""
+CHOICE = 12
+"""Of how many attempts the best is taken; only if none passes are there more."""
+FINALISTS = 3
+"""How many good results are looked at by every recognizer."""
+LEAST_COVER = 0.3
+
+
+@dataclass(frozen=True)
+class Try:
+    """A face with an identity put on.
+
+    Attributes:
+        points: float32 (1, 5, 2), px.
+        seen: its embedding by the first recognizer, float32 (1, d).
+        likeness: by that one; see `Checked.likeness`.
+        misread: what it costs to look older, younger or otherwise wrong.
+        checked: what all say; of the best.
+    """
+
+    identity: Identity
+    patch: Patch
+    points: F32
+    seen: Mapping[str, F32]
+    likeness: float
+    misread: float
+    checked: Checked | None = None
+
+    @property
+    def cost(self) -> float:
+        """What there is against it before the other recognizers have looked."""
+        return max(self.likeness, STRANGER) + self.misread
+
+
+class Chooser:
+    """Args:
+    swapper: puts identities onto faces.
+    check: looks at the results.
+    attempts: identities that are tried on a face at most.
+    """
+
+    def __init__(self, swapper: MorphSwapper, check: OutputCheck, attempts: int) -> None:
+        self.swapper, self.check, self.attempts = swapper, check, attempts
+
+    def __call__(
+        self,
+        canvas: Image,
+        mesh: F32,
+        identities: Sequence[Identity],
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+    ) -> tuple[Try | None, int, str]:
+        """The best result, the number of attempts, and, if there is none, the reason.
+
+        Args:
+            canvas: uint8 (h, w, 3) RGB; as it was when this returns.
+            mesh: float32 (468, 3), px, of the face.
+            identities: in the order in which to try them.
+            wanted: what the face is to be read as.
+            covered: what lies before it.
+            originals: recognizer → float32 (1, d), its embedding.
+        """
+        best, count, reason = None, 0, "no_identity"
+        for start in range(0, min(self.attempts, len(identities)), CHOICE):
+            some = identities[start : min(start + CHOICE, self.attempts)]
+            tries = self._tries(canvas, mesh, some, wanted, covered, originals, start > 0)
+            count += len(tries)
+            best, reason = self._best(canvas, tries, originals)
+            if best is not None or not tries:
+                break
+        return best, count, reason
+
+    def _tries(
+        self,
+        canvas: Image,
+        mesh: F32,
+        identities: Sequence[Identity],
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        last: bool,
+    ) -> list[Try]:
+        """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
+
+        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by.
+        """
+        tries: list[Try] = []
+        for k, identity in enumerate(identities):
+            strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
+            rims = covered.glasses < GLASSES or (k < CHOICE * RIMMED and not last)
+            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+            if patch.cover < LEAST_COVER:
+                break
+            with worn(canvas, patch):
+                points = self.check.points(canvas, patch.mesh)[None]
+                seen, likeness = self.check.glance(canvas, points, originals)
+                misread = self._misread(canvas, patch.mesh, wanted) + (0.0 if rims else RIMLESS_COST)
+            tries.append(Try(identity, patch, points, seen, likeness, misread))
+            if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
+                break
+        return tries
+
+    def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
+        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason."""
+        best: Try | None = None
+        least = (True, np.inf)
+        passed, reason = 0, "no_identity"
+        for one in sorted(tries, key=lambda one: one.cost):
+            with worn(canvas, one.patch):
+                checked = self.check(canvas, one.points, originals, one.seen)[0]
+            reason = checked.verdict.reason or reason
+            if not checked.verdict.passed:
+                continue
+            cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + one.misread
+            if best is None or cost < least:
+                best, least = replace(one, checked=checked), cost
+            passed += not cost[0]
+            if passed >= FINALISTS:
+                break
+        return best, reason if tries else "mostly_hidden"
+
+    def _misread(self, image: Image, mesh: F32, wanted: Wanted) -> float:
+        """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
+        found = self.check.pack.estimate(image, mesh[None])
+        sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
+        return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
+
+
+@contextmanager
+def worn(canvas: Image, patch: Patch) -> Iterator[None]:
+    """The canvas with a patch on it; taken off again."""
+    height, width = patch.pixels.shape[:2]
+    window = slice(patch.y, patch.y + height), slice(patch.x, patch.x + width)
+    kept = canvas[window].copy()
+    patch.paste(canvas)
+    try:
+        yield
+    finally:
+        canvas[window] = kept
