@@ -172,11 +172,10 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], bare: F32, re
     above = np.clip((265 - np.arange(SIZE, dtype=np.float32)) / 30, 0, 1)[:, None, None]
     cap = 0.32 - 0.22 * aside * (above if man else 1)
     calm = np.where(coarse > 0, 0.18 * np.tanh(coarse / 0.18), 0.4 * np.tanh(coarse / 0.4)) * (1 - 0.8 * aside)
-    # around the eyes a bright, black or coloured patch is light, make-up or another skin than its neighbours'
+    # around the eyes a bright or coloured patch is light, make-up or another skin than its neighbours'
     about = regions[0][..., None] + regions[1][..., None]
     coarse = (1 - plain) * coarse + plain * calm
-    lowest = (0.5 * regions[0] + regions[1])[..., None] + (1 - about)
-    coarse = (1 - about) * coarse + about * np.where(coarse > 0, 0.1 * np.tanh(coarse / 0.1), lowest * np.tanh(coarse / lowest))
+    coarse = np.where(coarse > 0, (1 - about) * coarse + about * 0.1 * np.tanh(coarse / 0.1), coarse)
     fine = (1 - plain) * fine + plain * cap * np.tanh(fine / cap)
     luma = coarse + fine
     luma = np.where(luma > 0, mouth * 0.2 * np.tanh(luma / 0.2) + (1 - mouth) * luma, luma)

@@ -27,8 +27,7 @@ BEARDED, SHAVEN = 20.0, 0.1
 
 NEIGHBOURS = 18
 """From how many sources near the lead one a region's source is drawn."""
-_WITH = {REGIONS.index(one): REGIONS.index(other) for one, other in (("brows", "eyes"), ("cheeks", "forehead"))}
-"""Regions that are one person's with another, if they can be: brows that end where another's eyes begin, or skin of two, look cut."""
+_FOREHEAD, _CHEEKS = REGIONS.index("forehead"), REGIONS.index("cheeks")
 UNLIKE = 0.2
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
 
@@ -90,9 +89,8 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     )
     sources = np.empty(len(REGIONS), np.intp)
     for r in range(len(REGIONS)):
-        one = _WITH.get(r)
-        if one is not None and model.usable[sources[one], r]:
-            sources[r] = sources[one]
+        if r == _CHEEKS and model.usable[sources[_FOREHEAD], r]:
+            sources[r] = sources[_FOREHEAD]  # skin is one person's
             continue
         able = candidates[model.usable[candidates, r]]
         nearest = np.setdiff1d(able[np.argsort(distance[able], kind="stable")[:NEIGHBOURS]], sources[:r])
@@ -102,9 +100,8 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         sources[r] = rng.choice(unlike)
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
     mirrored = rng.integers(2, size=len(REGIONS)).astype(bool)
-    for r, one in _WITH.items():
-        if sources[r] == sources[one]:
-            mirrored[r] = mirrored[one]
+    if sources[_CHEEKS] == sources[_FOREHEAD]:
+        mirrored[_CHEEKS] = mirrored[_FOREHEAD]
     return Identity(
         seed=seed,
         man=man,
