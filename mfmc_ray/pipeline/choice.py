@@ -24,8 +24,6 @@ STRONGEST = 1.2
 """Exchange of shape in the last attempt; the first three have 1."""
 YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
-RIMMED, RIMLESS_COST = 2 / 3, 0.15
-"""Share of the attempts that keep the rims of glasses, and what it costs to do without: temples end at the mask."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
 CHOICE = 12
@@ -112,19 +110,20 @@ class Chooser:
     ) -> list[Try]:
         """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
 
-        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by.
+        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by; temples
+        then end at the mask.
         """
         tries: list[Try] = []
         for k, identity in enumerate(identities):
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
-            rims = covered.glasses < GLASSES or (k < CHOICE * RIMMED and not last)
+            rims = covered.glasses < GLASSES or not last
             patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
             if patch.cover < LEAST_COVER:
                 break
             with worn(canvas, patch):
                 points = self.check.points(canvas, patch.mesh)[None]
                 seen, likeness = self.check.glance(canvas, points, originals)
-                misread = self._misread(canvas, patch.mesh, wanted) + (0.0 if rims else RIMLESS_COST)
+                misread = self._misread(canvas, patch.mesh, wanted)
             tries.append(Try(identity, patch, points, seen, likeness, misread))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break
