@@ -110,8 +110,8 @@ class Chooser:
     ) -> list[Try]:
         """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
 
-        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by; temples
-        then end at the mask.
+        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by;
+        temples then end at the mask.
         """
         tries: list[Try] = []
         for k, identity in enumerate(identities):
