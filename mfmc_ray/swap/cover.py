@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool
-from mfmc_ray.identities.traits import polygon
+from mfmc_ray.identities.traits import BROWS, polygon
 from mfmc_ray.swap.glasses import GlassesReader
 
 Image = NDArray[np.uint8]
@@ -33,7 +33,6 @@ _RIM = 0.06
 """Strength of a rim, natural logarithm of light, that can be drawn back."""
 
 _LOG = np.log(np.arange(256, dtype=np.float32) + LIGHT_FLOOR)
-_BROWS = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
 _LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 _NOSE = (168, 122, 196, 236, 198, 209, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 429, 420, 456, 419, 351)
 _CORE = ((168, 245, 126, 49, 4, 279, 355, 465), (119, 101, 36, 205, 50, 117), (348, 330, 266, 425, 280, 346))
@@ -106,8 +105,8 @@ class CoverFinder:
 
         self._eyes = (area(IMAGE_LEFT_EYE), area(IMAGE_RIGHT_EYE))
         self._nose, self._lips, self._core = area(_NOSE), area(_LIPS), area(*_CORE)
-        self._brows = _grown(area(*_BROWS), 2)
-        brows = _grown(area(*_BROWS), 4)
+        self._brows = _grown(area(*BROWS), 2)
+        brows = _grown(area(*BROWS), 4)
         self._openings = _grown(self._eyes[0] | self._eyes[1], 2)
         nostrils = _grown(area((98, 97, 2, 326, 327, 2)), 3)
         # where every face is darker or of another colour than its skin
