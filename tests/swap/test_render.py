@@ -1,5 +1,7 @@
 """The swapper on a real face: NASA's portrait of Eileen Collins, public domain, that ships with scikit-image."""
 
+from itertools import islice
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from skimage import data
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.mesh import FaceMesh, mouth_opening, pose
+from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
@@ -50,7 +53,8 @@ FITTING = 6
 
 @pytest.fixture(scope="module")
 def swaps(person: Person, swapper: MorphSwapper) -> list[np.ndarray]:
-    people = [sample(swapper.model, seed) for seed in range(100)]
+    # such as a run admits: they resemble none of the model's portraits
+    people = [sample(swapper.model, seed) for seed in islice(seeds(), 100)]
     fitting = [one.seed for one in people if not one.man and 20 <= one.age <= 60]  # as the stage chooses for her
     return [swapped(person, swapper, seed) for seed in fitting[:FITTING]]
 
@@ -65,10 +69,10 @@ def test_pose_and_mouth_stay(person: Person, swaps: list[np.ndarray], n: int) ->
 def test_the_identity_changes(person: Person, swaps: list[np.ndarray]) -> None:
     before = person.embedder.embed(person.image, person.points[None])[0]
     cosines = [float(before @ person.embedder.embed(swap, person.look(swap)[1][None])[0]) for swap in swaps]
-    # neither admitted nor chosen: the stage chooses and checks
-    assert max(cosines) < 0.55
+    # not chosen by their results: the stage chooses and checks
+    assert max(cosines) < 0.5
     assert np.mean(cosines) < 0.38
-    assert min(cosines) < 0.2
+    assert min(cosines) < 0.3
 
 
 def test_only_the_window_changes(person: Person, swapper: MorphSwapper) -> None:
