@@ -229,7 +229,7 @@ class Generations:
         for header in self.headers:
             low, high = start - first, stop - first
             first += self.live(header.number)
-            if low >= self.live(header.number) or high <= 0:
+            if not self.live(header.number) or low >= self.live(header.number) or high <= 0:
                 continue
             missing, gone = self.forgotten(header.number, header.purged), self.forgotten(header.number)
             stored = np.setdiff1d(np.arange(header.rows), list(missing))
