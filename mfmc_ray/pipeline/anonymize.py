@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mfmc_ray.access import AccessModel
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode, encode
@@ -28,7 +29,7 @@ from mfmc_ray.scrub import scrub
 from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper, Patch
-from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, scan_schema
+from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
 LIPS_COVERED = 0.5
 """Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
@@ -95,7 +96,7 @@ class AnonymizeStage:
         self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
-        self.adds: pa.Schema = anonymized_schema()
+        self.adds: pa.Schema = anonymized_schema(self.recognizers)
         self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
 
@@ -108,7 +109,11 @@ class AnonymizeStage:
         )
 
     def _image(self, row: Mapping[str, Any], faces_scalar: pa.ListScalar) -> dict[str, Any]:
-        base = {name: row[name] for name in ("image_id", "path", "width", "height", "format")} | {"faces": 0, "face_rows": []}
+        base = {name: row[name] for name in ("image_id", "path", "width", "height", "format")} | {
+            "faces": 0,
+            "face_rows": [],
+            "published": [],
+        }
         try:
             if row["reason"] is not None:
                 raise Withhold(row["reason"])
@@ -146,7 +151,13 @@ class AnonymizeStage:
                 self._cover(canvas, faces.boxes[i], result)
         encoded, kind = self._settle(canvas, picture, faces, results)
         rows = self._rows(row, faces, results)
-        return {"image": _image(encoded, row["path"]), "format": kind, "verdict": "anonymized", "face_rows": rows}
+        return {
+            "image": _image(encoded, row["path"]),
+            "format": kind,
+            "verdict": "anonymized",
+            "face_rows": rows,
+            "published": _published(results),
+        }
 
     def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
@@ -274,6 +285,15 @@ def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     return table.select(IMAGES.names).cast(IMAGES), faces
 
 
+def published_of(table: pa.Table, recognizers: Mapping[str, int]) -> pa.Table:
+    """The embeddings of the replaced faces in what the stage returned, as `tables.published_schema`; not to be published."""
+    nested = table["published"].combine_chunks()
+    rows, faces = pc.list_parent_indices(nested), nested.flatten()
+    schema = published_schema(recognizers)
+    of_image = [table[name].combine_chunks().take(rows) for name in ("image_id", "path")]
+    return pa.Table.from_arrays([*of_image, *(faces.field(name) for name in schema.names[2:])], schema=schema)
+
+
 def summary(table: pa.Table) -> dict[str, Any]:
     """Counts of a part: images and faces by verdict, redactions and failures by reason, attempts, uses of identities."""
     images, faces = split(table)
@@ -308,6 +328,19 @@ def _attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[st
         "smile": float(smile(mesh)[0]),
     }
     return {f"{name}_{when}": value for name, value in values.items()}
+
+
+def _published(results: list[Result]) -> list[dict[str, Any]]:
+    """Rows of `tables.published_schema`."""
+    return [
+        {
+            "face_no": i,
+            "identity_id": result.identity.identity_id,
+            **{embedding_column(name): vector for name, vector in result.checked.embeddings.items()},
+        }
+        for i, result in enumerate(results)
+        if result.identity and result.checked
+    ]
 
 
 def _checked(result: Result) -> Checked:
