@@ -21,7 +21,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,16 @@ class Ledger:
                     place.remove(file)
         shutil.rmtree(self.work / "staging", ignore_errors=True)
         return {part: marker["summary"] for part, marker in markers.items()}
+
+    def read_table(self, stage: Stage, table_name: str, part_id: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table of a committed part.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        place = self._place(stage.private or table_name in stage.kept)
+        data = place.read(f"{table_name}/part-{part_id:05d}.parquet")
+        return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
 
     def write_text(self, name: str, text: str) -> None:
         """Put a small text file into OUT, such as `README.md`."""

@@ -294,9 +294,8 @@ def published_of(table: pa.Table, recognizers: Mapping[str, int]) -> pa.Table:
     return pa.Table.from_arrays([*of_image, *(faces.field(name) for name in schema.names[2:])], schema=schema)
 
 
-def summary(table: pa.Table) -> dict[str, Any]:
+def summary(images: pa.Table, faces: pa.Table) -> dict[str, Any]:
     """Counts of a part: images and faces by verdict, redactions and failures by reason, attempts, uses of identities."""
-    images, faces = split(table)
     redacted = [
         reason for reason, verdict in zip(faces["reason"].to_pylist(), faces["verdict"].to_pylist(), strict=True) if verdict == "redacted"
     ]

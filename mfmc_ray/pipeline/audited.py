@@ -22,10 +22,10 @@ from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.findings import Findings
+from mfmc_ray.pipeline.known import gallery_stages, named_faces, recognisable
 from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
-from mfmc_ray.pipeline.run import recognisable
-from mfmc_ray.pipeline.workers import GALLERY, POOL, SCAN
+from mfmc_ray.pipeline.workers import POOL, SCAN
 from mfmc_ray.tables import embedding_column
 
 
@@ -83,17 +83,13 @@ class Audited:
 
     def _check_known(self) -> None:
         """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
-        galleries = [replace(GALLERY, name=f"gallery-{n}", tables=(f"gallery-{n}",)) for n in range(len(self.settings.guard.galleries))]
+        galleries = gallery_stages(self.ledger, len(self.settings.guard.galleries))
         everyone = pa.array([bytes(name).decode() for name in self.known.ids], pa.string())
-        for stage, prefix in [(SCAN, ""), *((stage, "gallery:") for stage in galleries)]:
+        for stage, source in [(SCAN, "collection"), *((stage, "gallery") for stage in galleries)]:
             for file in _files(self.ledger, stage):
                 wanted = ("box", "detectors", "mesh_score", *(embedding_column(n) for n in self.thresholds))
                 table = pq.ParquetFile(file).read(columns=["image_id", *(f"faces.list.element.{name}" for name in wanted)])
-                faces = table["faces"].combine_chunks()
-                counts = faces.value_lengths().fill_null(0).to_pylist()
-                ids = table["image_id"].to_pylist()
-                names = [f"{prefix}{image}:{k}" for image, n in zip(ids, counts, strict=True) for k in range(n)]
-                flat = faces.flatten()
+                names, flat = named_faces(table, source)
                 # what gives no embedding resembles nobody
                 vectors = [usable(matrix(flat.field(embedding_column(n)), DIMENSIONS[n])) for n in self.thresholds]
                 absent = ~np.asarray(pc.is_in(pa.array(names, pa.string()), value_set=everyone).to_numpy(zero_copy_only=False), bool)

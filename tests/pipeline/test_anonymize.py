@@ -204,7 +204,7 @@ def test_a_file_that_changed_since_the_scan_is_withheld(scan: pa.Table, stage: A
 
 
 def test_the_summary_counts(done: pa.Table) -> None:
-    counted = summary(done)
+    counted = summary(*split(done))
     assert counted["images"] == done.num_rows
     assert sum(counted["face_verdicts"].values()) == counted["faces"]
     assert counted["failed"] == {"truncated": 1, "empty": 1}
