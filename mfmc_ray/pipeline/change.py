@@ -41,7 +41,8 @@ class Change:
         known: known faces now.
         changed: how many were added or removed.
         identities: identity_ids that no longer held and have left the pool.
-        faces: (path, face_no) of published faces that no longer held; their images were anonymized anew.
+        faces: (path, face_no) of published faces that no longer held, by themselves or by their identity; their images were anonymized
+            anew.
         report: where all of it is written.
     """
 
@@ -220,7 +221,7 @@ def _newest(run: Run) -> int:
 
 def _change(run: Run, generation: int, known: int, changed: int, fallen: list[dict[str, Any]], more: dict[str, Any]) -> Change:
     """Writes the report and sums it up."""
-    identities = tuple(sorted({row["identity_id"] for row in fallen if "identity_id" in row}))
+    identities = tuple(sorted({row["identity_id"] for row in fallen if "face_no" not in row}))
     faces = tuple(sorted({(row["path"], row["face_no"]) for row in fallen if "face_no" in row}))
     report = run.ledger.work / "changes" / f"generation-{generation:05d}.json"
     report.parent.mkdir(mode=0o700, exist_ok=True)
@@ -229,7 +230,7 @@ def _change(run: Run, generation: int, known: int, changed: int, fallen: list[di
         "generation": generation,
         "known_faces": known,
         "changed": changed,
-        "identities": [row for row in fallen if "identity_id" in row],
+        "identities": [row for row in fallen if "face_no" not in row],
         "faces": [row for row in fallen if "face_no" in row],
         **more,
     }

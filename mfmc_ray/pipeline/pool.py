@@ -79,12 +79,17 @@ def fill_pool(
     return pool.slice(0, wanted)
 
 
+def admitted(ledger: Ledger) -> pa.Table:
+    """All identities that hold: those that a face can be given, and those that some face wears since it could."""
+    files = files_of_stage(ledger, POOL)
+    return pa.concat_tables([pq.read_table(file) for file in files]) if files else pa.table({"seed": pa.array([], pa.int64())})
+
+
 def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:
     """What was admitted so far, without identities that look alike."""
-    files = files_of_stage(ledger, POOL)
-    if not files:
-        return pa.table({"seed": pa.array([], pa.int64())})
-    pool = pa.concat_tables([pq.read_table(file) for file in files])
+    pool = admitted(ledger)
+    if not pool.num_rows:
+        return pool
     name, dim = next(iter(recognizers.items()))
     vectors = matrix(pool[embedding_column(name)], dim)
     kept: list[int] = []

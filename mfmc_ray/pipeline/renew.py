@@ -24,10 +24,11 @@ class RenewWorker:
     Args:
         anonymize: the arguments of `AnonymizeWorker`, which is made when it is needed first.
         recognizers: guard recognizer → dimension.
+        identities: identity_ids that hold; who wears another one gets a new one, too.
     """
 
-    def __init__(self, anonymize: Mapping[str, Any], recognizers: Mapping[str, int]) -> None:
-        self._arguments, self._recognizers = dict(anonymize), dict(recognizers)
+    def __init__(self, anonymize: Mapping[str, Any], recognizers: Mapping[str, int], identities: set[str]) -> None:
+        self._arguments, self._recognizers, self._identities = dict(anonymize), dict(recognizers), identities
         self._worker: AnonymizeWorker | None = None
         self.ledger, self._generation = anonymize["ledger"], anonymize["known"].generation
         self._renewal = Renewal(
@@ -41,16 +42,19 @@ class RenewWorker:
             part: of the anonymize pass, with its `summary` as committed.
 
         Returns:
-            the part's new summary with `fallen`: the failed certificates with `image_id`, `path` and `face_no`.
+            the part's new summary with `fallen`: the failed certificates with `image_id`, `path` and `face_no`; with `identity_id` the
+            faces that wore an identity which no longer holds.
         """
         images = self.ledger.read_table(ANONYMIZE, "images", part["part"], columns=["image_id", "path"])
         faces, published = (self.ledger.read_table(ANONYMIZE, name, part["part"]) for name in ("faces", "published"))
         faces, fallen = self._renewed(faces, published)
         summary = {**part["summary"], "generation": self._generation}
-        if fallen:
+        worn = published.select(["image_id", "path", "face_no", "identity_id"]).to_pylist()
+        fallen += [row for row in worn if row["identity_id"] not in self._identities]
+        wrong = {(row["image_id"], row["path"]) for row in fallen}
+        if wrong:
             if self._worker is None:
                 self._worker = AnonymizeWorker(**self._arguments)
-            wrong = {(row["image_id"], row["path"]) for row in fallen}
             again = [i for i, row in enumerate(images.to_pylist()) if (row["image_id"], row["path"]) in wrong]
             summary = self._worker.again(part, again, faces, published)
         else:

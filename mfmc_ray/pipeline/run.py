@@ -31,7 +31,7 @@ from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.known import build_index, gallery_stages, note_gallery
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
-from mfmc_ray.pipeline.pool import fill_pool, pool_size, renew_pool
+from mfmc_ray.pipeline.pool import admitted, fill_pool, pool_size, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
@@ -158,8 +158,8 @@ class Run:
         """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
 
         Returns:
-            what no longer held: failed certificates (`tables.CERTIFICATE`) with the `identity_id` of a pool identity, or the `image_id`,
-            `path` and `face_no` of a published face. It holds again, or is gone, when this returns.
+            what no longer held: failed certificates (`tables.CERTIFICATE`) with the `identity_id` of a pool identity, or what `RenewWorker`
+            says of published faces. It holds again, or is gone, when this returns.
         """
         parts = anonymize_parts(self.ledger, self.config.output.rows_per_part)
         done = self.ledger.recover(ANONYMIZE)
@@ -175,7 +175,7 @@ class Run:
         pool, fallen = self._pool(known)
         kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
         count_of = actors(self.config.ray)
-        renew = {"anonymize": kwargs, "recognizers": self.recognizers}
+        renew = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         run_parts(
             RenewWorker,
             renew,
@@ -190,7 +190,7 @@ class Run:
         summaries = list(self.ledger.done(ANONYMIZE).values())
         if todo:
             self._timed("anonymize", started, images_in(todo), sum(s["faces"] for s in summaries))
-        publish(self.ledger, self.config, self.manifest(known, pool, summaries), pool, count(summaries, "uses"))
+        publish(self.ledger, self.config, self.manifest(known, pool, summaries), admitted(self.ledger), count(summaries, "uses"))
         (self.ledger.work / _FINISHED).write_text(json.dumps({"notices": self.notices}))
         return fallen
 
