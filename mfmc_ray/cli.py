@@ -126,6 +126,10 @@ app.command("identities preview")(identities_cli.preview)
 def audit(
     out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
+    ] = None,
+    sample_seed: Annotated[int | None, typer.Option(help="Draw the same sample again. Default: unpredictable; audit.json has it.")] = None,
     storage_options: Storage = None,
     actors: Actors = None,
     address: Address = None,
@@ -134,8 +138,12 @@ def audit(
 
     Every published picture is looked at again with another detector, every replaced face is embedded again with the guard recognizers,
     every certificate is computed again by a plain search. What is not accounted for is a violation.
+
+    With --sample that is done for a sample of the pictures, and the result says how many of all may violate at most. Rows, what the
+    certificates claim, digests and counts are checked in full all the same.
     """
     from mfmc_ray.pipeline.audit_run import audit as run_audit
+    from mfmc_ray.pipeline.sampling import Sample
 
     settings = config.load(
         None,
@@ -146,7 +154,7 @@ def audit(
         ray__actors=actors,
         ray__address=address,
     )
-    raise typer.Exit(0 if run_audit(settings) else 1)
+    raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 
 @app.command()

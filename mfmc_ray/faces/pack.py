@@ -16,12 +16,15 @@ from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh, pose
+from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
 from mfmc_ray.faces.second_look import SecondLook
 from mfmc_ray.faces.store import load_lock
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
+HELD_OUT: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"openface": OpenFaceEmbedder})
+"""Recognizers that no run may guard with, so that an audit always has one that the anonymizer never asked."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
 AUDIT_STRICTNESS = 0.75
 """How strict the scan is with the audit's look: encoding a picture anew may raise a score a little."""
@@ -31,6 +34,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "centerface": ("centerface",),
         "sface": ("sface",),
         "dlib": ("dlib_resnet", "dlib_5points"),
+        "openface": ("openface",),
         "mesh": ("facemesh",),
         "attributes": ("attribute_net",),
         "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),

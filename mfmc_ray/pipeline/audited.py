@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.known import gallery_stages, named_faces, recognisable
+from mfmc_ray.pipeline.leak import LEAST_PEOPLE, People, measure, sexes_of
 from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL, SCAN
@@ -41,6 +42,7 @@ class Audited:
         thresholds: guard recognizer → cosine, computed from settings and index, not read from OUT.
         scan: where the scan's rows are.
         pool: the admitted identities.
+        people: who the known faces of the collection are, as far as recognizers tell.
         findings: what was found so far.
     """
 
@@ -52,6 +54,7 @@ class Audited:
     thresholds: dict[str, float]
     scan: ScanIndex
     pool: pa.Table
+    people: People
     findings: Findings = field(default_factory=Findings)
 
     @classmethod
@@ -71,7 +74,10 @@ class Audited:
             names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
             scan = ScanIndex(_files(ledger, SCAN))
             pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
-            audited = cls(ledger, manifest, digest, settings, known, _thresholds(settings, names, len(known)), scan, pool, findings)
+            strict = Calibration().strict_threshold
+            people = People.of_collection(known, {name: strict(name) for name in names})
+            thresholds = _thresholds(settings, names, len(known))
+            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, findings)
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
@@ -79,7 +85,14 @@ class Audited:
 
     def for_stage(self) -> dict[str, Any]:
         """The arguments of `AuditStage`."""
-        return {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+        named = {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+        return named | {"asked": self.people.ids if len(self.people) >= LEAST_PEOPLE else self.people.ids[:0]}
+
+    def leak(self, held_out: Sequence[str]) -> tuple[Any, str]:
+        """The leak rate, from what the stage kept, or why there is none; see `leak.measure`."""
+        guards, folder = list(self.thresholds), self.ledger.work / "audit"
+        files = _files(self.ledger, SCAN) if len(self.people) >= LEAST_PEOPLE else []
+        return measure(self.people, folder, guards, held_out, sexes_of(files, self.people))
 
     def _check_known(self) -> None:
         """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
