@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from mfmc_ray.faces.align import ARCFACE_TEMPLATE, TEMPLATE_SIZE, chips, scaled, similarity, warp
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
 # the runtime gains nothing from larger batches (the activations leave the cache), and memory stays bounded in crowds
@@ -36,9 +36,17 @@ class SFaceEmbedder:
     def __init__(self, threads: int = 1) -> None:
         self._net = Network(_sface(model_path("sface")), threads)
 
-    def embed(self, image: Image, points: F32) -> F32:
+    def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
-        return self._net.run(chips(image, points))
+        return self.embed_crops(self.crops(image, points))
+
+    def crops(self, image: Pixels, points: F32) -> Image:
+        """uint8 (n, 112, 112, 3): the aligned faces."""
+        return chips(image, points)
+
+    def embed_crops(self, crops: Image) -> F32:
+        """float32 (n, 128), unit length, of what `crops` gave for any images."""
+        return self._net.run(crops)
 
 
 class DlibEmbedder:
@@ -67,11 +75,19 @@ class DlibEmbedder:
         corners = self._BOX_CENTRE + self._MARGIN + np.array([[-0.5], [0.5]]) * self._BOX_SIDE
         self._box = dlib.rectangle(*(round(float(x)) for x in scaled(corners.astype(np.float32), factor).ravel()))
 
-    def embed(self, image: Image, points: F32) -> F32:
+    def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
+        return self.embed_crops(self.crops(image, points))
+
+    def crops(self, image: Pixels, points: F32) -> Image:
+        """uint8 (n, 150, 150, 3): dlib's chips."""
         patches = warp(image, similarity(points, self._template), self._PATCH)
         faces = [dlib.get_face_chip(p, self._predictor(p, self._box), self._CHIP, self._PADDING) for p in patches]
-        return self._net.run(np.asarray(faces, np.uint8).reshape(-1, self._CHIP, self._CHIP, 3))
+        return np.asarray(faces, np.uint8).reshape(-1, self._CHIP, self._CHIP, 3)
+
+    def embed_crops(self, crops: Image) -> F32:
+        """float32 (n, 128), unit length, of what `crops` gave for any images."""
+        return self._net.run(crops)
 
 
 class Network:

@@ -13,7 +13,7 @@ from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
-from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.faces import F32, Faces, Image, Pixels
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh, pose
 from mfmc_ray.faces.openface import OpenFaceEmbedder
@@ -110,11 +110,11 @@ class ModelPack:
         embeddings = self.embed(image, faces.points)
         return faces.with_(embeddings=embeddings, poses=pose(faces.need("meshes")), ages=found.ages, sexes=found.sexes, tones=found.tones)
 
-    def estimate(self, image: Image, meshes: F32) -> Attributes:
+    def estimate(self, image: Pixels, meshes: F32) -> Attributes:
         """Age, sex and skin tone of n faces with these meshes."""
         return self.attributes.estimate(image, meshes)
 
-    def embed(self, image: Image, points: F32) -> dict[str, F32]:
+    def embed(self, image: Pixels, points: F32) -> dict[str, F32]:
         """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
         return {name: embedder.embed(image, points) for name, embedder in self.embedders.items()}
 
