@@ -17,7 +17,7 @@ from onnx import helper
 
 from mfmc_ray.faces.align import similarity, warp
 from mfmc_ray.faces.embed import Network, as_model
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
 _BN_EPSILON = 1e-5
@@ -65,9 +65,17 @@ class OpenFaceEmbedder:
     def __init__(self, threads: int = 1) -> None:
         self._net = Network(_graph(model_path("openface")), threads)
 
-    def embed(self, image: Image, points: F32) -> F32:
+    def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
-        return self._net.run(warp(image, similarity(points, self._TEMPLATE), self._SIDE))
+        return self.embed_crops(self.crops(image, points))
+
+    def crops(self, image: Pixels, points: F32) -> Image:
+        """uint8 (n, 96, 96, 3): the aligned faces."""
+        return warp(image, similarity(points, self._TEMPLATE), self._SIDE)
+
+    def embed_crops(self, crops: Image) -> F32:
+        """float32 (n, 128), unit length, of what `crops` gave for any images."""
+        return self._net.run(crops)
 
 
 def _graph(path: Path) -> onnx.ModelProto:
