@@ -272,12 +272,15 @@ class _Part:
             return
         search = self.stage.search
         ids = [f"{worn.row['image_id']}:{worn.row['face_no']}" for worn in self.worn]
-        for i in np.flatnonzero(~np.isin(np.array([name.encode() for name in ids]), search.known.ids)):
+        for i in self._unknown(ids):
             self.findings.add(checks.UNKNOWN, f"{self.worn[i].where}: it was replaced, not redacted")
         found = {name: search.highest(name, np.stack([w.vectors[name] for w in self.worn])) for name in search.thresholds}
         for k, worn in enumerate(self.worn):
             mine = {name: (float(cosines[k]), int(rows[k])) for name, (cosines, rows) in found.items()}
             own = {name: float((unit(worn.vectors[name][None]) * unit(worn.originals[name][None])).sum()) for name in mine}
+            if search.known.is_forgotten(ids[k]):  # nothing of the original is left to compare with: what was certified then stands
+                own = dict.fromkeys(mine, number(worn.row["similarity_to_original"]))
+                self.totals["originals forgotten"] += 1
             before = self.findings.counts.total()
             faults = search.faults(worn.row["certificates"], worn.vectors, mine)
             faults += _first_faults(worn.row, mine, own)
@@ -305,11 +308,17 @@ class _Part:
             if self.findings.counts.total() > before:
                 self.violating.update({worn.index} & self.looked)
 
+    def _unknown(self, ids: Sequence[str]) -> list[int]:
+        """Which faces are not among the known ones, though a face that is replaced must be, or have been until it was forgotten."""
+        known = self.stage.search.known
+        absent = np.flatnonzero(~np.isin(np.array([name.encode() for name in ids], np.bytes_), known.ids))
+        return [i for i in map(int, absent) if not known.is_forgotten(ids[i])]
+
     def believe(self) -> None:
         """Takes the certificates of faces that are not looked at at their word: what they say must be of this index, and be enough."""
         search, known = self.stage.search, self.stage.search.known
         ids = [f"{row['image_id']}:{row['face_no']}" for row, _ in self.unseen]
-        for i in np.flatnonzero(~np.isin(np.array([name.encode() for name in ids], np.bytes_), known.ids)):
+        for i in self._unknown(ids):
             self.findings.add(checks.UNKNOWN, f"{self.unseen[i][1]}: it was replaced, not redacted")
         named = [str(c["nearest_known"]).encode() for row, _ in self.unseen for c in row["certificates"] or ()]
         rows = np.flatnonzero(np.isin(known.ids, np.array(named, np.bytes_))) if named else ()

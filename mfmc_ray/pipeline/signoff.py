@@ -63,9 +63,11 @@ def result(audited: Audited, drawn: sampling.Drawn, summaries: list[Summary], se
     compared, skipped = totals.get("sources compared", 0), totals.get("sources not readable", 0)
     sample = sampling.bound(drawn, sum(s["looked"] for s in summaries), sum(s["violating"] for s in summaries))
     seen = "all pictures" if sample["images"] == sample["of"] else "a sample of the pictures; what their rows say of all"
+    forgotten = totals.get("originals forgotten", 0)
     details = {
         checks.LEFT: f"{totals.get('detections', 0)} detections by another detector, at another scale, on the mirrored picture",
-        checks.MATCHES: "; ".join(f"{name} < {threshold:.4f}" for name, threshold in audited.thresholds.items()),
+        checks.MATCHES: "; ".join(f"{name} < {threshold:.4f}" for name, threshold in audited.thresholds.items())
+        + (f"; {forgotten} originals are forgotten, and not compared with" if forgotten else ""),
         checks.CERTIFICATES: f"recomputed against {len(audited.known)} known faces, float64, tolerance {TOLERANCE}",
         checks.PIXELS: f"{compared} compared with their source, {skipped} not: it is gone or changed",
     }
@@ -110,7 +112,10 @@ def result(audited: Audited, drawn: sampling.Drawn, summaries: list[Summary], se
         "totals": {
             "images": verdicts(summaries, "images"),
             "faces": verdicts(summaries, "faces"),
-            **{name: totals.get(name, 0) for name in ("published", "detections", "sources compared", "sources not readable")},
+            **{
+                name: totals.get(name, 0)
+                for name in ("published", "detections", "sources compared", "sources not readable", "originals forgotten")
+            },
         },
         "worst": {name: {**cosines, "threshold": audited.thresholds[name]} for name, cosines in highest.items()},
         "closest": nearest_first(pair for s in summaries for pair in s["closest"]),
