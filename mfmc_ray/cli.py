@@ -57,6 +57,9 @@ Storage = Annotated[str | None, typer.Option(help='JSON passed to fsspec, e.g. \
 Attempts = Annotated[int | None, typer.Option(min=1, help="Fake identities tried on a face before it is covered (default 8).")]
 Identities = Annotated[int | None, typer.Option(min=1, help="Size of the pool of fake identities (default: from the number of faces).")]
 Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any known face (default: calibrated).")]
+Calibration = Annotated[
+    str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
+]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
@@ -78,6 +81,7 @@ def _run_verb(name: str, text: str) -> None:
         attempts: Attempts = None,
         identities: Identities = None,
         threshold: Threshold = None,
+        calibration: Calibration = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
@@ -93,6 +97,7 @@ def _run_verb(name: str, text: str) -> None:
             storage_options=_options(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
+            guard__calibration=calibration,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,

@@ -17,6 +17,8 @@ from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.identities.surface import F32
 from mfmc_ray.tables import embedding_column, pool_schema
 
+LEAST_POOL, MOST_POOL = 500, 3000
+"""Fake identities that a run makes, so that every sex, age and skin tone has some to choose from."""
 NEAREST = 60
 """From how many of the best-fitting identities one is drawn at random."""
 LIKE = 6.0
@@ -105,6 +107,16 @@ class Pool:
         """How like the original some identities are beside the others: 0 the least, 1 the most, the mean over the recognizers."""
         ranks = [np.argsort(np.argsort(self.embeddings[n][some] @ v, kind="stable")) for n, v in original.items() if n in self.embeddings]
         return np.asarray(np.mean(ranks, 0) / max(1, len(some) - 1) if ranks else np.zeros(len(some)), np.float32)
+
+
+def pool_size(faces: int) -> int:
+    """How many identities a run wants for so many faces, unless a number is asked for."""
+    return min(max(faces, LEAST_POOL), MOST_POOL)
+
+
+def most_seeds(wanted: int) -> int:
+    """After how many seeds a run makes do with fewer identities than it wants."""
+    return 200 + 100 * wanted
 
 
 def keyed(key: bytes, *parts: Any) -> np.random.Generator:

@@ -43,17 +43,26 @@ class AuditStage:
         known: the known faces.
         thresholds: recognizer → the cosine a published face must stay below.
         scan: where the scan's rows are.
+        calibration: what the thresholds come from.
     """
 
-    def __init__(self, settings: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: Mapping[str, float], scan: ScanIndex) -> None:
+    def __init__(
+        self,
+        settings: RunConfig,
+        ledger: Ledger,
+        known: KnownFaces,
+        thresholds: Mapping[str, float],
+        scan: ScanIndex,
+        calibration: Calibration,
+    ) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.scan = ledger, scan
         self.max_pixels = settings.find.max_pixels
-        self.search = PlainSearch(known, thresholds)
+        self.search = PlainSearch(known, thresholds, calibration)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
         self.held_out = {name: EMBEDDERS[name]() for name in EMBEDDERS if name not in thresholds}
         self.look, self.metadata = AuditLook(), MetadataCheck()
-        self.strict = {name: Calibration().strict_threshold(name) for name in self.held_out}
+        self.strict = {name: calibration.strict_threshold(name) for name in self.held_out}
         self.reader = SourceReader(settings.storage_options)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, files_of
 from mfmc_ray.faces.store import load_lock, pull
-from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage, nearest_first
@@ -166,7 +165,7 @@ def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.T
         if row["identity_id"] not in pool:
             findings.add(checks.IDENTITY_CERTIFICATES, f"{row['identity_id']} is not in the pool")
     if known:
-        search = PlainSearch(audited.known, audited.thresholds)
+        search = PlainSearch(audited.known, audited.thresholds, audited.calibration)
         taken = audited.pool.take([pool[row["identity_id"]] for row in known])
         vectors = {name: matrix(taken[embedding_column(name)], DIMENSIONS[name]) for name in audited.thresholds}
         found = {name: search.highest(name, v) for name, v in vectors.items()}
@@ -192,6 +191,9 @@ def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
         for key, value in wanted.items():
             if guard[name].get(key) != value:
                 findings.add(checks.MANIFEST, f"{name}: {key} is {value}")
+        curve = audited.calibration.curves[name].digest
+        if guard[name].get("calibration", curve) != curve:  # runs of version 0.1 do not name it
+            findings.add(checks.MANIFEST, f"{name}: calibration is {curve}")
         if not abs(number(guard[name].get("threshold")) - audited.thresholds[name]) <= 1e-6:
             findings.add(checks.MANIFEST, f"{name}: threshold is {audited.thresholds[name]:.4f}")
     pinned = {model.name: model.sha256 for model in load_lock()}
@@ -233,7 +235,7 @@ def _result(audited: Audited, summaries: list[dict[str, Any]], seconds: float) -
         }
         for name in audited.thresholds
     }
-    strict = Calibration().strict_threshold
+    strict = audited.calibration.strict_threshold
     held_out = {
         name: {
             **{key: sum(s["held_out"][name][key] for s in summaries) for key in ("compared", "same_person")},

@@ -21,6 +21,7 @@ from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import findings as checks
+from mfmc_ray.pipeline.curves import used
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
@@ -41,6 +42,7 @@ class Audited:
         thresholds: guard recognizer → cosine, computed from settings and index, not read from OUT.
         scan: where the scan's rows are.
         pool: the admitted identities.
+        calibration: the curves that the run's thresholds come from.
         findings: what was found so far.
     """
 
@@ -52,6 +54,7 @@ class Audited:
     thresholds: dict[str, float]
     scan: ScanIndex
     pool: pa.Table
+    calibration: Calibration
     findings: Findings = field(default_factory=Findings)
 
     @classmethod
@@ -71,7 +74,9 @@ class Audited:
             names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
             scan = ScanIndex(_files(ledger, SCAN))
             pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
-            audited = cls(ledger, manifest, digest, settings, known, _thresholds(settings, names, len(known)), scan, pool, findings)
+            calibration = used(ledger.work, settings)
+            thresholds = _thresholds(settings, names, len(known), calibration)
+            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, calibration, findings)
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
@@ -79,7 +84,14 @@ class Audited:
 
     def for_stage(self) -> dict[str, Any]:
         """The arguments of `AuditStage`."""
-        return {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+        return {
+            "settings": self.settings,
+            "ledger": self.ledger,
+            "known": self.known,
+            "thresholds": self.thresholds,
+            "scan": self.scan,
+            "calibration": self.calibration,
+        }
 
     def _check_known(self) -> None:
         """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
@@ -146,8 +158,7 @@ def _settings(ledger: Ledger, manifest: Mapping[str, Any], config: RunConfig, fi
     return replace(settings, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray)
 
 
-def _thresholds(settings: RunConfig, recognizers: tuple[str, ...], n_known: int) -> dict[str, float]:
-    calibration = Calibration()
+def _thresholds(settings: RunConfig, recognizers: tuple[str, ...], n_known: int, calibration: Calibration) -> dict[str, float]:
     chosen = {name: calibration.default_threshold(name, n_known).value for name in recognizers}
     if settings.guard.threshold is not None:
         chosen[recognizers[0]] = settings.guard.threshold

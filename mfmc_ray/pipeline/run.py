@@ -28,11 +28,12 @@ from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.identities.pool import LEAST_POOL, most_seeds, pool_size
 from mfmc_ray.known.index import KnownFaces, KnownIndex
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
+from mfmc_ray.pipeline.curves import calibration_of, keep
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.rows import matrix
@@ -43,8 +44,6 @@ from mfmc_ray.tables import embedding_column
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
 SEEDS_PER_PART = 20
-LEAST_POOL = 500
-"""Fake identities at least, so that every sex, age and skin tone has some to choose from."""
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
 
@@ -67,6 +66,7 @@ class Run:
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.calibration = calibration_of(config)
         self.console = Console(stderr=True, highlight=False)
         self.times: dict[str, dict[str, Any]] = {}
 
@@ -93,6 +93,7 @@ class Run:
             for folder in ("scan", "gallery-*", "known", "pool", "report"):
                 for path in self.ledger.work.glob(folder):
                     shutil.rmtree(path, ignore_errors=True)
+        keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart)
         self.units = units
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
@@ -125,13 +126,13 @@ class Run:
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
         known = self.index()
-        wanted = self.config.swap.identities or int(np.clip(self._scanned_faces(), LEAST_POOL, 3000))
+        wanted = self.config.swap.identities or pool_size(self._scanned_faces())
         done = self.ledger.recover(POOL)
         offer = seeds(self.config.swap.seed)
         offered: list[dict[str, Any]] = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
         started = time.monotonic()
         thresholds = self.thresholds(len(known))
-        kwargs = {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds}
+        kwargs = {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds, "calibration": self.calibration}
         while True:
             pool = self._pool()
             missing = wanted - pool.num_rows
@@ -139,7 +140,7 @@ class Run:
             enough = not self.config.swap.identities and pool.num_rows >= LEAST_POOL / 2 and len(offered) * SEEDS_PER_PART >= catalogued()
             if missing <= 0 or enough:
                 break
-            if len(offered) * SEEDS_PER_PART > 200 + 100 * wanted:
+            if len(offered) * SEEDS_PER_PART > most_seeds(wanted):
                 self.console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
                 break
             rate = max(0.02, pool.num_rows / max(1, len(offered) * SEEDS_PER_PART)) if offered else 0.9
@@ -180,6 +181,7 @@ class Run:
             "ledger": self.ledger,
             "known": known,
             "thresholds": self.thresholds(len(known)),
+            "calibration": self.calibration,
             "pool": pool,
             "key": self._key(),
         }
@@ -201,17 +203,15 @@ class Run:
 
     def thresholds(self, n_known: int) -> dict[str, float]:
         """recognizer → the cosine a published face must stay below."""
-        calibration = Calibration()
         chosen = {}
         for i, name in enumerate(self.recognizers):
             given = self.config.guard.threshold if i == 0 else None
-            chosen[name] = calibration.default_threshold(name, n_known).value if given is None else given
+            chosen[name] = self.calibration.default_threshold(name, n_known).value if given is None else given
         return chosen
 
     def warnings(self, n_known: int) -> list[str]:
         """What the user must know about the thresholds."""
-        calibration = Calibration()
-        found = [calibration.default_threshold(name, n_known).warning for name in self.recognizers]
+        found = [self.calibration.default_threshold(name, n_known).warning for name in self.recognizers]
         return [warning for warning in found if warning]
 
     def read_manifest(self) -> dict[str, Any]:
@@ -221,7 +221,6 @@ class Run:
 
     def manifest(self, known: KnownFaces, pool: pa.Table, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What was done, with which settings, models and index."""
-        calibration = Calibration()
         chosen = self.thresholds(len(known))
         used = files_of([*self.config.find.detectors, *self.recognizers, "mesh", "attributes"])
         return {
@@ -241,8 +240,9 @@ class Run:
                 {
                     "recognizer": name,
                     "threshold": chosen[name],
-                    "false_match_rate": calibration.fmr(name, chosen[name]),
-                    "strict_threshold": calibration.strict_threshold(name),
+                    "false_match_rate": self.calibration.fmr(name, chosen[name]),
+                    "strict_threshold": self.calibration.strict_threshold(name),
+                    "calibration": self.calibration.curves[name].digest,
                     "known_faces": len(known),
                     "generation": known.generation,
                     "index_digest": known.digest,
