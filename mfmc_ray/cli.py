@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, config, identities_cli, models_cli
+from mfmc_ray import __version__, config, identities_cli, known_cli, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
 
 
@@ -41,6 +41,7 @@ known face; what cannot be shown to hold is covered. Originals stay where they a
 Start with [bold]mfmc demo[/bold].""",
 )
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
+app.add_typer(known_cli.app, name="known", help="The known faces: how well they are told apart, and how many can be.")
 
 Input = Annotated[
     str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")

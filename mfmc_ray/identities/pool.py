@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mfmc_ray.identities.catalogue import catalogued
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.identities.surface import F32
@@ -19,6 +21,7 @@ from mfmc_ray.tables import embedding_column, pool_schema
 
 LEAST_POOL, MOST_POOL = 500, 3000
 """Fake identities that a run makes, so that every sex, age and skin tone has some to choose from."""
+SEEDS_PER_PART = 20
 NEAREST = 60
 """From how many of the best-fitting identities one is drawn at random."""
 LIKE = 6.0
@@ -114,9 +117,23 @@ def pool_size(faces: int) -> int:
     return min(max(faces, LEAST_POOL), MOST_POOL)
 
 
-def most_seeds(wanted: int) -> int:
-    """After how many seeds a run makes do with fewer identities than it wants."""
-    return 200 + 100 * wanted
+def more_seeds(wanted: int, admitted: int, offered: int, *, asked: bool) -> int | None:
+    """How many further seeds a run offers; 0 when it has identities enough, None when it gives up.
+
+    Args:
+        wanted: the pool's size.
+        admitted: identities so far.
+        offered: seeds so far.
+        asked: the size was asked for.
+    """
+    missing = wanted - admitted
+    # past the catalogue few seeds pass: a fair pool is then enough, unless a size was asked for
+    if missing <= 0 or (not asked and admitted >= LEAST_POOL / 2 and offered >= catalogued()):
+        return 0
+    if offered > 200 + 100 * wanted:
+        return None
+    rate = max(0.02, admitted / offered) if offered else 0.9
+    return math.ceil(missing / rate)
 
 
 def keyed(key: bytes, *parts: Any) -> np.random.Generator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mfmc_ray.known.calibration import HIGHEST_RATE, LEAST_PASS, Calibration, Threshold, pass_probability
@@ -60,10 +60,16 @@ class Capacity:
         return min(one.moves_at.value for one in self.each)
 
 
-def capacity(calibration: Calibration, recognizers: Sequence[str], faces: int) -> Capacity:
+def capacity(calibration: Calibration, recognizers: Sequence[str], faces: int, taken: Mapping[str, float] | None = None) -> Capacity:
     """What `faces` known faces mean for a run that is guarded by `recognizers`.
 
     The fakes are taken as strangers to the known faces, all comparisons as independent: see `pass_probability` for what that leaves out.
+
+    Args:
+        calibration: the curves.
+        recognizers: of the guard.
+        faces: N.
+        taken: recognizer → the threshold that a run took; None: the default ones.
 
     Raises:
         ValueError: for a negative number of faces or no recognizer.
@@ -71,7 +77,7 @@ def capacity(calibration: Calibration, recognizers: Sequence[str], faces: int) -
     """
     if faces < 0 or not recognizers:
         raise ValueError(f"wanted a number of known faces and a recognizer, not {faces} and {list(recognizers)}")
-    each = tuple(_outlook(calibration, name, faces) for name in recognizers)
+    each = tuple(_outlook(calibration, name, faces, (taken or {}).get(name)) for name in recognizers)
     chances = [one.chance for one in each]
     product = Span(math.prod(c.value for c in chances), math.prod(c.low for c in chances), math.prod(c.high for c in chances))
     least = Span(min(c.value for c in chances), min(c.low for c in chances), min(c.high for c in chances))
@@ -103,8 +109,11 @@ def seeds_for(pool: int, chance: float) -> float:
     return pool * attempts(chance)
 
 
-def _outlook(calibration: Calibration, recognizer: str, faces: int) -> Outlook:
+def _outlook(calibration: Calibration, recognizer: str, faces: int, taken: float | None) -> Outlook:
     threshold = calibration.default_threshold(recognizer, faces)
+    if taken is not None and abs(taken - threshold.value) > 1e-6:
+        rate = calibration.estimate(recognizer, taken)
+        threshold = Threshold(taken, rate, pass_probability(faces, rate.rate), None, False)
     rate = threshold.rate
     chance = Span(threshold.pass_probability, pass_probability(faces, rate.high), pass_probability(faces, rate.low))
     strict = calibration.estimate(recognizer, calibration.strict_threshold(recognizer))

@@ -32,6 +32,8 @@ STRICT_RATE = 1e-3
 VENDOR_THRESHOLDS = {"sface": (0.363, "OpenCV Zoo's verification threshold of SFace, cosine")}
 MOST_FACES = 2000
 """Faces compared at most, two million pairs: 40 s of bootstrap and 0.3 GB. Of more a random sample is taken, people as a whole."""
+CLOSEST = 10
+"""Pairs that `Impostors.closest` names."""
 TAIL_METHOD = (
     f"peaks over threshold: exponential excess (generalised Pareto, shape 0), by maximum likelihood on the most similar {TAIL_SHARE:.1%}"
 )
@@ -54,6 +56,8 @@ class Impostors:
         second: int64 (m,), whose the other is; None if both belong to the same draw (two faces of one image).
         drawn: int64 (k,): people (or images) of the same number are drawn from one another by the bootstrap.
         sampled: what was left out, in words; None if nothing.
+        closest: int64 (c, 2), rows of the vectors: the pairs with the highest cosines, of which wrong labels are the first; None if the
+            pairs were given.
     """
 
     cosines: F64
@@ -61,6 +65,7 @@ class Impostors:
     second: I64 | None
     drawn: I64
     sampled: str | None = None
+    closest: I64 | None = None
 
     def __len__(self) -> int:
         return len(self.cosines)
@@ -87,7 +92,8 @@ class Impostors:
         different = person[a] != person[b]
         a, b = a[different], b[different]
         cosines = _products(vectors[taken], vectors[taken])[a, b]
-        return cls._falling(cosines, person[a], person[b], np.zeros(len(names), np.int64), _left_out(len(taken), len(vectors), seed))
+        left_out = _left_out(len(taken), len(vectors), seed)
+        return cls._falling(cosines, person[a], person[b], np.zeros(len(names), np.int64), left_out, (taken[a], taken[b]))
 
     @classmethod
     def between(cls, ours: F32, theirs: F32, people: ArrayLike, *, most: int = MOST_FACES, seed: int = 0) -> Self:
@@ -108,7 +114,7 @@ class Impostors:
         a, b = (rows.ravel() for rows in np.indices((len(few), len(many))))
         drawn = np.repeat([0, 1], [len(few), len(names)])
         left_out = _left_out(len(few) + len(many), len(ours) + len(theirs), seed)
-        return cls._falling(_products(ours[few], theirs[many]).ravel(), a, len(few) + person[b], drawn, left_out)
+        return cls._falling(_products(ours[few], theirs[many]).ravel(), a, len(few) + person[b], drawn, left_out, (few[a], many[b]))
 
     @classmethod
     def within(cls, cosines: F64, images: ArrayLike) -> Self:
@@ -117,9 +123,12 @@ class Impostors:
         return cls._falling(np.asarray(cosines, np.float64), image, None, np.zeros(len(names), np.int64), None)
 
     @classmethod
-    def _falling(cls, cosines: F64, first: I64, second: I64 | None, drawn: I64, left_out: str | None) -> Self:
+    def _falling(
+        cls, cosines: F64, first: I64, second: I64 | None, drawn: I64, left_out: str | None, rows: tuple[I64, I64] | None = None
+    ) -> Self:
         order = np.argsort(-cosines, kind="stable")
-        return cls(cosines[order], first[order], None if second is None else second[order], drawn, left_out)
+        closest = None if rows is None else np.stack([some[order[:CLOSEST]] for some in rows], 1)
+        return cls(cosines[order], first[order], None if second is None else second[order], drawn, left_out, closest)
 
     def weights(self, times: I64) -> F64:
         """float64 (m,): how often each pair is there when each of `drawn` was drawn `times`."""

@@ -26,9 +26,9 @@ from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
 from mfmc_ray.faces.store import load_lock, pull
-from mfmc_ray.identities.catalogue import catalogued, seeds
+from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import LEAST_POOL, most_seeds, pool_size
+from mfmc_ray.identities.pool import SEEDS_PER_PART, more_seeds, pool_size
 from mfmc_ray.known.index import KnownFaces, KnownIndex
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
@@ -43,7 +43,6 @@ from mfmc_ray.tables import embedding_column
 
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
-SEEDS_PER_PART = 20
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
 
@@ -135,16 +134,13 @@ class Run:
         kwargs = {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds, "calibration": self.calibration}
         while True:
             pool = self._pool()
-            missing = wanted - pool.num_rows
-            # past the catalogue few seeds pass: a fair pool is then enough, unless a size was asked for
-            enough = not self.config.swap.identities and pool.num_rows >= LEAST_POOL / 2 and len(offered) * SEEDS_PER_PART >= catalogued()
-            if missing <= 0 or enough:
+            missing = more_seeds(wanted, pool.num_rows, len(offered) * SEEDS_PER_PART, asked=bool(self.config.swap.identities))
+            if missing == 0:
                 break
-            if len(offered) * SEEDS_PER_PART > most_seeds(wanted):
+            if missing is None:
                 self.console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
                 break
-            rate = max(0.02, pool.num_rows / max(1, len(offered) * SEEDS_PER_PART)) if offered else 0.9
-            more = int(np.ceil(missing / rate / SEEDS_PER_PART))
+            more = -(-missing // SEEDS_PER_PART)
             parts: list[dict[str, Any]] = [
                 {"part": len(offered) + k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(more)
             ]
