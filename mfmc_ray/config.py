@@ -40,6 +40,8 @@ class GuardConfig:
     """Highest cosine, of the first recognizer, to any known face. None: from calibration and the number of known faces."""
     galleries: tuple[str, ...] = ()
     """Folders or Parquet files with further known faces."""
+    calibration: str | None = None
+    """Folder with false-match curves, as `mfmc known calibrate` writes them. None: those that ship."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,15 @@ class RunConfig:
         plain["storage_options"] = sorted(self.storage_options)
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
+        plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
         del plain["out"], plain["work"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
         """sha-256 over these sections (all of them that decide the result if none is named)."""
         plain = self.to_dict()
+        if self.guard.calibration is None:
+            del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 

@@ -97,6 +97,7 @@ class Guard:
             if not -1 < threshold <= 1:
                 raise ValueError(f"the {name} threshold must be a cosine above −1 and at most 1, not {threshold}")
         self._known = known
+        self.calibration = calibration
         self._thresholds = {name: float(thresholds[name]) for name in known.vectors}
         self._original_thresholds = {name: min(t, calibration.strict_threshold(name)) for name, t in self._thresholds.items()}
         self._rates = {name: calibration.fmr(name, t) for name, t in self._thresholds.items()}
