@@ -119,7 +119,7 @@ def test_unknown_recognizer_and_bad_numbers() -> None:
         lambda: CALIBRATION.threshold_for("arcface", 1e-3),
         lambda: CALIBRATION.default_threshold("arcface", 10),
     ):
-        with pytest.raises(CalibrationError, match=r"no calibration for the recognizer 'arcface' \(there is for: dlib, sface\)"):
+        with pytest.raises(CalibrationError, match=r"no calibration for the recognizer 'arcface' \(there is for: dlib, openface, sface\)"):
             call()
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite cosine"):
