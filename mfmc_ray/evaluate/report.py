@@ -50,7 +50,8 @@ def write_report(
         images, faces, identities: tables with the columns of `mfmc_ray.tables`. Only the pictures of a fixed sample are decoded.
         originals: image_id → the original picture, upright. With it the report shows before beside after and is PRIVATE: it belongs
             into WORK, never into OUT. An original that raises OSError, ValueError or KeyError is left out.
-        audit: the audit's result, `{"checks": [{"name", "count", "wanted", "ok"}]}`.
+        audit: the audit's result, `{"checks": [{"name", "count", "wanted", "ok"}]}`; of the rest what pipeline/signoff.py describes is
+            shown if it is there.
 
     Returns:
         The path of the file.
@@ -58,7 +59,7 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mfmc_ray.evaluate"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"clean": clean, "number": number, "odds": odds, "cosine": cosine}
+    environment.filters |= {"clean": clean, "number": number, "odds": odds, "cosine": cosine, "share": share}
     # the pixels stay in `images`; everything else of both tables is small
     rows = images.drop_columns([c for c in ("image",) if c in images.column_names])
     html = environment.get_template("report.html.j2").render(
@@ -104,6 +105,11 @@ def odds(rate: float | None) -> str:
     if rate is None or not math.isfinite(rate):
         return "–"
     return f"1 in {1 / rate:,.0f}" if rate > 0 else "less than could be measured"
+
+
+def share(value: float | None) -> str:
+    """0.0515 → "5.2 %"; None → "–"."""
+    return "–" if value is None else f"{number(100 * value, 1)} %"
 
 
 def notices(manifest: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mfmc_ray.config import ConfigError, RunConfig, load
+from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, digests_of
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
@@ -29,6 +30,8 @@ from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL, SCAN
 from mfmc_ray.tables import embedding_column
+
+_SAME = 1e-6  # of an embedding's numbers
 
 
 @dataclass
@@ -78,7 +81,7 @@ class Audited:
             scan = ScanIndex(_files(ledger, SCAN))
             pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
             calibration = used(ledger.work, settings)
-            people = People.of_collection(known, {name: calibration.strict_threshold(name) for name in names})
+            people = People.of_collection(known, names, calibration)
             thresholds = _thresholds(settings, names, len(known), calibration)
             audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, calibration, findings)
             audited._check_known()
@@ -105,19 +108,34 @@ class Audited:
         return measure(self.people, folder, guards, held_out, sexes_of(files, self.people))
 
     def _check_known(self) -> None:
-        """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
+        """Every face that was scanned must be among the known ones, as it was scanned, or the certificates would be about others."""
         galleries = gallery_stages(self.ledger, len(self.settings.guard.galleries))
-        everyone = pa.array([bytes(name).decode() for name in self.known.ids], pa.string())
+        order = np.argsort(self.known.ids, kind="stable")
+        everyone = self.known.ids[order]
         for stage, source in [(SCAN, "collection"), *((stage, "gallery") for stage in galleries)]:
             for file in _files(self.ledger, stage):
                 wanted = ("box", "detectors", "mesh_score", *(embedding_column(n) for n in self.thresholds))
                 table = pq.ParquetFile(file).read(columns=["image_id", *(f"faces.list.element.{name}" for name in wanted)])
                 names, flat = named_faces(table, source)
                 # what gives no embedding resembles nobody
-                vectors = [usable(matrix(flat.field(embedding_column(n)), DIMENSIONS[n])) for n in self.thresholds]
-                absent = ~np.asarray(pc.is_in(pa.array(names, pa.string()), value_set=everyone).to_numpy(zero_copy_only=False), bool)
-                for i in np.flatnonzero(absent & np.all(vectors, axis=0) & recognisable(flat, self.settings.swap.min_face)):
+                vectors = {n: matrix(flat.field(embedding_column(n)), DIMENSIONS[n]) for n in self.thresholds}
+                usable_here = [usable(v) for v in vectors.values()]
+                wanted_ids = np.array([name.encode() for name in names], np.bytes_)
+                at, stop = (np.searchsorted(everyone, wanted_ids, side) for side in ("left", "right"))
+                absent = at == stop
+                for i in np.flatnonzero(absent & np.all(usable_here, axis=0) & recognisable(flat, self.settings.swap.min_face)):
                     self.findings.add(checks.UNKNOWN, names[i])
+                there = np.flatnonzero(~absent)
+                alike = self._alike(order[at[there]], {n: v[there] for n, v in vectors.items()})
+                for i in there[~alike]:
+                    rows = order[at[i] : stop[i]]  # several if a later scan gave other embeddings
+                    if not self._alike(rows, {n: v[i][None] for n, v in vectors.items()}).any():
+                        self.findings.add(checks.UNKNOWN, f"{names[i]}: with other embeddings than the scan's")
+
+    def _alike(self, rows: NDArray[np.int64], vectors: Mapping[str, F32]) -> NDArray[np.bool_]:
+        """bool (n,): whether these rows of the index have these embeddings, by every recognizer."""
+        near = [np.abs(self.known.vectors[n][rows] - v).max(1, initial=0) <= _SAME for n, v in vectors.items()]
+        return np.asarray(np.all(near, axis=0), bool)
 
 
 def read_manifest(ledger: Ledger) -> tuple[dict[str, Any], str]:

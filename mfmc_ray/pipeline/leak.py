@@ -1,7 +1,9 @@
 """The leak rate: how often a recognizer, asked who a published face was, names the right person first, or among the first five.
 
 The attack is the strongest that a recognizer alone allows: the gallery has one original face of each person of the collection, and of the
-person asked for the very original that was replaced. Nobody learns anything if the rate is that of guessing, k / people.
+person asked for the very original that was replaced, with the same pose and light. `other_photo` asks with another photo of the person
+instead, which shares only the person. Nobody learns anything if the rate is that of guessing, k / people. `quality` is what the recognizer
+makes of originals: what its silence is worth.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32
+from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 
 LEAST_PEOPLE = 50
@@ -27,9 +30,9 @@ MOST_FACES = 20_000
 """Of more known faces so many are drawn: all pairs are compared."""
 RANKS = (1, 5)
 
-_WHO = "clusters of the collection's known faces, not labels: joined where the cosine reaches every guard's strict threshold"
+_WHO = "clusters of the collection's known faces, not labels: joined where every guard takes two for one person"
 _GUARD = "guarded this run: fakes too near to the originals were refused with it, so this is no independent result"
-_HELD_OUT = "never asked while anonymizing; what its rate is worth shows `quality`: the same question with another photo of the person"
+_HELD_OUT = "never asked while anonymizing; what its rate is worth shows `quality`: an original asked with another photo of the person"
 _Z = 1.959964  # of a 95 % interval
 _CHUNK = 1 << 24  # cosines held at a time
 
@@ -59,12 +62,16 @@ class People:
         return int(self.person.max(initial=-1)) + 1
 
     @classmethod
-    def of_collection(cls, known: KnownFaces, strict: Mapping[str, float], most: int = MOST_FACES) -> People:
+    def of_collection(cls, known: KnownFaces, guards: Sequence[str], calibration: Calibration, most: int = MOST_FACES) -> People:
         """Clusters the known faces that are of the collection itself: all pairs, exactly.
+
+        A pair is joined where the cosine reaches every guard's strict threshold, or among m > 1000 faces the cosine of a false-match rate
+        of 1 / m: else strangers would form chains that hold everybody.
 
         Args:
             known: with galleries and references, which are left out.
-            strict: guard → the same-person cosine.
+            guards: recognizers of the index.
+            calibration: of their thresholds.
             most: faces; of more a uniform sample is clustered. A person with many photos is then more likely to be in it.
         """
         ours = np.flatnonzero(~(np.char.startswith(known.ids, b"gallery:") | np.char.startswith(known.ids, b"reference:")))
@@ -74,8 +81,10 @@ class People:
             seed = secrets.randbelow(1 << 53)
             chosen = np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))
             ids, rows = ids[chosen], rows[chosen]
-        vectors = {name: np.ascontiguousarray(known.vectors[name][rows]) for name in strict}
-        return cls(ids, clusters(vectors, strict), vectors, len(first), seed)
+        vectors = {name: np.ascontiguousarray(known.vectors[name][rows]) for name in guards}
+        rate = 1 / max(1, len(rows))
+        joined = {name: max(calibration.strict_threshold(name), calibration.threshold_for(name, rate)) for name in guards}
+        return cls(ids, clusters(vectors, joined), vectors, len(first), seed)
 
     def find(self, ids: Sequence[bytes]) -> I64:
         """int64: the row of each id; −1 if it is not here."""
@@ -86,7 +95,7 @@ class People:
         return np.where(self.ids[at] == wanted, at, -1)
 
 
-def clusters(vectors: Mapping[str, F32], strict: Mapping[str, float]) -> I64:
+def clusters(vectors: Mapping[str, F32], joined: Mapping[str, float]) -> I64:
     """The connected components of n faces, an edge where the cosine reaches every threshold: int64 (n,), from 0."""
     n = len(next(iter(vectors.values())))
     label = np.arange(n)
@@ -95,7 +104,7 @@ def clusters(vectors: Mapping[str, F32], strict: Mapping[str, float]) -> I64:
         stop = min(start + step, n)
         near = np.ones((stop - start, stop), bool)
         for name, v in vectors.items():
-            near &= v[start:stop] @ v[:stop].T >= strict[name]
+            near &= v[start:stop] @ v[:stop].T >= joined[name]
         for i in range(start, stop):
             linked = np.unique(label[np.append(np.flatnonzero(near[i - start, :i]), i)])
             if len(linked) > 1:
@@ -143,7 +152,7 @@ def measure(people: People, folder: Path, guards: Sequence[str], held_out: Seque
         sexes: of `people.ids`.
     """
     if len(people) < LEAST_PEOPLE:
-        return None, f"{len(people)} people ({_WHO}); below {LEAST_PEOPLE} a rate says nothing"
+        return None, f"wanted {LEAST_PEOPLE} people or more, {len(people)} are there ({_WHO})"
     probes, originals = _load(folder, people, "probe"), _load(folder, people, "original")
     rows = []
     for name in (*guards, *held_out):
@@ -200,21 +209,30 @@ def _rates(people: People, gallery: Faces, probes: Faces, sexes: I64) -> dict[st
     plain: dict[str, Any] = {"people": len(chosen), "gallery": len(chosen), "probes": len(at)}
     if len(chosen) < LEAST_PEOPLE or not len(at):
         few = f"{len(chosen)} people with a readable original, {len(at)} replaced faces among those looked at: too few"
-        return plain | {"people_probed": 0, "rank1": None, "rank5": None, "quality": None, "why": few}
+        return plain | {"people_probed": 0, "rank1": None, "rank5": None, "other_photo": None, "quality": None, "why": few}
     owners = people.person[at]
     ranks = _ranks(vectors[chosen], persons[chosen], queries, vectors[place], owners)
     plain["people_probed"] = len(np.unique(owners))
     same_sex = np.array([max(1, int((sex == s).sum())) for s in sexes[at]])
     for k in RANKS:
         plain[f"rank{k}"] = _rate(owners, ranks <= k, k, len(chosen)) | {"chance_same_sex": _short(np.minimum(1, k / same_sex).mean())}
-    others = np.setdiff1d(np.arange(len(rows)), chosen)
-    if not len(others):
-        return plain | {"quality": None}
-    standing = {int(persons[i]): i for i in chosen}
-    own = np.array([standing[int(p)] for p in persons[others]])
-    again = _ranks(vectors[chosen], persons[chosen], vectors[others], vectors[own], persons[others])
-    quality = {f"rank{k}": _rate(persons[others], again <= k, k, len(chosen))["rate"] for k in RANKS}
-    return plain | {"quality": {"people": len(np.unique(persons[others])), "probes": len(others), **quality}}
+
+    def by_another_photo(asked: F32, places: I64) -> dict[str, Any] | None:
+        """The same question when of the person there is another photo in the gallery: for those who have one."""
+        standing: dict[int, list[int]] = {}
+        for i, person in enumerate(persons):
+            standing.setdefault(int(person), []).append(i)
+        others = [next((j for j in standing[int(persons[i])] if j != i), -1) for i in places]
+        some = np.flatnonzero(np.array(others) >= 0)
+        if not len(some):
+            return None
+        own, who = np.array(others)[some], persons[places[some]]
+        found = _ranks(vectors[chosen], persons[chosen], asked[some], vectors[own], who)
+        rates = {f"rank{k}": _rate(who, found <= k, k, len(chosen)) for k in RANKS}
+        return {"people": len(np.unique(who)), "probes": len(some), **rates}
+
+    everyone = np.arange(len(rows))
+    return plain | {"other_photo": by_another_photo(queries, place), "quality": by_another_photo(vectors, everyone)}
 
 
 def _ranks(gallery: F32, persons: I64, probes: F32, own: F32, owners: I64) -> I64:
@@ -265,7 +283,8 @@ def in_words(leak: Mapping[str, Any]) -> list[str]:
             f"{row[f'rank{k}']['chance']:.1%} ({row[f'rank{k}']['chance_same_sex']:.1%} knowing the sex)"
             for k in RANKS
         ]
-        quality = row["quality"]
-        worth = f"another photo of the person: {quality['rank1']:.1%} at rank 1" if quality else "nobody is there twice"
-        said.append(f"{row['recognizer']} ({what}), {row['probes']} faces among {row['people']} people: {'; '.join(parts)}; {worth}")
+        for name, asked in (("other_photo", "asked with another photo of the person"), ("quality", "an original asked with another photo")):
+            if row[name]:
+                parts.append(f"{asked}, rank 1: {row[name]['rank1']['rate']:.1%} ({row[name]['people']} people)")
+        said.append(f"{row['recognizer']} ({what}), {row['probes']} faces among {row['people']} people: {'; '.join(parts)}")
     return said

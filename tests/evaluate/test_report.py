@@ -223,3 +223,28 @@ def test_tables_in_chunks_are_read_like_whole_ones(run: Run, tmp_path: Path) -> 
 )
 def test_odds(rate: float | None, said: str) -> None:
     assert odds(rate) == said
+
+
+def test_an_audits_sample_held_out_recognizer_and_leak_rate_are_told(run: Run, tmp_path: Path) -> None:
+    rate = {"rate": 0.0455, "low": 0.016, "high": 0.125, "chance": 0.0103, "chance_same_sex": 0.02, "chance_in_interval": False}
+    rows = [
+        {"recognizer": "openface", "independent": True, "people": 97, "probes": 118, "rank1": rate, "rank5": rate, "other_photo": None}
+        | {"quality": {"rank1": rate | {"rate": 0.633}}},
+        {"recognizer": "sface", "independent": False, "people": 3, "probes": 0, "rank1": None, "rank5": None, "other_photo": None}
+        | {"quality": None},
+    ]
+    audit = {
+        "checks": [],
+        "verdict": "The promise holds as far as a sample shows",
+        "held_out": {"openface": {"compared": 118, "same_person": 2, "threshold": 0.773, "recognizes": 0.285}},
+        "leak": {"people": 97, "who": "clusters, not labels", "recognizers": rows},
+        "leak_reason": "",
+    }
+    text = page(run, tmp_path, audit=audit).text
+    assert "as far as a sample shows" in text
+    assert "takes 2 of 118 replaced faces" in text
+    assert "recognizes 28.5 % of true pairs" in text
+    assert "4.5 %" in text or "4.6 %" in text
+    assert "63.3 %" in text
+    assert "clusters, not labels" in text
+    assert "Leak rate: not measured" in page(run, tmp_path, audit={"checks": [], "leak": None, "leak_reason": "12 are there"}).text

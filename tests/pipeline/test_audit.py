@@ -4,6 +4,7 @@ import copy
 import hashlib
 import io
 import json
+import random
 import shutil
 import time
 from collections.abc import Callable
@@ -109,8 +110,8 @@ class Made:
         stage = AuditStage(**audited.for_stage())
         return conclude(audited, parts, [stage(part) for part in parts], time.monotonic(), drawn)
 
-    def found(self) -> dict[str, int]:
-        result = self.audit()
+    def found(self, sample: Sample | None = None) -> dict[str, int]:
+        result = self.audit(sample)
         return {row["name"]: row["count"] for row in result["checks"] if not row["ok"]}
 
 
@@ -376,6 +377,162 @@ def test_a_changed_certificate_is_found(made: Made, column: str, value: Any) -> 
 def test_a_changed_summary_of_the_certificate_is_found(made: Made, column: str) -> None:
     made.rewrite(FACE_FILE, lambda rows: first(rows, path="swapped.jpg").update({column: 0.123}), FACES)
     assert set(made.found()) == {checks.CERTIFICATES}
+
+
+@pytest.mark.parametrize("path", ["swapped.jpg", "empty.jpg"])
+def test_one_changed_byte_of_a_picture_is_found(made: Made, path: str) -> None:
+    file = made.folder / "out" / IMAGE_FILE
+    picture = first(pq.read_table(file).to_pylist(), path=path)["image"]["bytes"]
+    data = bytearray(file.read_bytes())
+    data[data.index(picture) + len(picture) // 2] ^= 1
+    file.write_bytes(data)
+    assert checks.CHANGED in made.found()
+
+
+def test_one_changed_byte_of_an_unchanged_picture_is_found_by_its_pixels(made: Made) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        image = first(rows, path="empty.jpg")["image"]
+        data = bytearray(image["bytes"])
+        data[len(data) // 2] ^= 1
+        image["bytes"] = bytes(data)
+
+    made.rewrite(IMAGE_FILE, change, IMAGES)
+    assert set(made.found()) & {checks.PIXELS, checks.UNREADABLE}
+
+
+def scanned_instead(made: Made, part: int, path: str) -> None:
+    """Another embedding of a face in the scan's table, with the run's note of the file made to fit."""
+    file = made.folder / f"work/scan/part-{part:05d}.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    face = first(rows, path=path)["faces"][0]
+    face["embedding_sface"] = list(reversed(face["embedding_sface"]))
+    write_parquet(pa.Table.from_pylist(rows, schema=table.schema), file)
+
+    def fit(marker: dict[str, Any]) -> dict[str, Any]:
+        marker["files"][0]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return marker
+
+    made.rewrite_json(f"work/ledger/scan/part-{part:05d}.json", fit)
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "wanted"),
+    [
+        (0, "kept.jpg", {checks.UNKNOWN: 1}),
+        (0, "redacted.jpg", {checks.UNKNOWN: 1}),
+        (1, "swapped.jpg", {checks.UNKNOWN: 1, checks.CERTIFICATES: 1}),
+    ],
+)
+def test_a_changed_embedding_of_the_scan_is_found(made: Made, part: int, path: str, wanted: dict[str, int]) -> None:
+    """It is not what the index has, and if its face was replaced the cosine to the original is another."""
+    scanned_instead(made, part, path)
+    assert made.found() == wanted
+
+
+SEED_WITHOUT_THE_SWAPPED = next(seed for seed in range(99) if random.Random(seed).sample(range(4), 1) != [0])
+
+
+def test_a_sample_says_how_much_it_shows(made: Made) -> None:
+    result = made.audit(Sample(images=2, seed=5))
+    assert result["passed"]
+    sample = result["sample"]
+    assert (sample["images"], sample["of"], sample["seed"], sample["seed_given"], sample["violating"]) == (2, 4, 5, True, 0)
+    assert (sample["at_most"], sample["at_most_share"]) == (2, 0.5)
+    assert "2 of 4 published images, drawn at random (seed 5), were looked at" in result["verdict"]
+    assert result["verdict"].startswith("The promise holds as far as a sample shows")
+    assert result["totals"]["sources compared"] == 2
+    page = (made.folder / "out" / "report" / "index.html").read_text()
+    assert "drawn at random (seed 5)" in page
+
+
+def test_a_sample_that_meets_the_violation_counts_it(made: Made) -> None:
+    made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
+    seed = next(seed for seed in range(99) if random.Random(seed).sample(range(4), 1) == [0])
+    result = made.audit(Sample(images=1, seed=seed))
+    assert not result["passed"]
+    assert (result["sample"]["violating"], result["sample"]["at_most"]) == (1, 4)
+    result = made.audit()
+    assert (result["sample"]["violating"], result["sample"]["at_most"], result["sample"]["seed"]) == (1, 1, None)
+
+
+def test_what_a_sample_leaves_out_is_not_looked_at_and_its_rows_are(made: Made) -> None:
+    made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
+    assert made.audit(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))["passed"]  # only a look can tell
+    made.rewrite(FACE_FILE, lambda rows: first(rows, path="swapped.jpg").update(identity_id="mfmc-000000999999"), FACES)
+    assert set(made.found(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))) == {checks.IDENTITY_USE}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "check"),
+    [
+        ("nearest_known", "nobody:0", checks.CERTIFICATES),
+        ("threshold", 0.9, checks.CERTIFICATES),
+        ("false_match_rate", 1e-9, checks.CERTIFICATES),
+        ("index_digest", "00" * 32, checks.CERTIFICATES),
+        ("search", "approximate", checks.CERTIFICATES),
+        ("recognizer", "dlib", checks.CERTIFICATES),
+        ("max_similarity", None, checks.CERTIFICATES),
+        ("max_similarity", 0.7, checks.MATCHES),
+    ],
+)
+def test_a_certificate_outside_the_sample_must_make_sense(made: Made, column: str, value: Any, check: str) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        row = first(rows, path="swapped.jpg")
+        row["certificates"][0][column] = value
+        row["threshold"] = row["certificates"][0]["threshold"]
+
+    made.rewrite(FACE_FILE, change, FACES)
+    assert check in made.found(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))
+
+
+@pytest.mark.parametrize("value", [None, 0.9])
+def test_a_stated_resemblance_to_the_original_is_found_without_a_look(made: Made, value: float | None) -> None:
+    made.rewrite(FACE_FILE, lambda rows: first(rows, path="swapped.jpg").update(similarity_to_original=value), FACES)
+    assert checks.MATCHES in made.found(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))
+
+
+def test_metadata_outside_the_sample_is_found(made: Made) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        image = first(rows, path="swapped.jpg")["image"]
+        image["bytes"] = image["bytes"][:2] + b"\xff\xfe\x00\x07hello" + image["bytes"][2:]
+
+    made.rewrite(IMAGE_FILE, change, IMAGES)
+    assert set(made.found(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))) == {checks.METADATA}
+
+
+def test_a_picture_that_should_not_be_there_is_looked_at_in_any_case(made: Made) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        first(rows, path="broken.jpg")["image"] = {"bytes": made.sources["kept.jpg"], "path": "broken.jpg"}
+
+    made.rewrite(IMAGE_FILE, change, IMAGES)
+    found = made.found(Sample(images=1, seed=SEED_WITHOUT_THE_SWAPPED))
+    assert found[checks.LEFT] == 1
+    assert checks.VERDICTS in found
+
+
+def test_what_is_signed_is_complete(made: Made) -> None:
+    result = made.audit()
+    assert {model["name"] for model in result["models"]} >= {"centerface", "sface", "openface"}
+    assert all(len(model["sha256"]) == 64 and model["role"] for model in result["models"])
+    assert {row["basis"] for row in result["checks"]} == {"all pictures", "all rows"}
+    assert result["worst"]["sface"]["to_known"] < result["worst"]["sface"]["threshold"]
+    assert result["held_out"].keys() == {"dlib", "openface"}
+    assert all(0 < figures["recognizes"] < 1 for figures in result["held_out"].values())
+    assert result["leak"] is None
+    assert result["leak_reason"].startswith("wanted 50 people or more, 1 are there")
+    assert result["verdict"].startswith("The promise holds: 5 images and 3 faces audited. All 4 published images were looked at")
+    longest = max(len(value) for value in lists_of_numbers(result))
+    assert longest == 0  # no embedding
+
+
+def lists_of_numbers(plain: Any) -> list[list[Any]]:
+    """Every list in it, as far as it holds numbers."""
+    if isinstance(plain, dict):
+        return [found for value in plain.values() for found in lists_of_numbers(value)]
+    if isinstance(plain, list):
+        return [[v for v in plain if isinstance(v, float | int)], *(found for value in plain for found in lists_of_numbers(value))]
+    return [[]]
 
 
 def test_a_removed_face_row_is_found(made: Made) -> None:
