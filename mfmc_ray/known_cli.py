@@ -78,7 +78,10 @@ def capacity(
         int | None, typer.Option(min=0, help="Faces to be replaced, which decide the size of the pool. Default: as many as are known.")
     ] = None,
     calibration: Annotated[str | None, typer.Option(help="Folder with false-match curves (default: those that ship).")] = None,
-    trial: Annotated[int, typer.Option(min=0, help="Fakes to make for the cost of one; 0: no costs.")] = 4,
+    trial: Annotated[
+        int,
+        typer.Option(min=0, help="Fakes to make for the cost of one; 0: no costs. With --work and 50 or more, their own match rate too."),
+    ] = 4,
     as_json: Json = False,
 ) -> None:
     """Foretell what a number of known faces takes: the chance that a random fake passes, the pool, the cost, when thresholds move.

@@ -15,12 +15,16 @@ import pyarrow.parquet as pq
 from mfmc_ray.faces.pack import EMBEDDERS, digests_of
 from mfmc_ray.identities.catalogue import catalogued, pass_beyond
 from mfmc_ray.identities.pool import SEEDS_PER_PART, more_seeds, pool_size
-from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.calibration import Calibration, Curve
 from mfmc_ray.known.capacity import Capacity, attempts, capacity
+from mfmc_ray.known.measure import Impostors, MeasureError, calibrate
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.curves import USED
-from mfmc_ray.pipeline.trial import make_fakes, search_seconds
+from mfmc_ray.pipeline.impostors import KnownPeople
+from mfmc_ray.pipeline.trial import Trial, make_fakes, search_seconds
 
+LEAST_TRIAL = 50
+"""Fakes from which their own false-match rate is measured."""
 DEFAULT = ("sface", "dlib")
 ORIENTATION = tuple(10**k for k in range(2, 8))
 """Numbers of known faces of the table."""
@@ -69,6 +73,8 @@ class Forecast:
         search_seconds: CPU seconds to search all known faces for one fake here; likewise.
         table: for `ORIENTATION`, each with what a run for as many faces offers and admits.
         observed: the run it is held against, if any.
+        measured: against the people of that run, or as many as were asked for, at the rates of fakes that were made; without the portraits
+            that fakes are made of. None without a run or with fewer than `LEAST_TRIAL` fakes.
     """
 
     capacity: Capacity
@@ -79,6 +85,7 @@ class Forecast:
     search_seconds: float | None
     table: tuple[tuple[Capacity, tuple[Supply, Supply]], ...]
     observed: Observed | None
+    measured: Capacity | None
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON data; what is infinite is null."""
@@ -105,7 +112,15 @@ class Forecast:
                 f"Cost here: {self.fake_seconds:.3f} CPU s to make and embed a fake, {self.search_seconds:.2g} CPU s to search all known "
                 f"faces for it; {total} CPU minutes for the pool at most (a fake that the first recognizer refuses costs less)."
             )
-        return lines + ([] if self.observed is None else _observed_lines(self.observed))
+        lines += [] if self.observed is None else _observed_lines(self.observed)
+        if self.measured is not None:
+            rates = ", ".join(f"{one.recognizer} {one.threshold.rate.rate:.1e}" for one in self.measured.each)
+            least, most = self.measured.independent, self.measured.dependent
+            lines.append(
+                f"Fakes made for this match the run's people at rates of {rates}: against {self.measured.faces:,} such people one passes "
+                f"with {_range(least.value, most.value, digits=3)} (95 %: {_range(least.low, most.high, digits=3)})."
+            )
+        return lines
 
 
 def forecast(
@@ -145,15 +160,21 @@ def forecast(
         raise ValueError("wanted a number of known faces or a run")
     found = capacity(curves, names, faces)
     images = faces if images is None else images
+    made = make_fakes(names, trial) if trial else None
+    measured = None
+    if made is not None and trial >= LEAST_TRIAL and work is not None:
+        people = KnownPeople(work)
+        measured = _measured(people, made, found, len(people.images) if faces == people.everyone else faces)
     return Forecast(
         capacity=found,
         images=images,
         pool=pool_size(images),
         supply=_supplies(found, images),
-        fake_seconds=make_fakes(names, trial).cpu_seconds if trial else None,
+        fake_seconds=None if made is None else made.cpu_seconds,
         search_seconds=search_seconds(names) * faces if trial else None,
         table=tuple((one, _supplies(one, one.faces)) for one in (capacity(curves, names, n) for n in ORIENTATION)),
         observed=observed,
+        measured=measured,
     )
 
 
@@ -182,6 +203,20 @@ def _supplies(found: Capacity, images: int) -> tuple[Supply, Supply]:
 def _rate(found: Capacity) -> float:
     """The false-match rate at the laxest threshold."""
     return max(one.threshold.rate.rate for one in found.each)
+
+
+def _measured(known: KnownPeople, made: Trial, found: Capacity, n: int) -> Capacity | None:
+    """The chances at the thresholds of `found` against n people, at the rates of these fakes; None if there are too few pairs."""
+    curves = {}
+    for one in found.each:
+        name = one.recognizer
+        try:
+            plain = calibrate(Impostors.between(made.vectors[name], known.vectors[name], known.images, most=1000), rounds=200)
+        except (MeasureError, KeyError):
+            return None
+        about = {"model_sha256": "", "source": "fakes", "created": "", "strict_threshold": one.threshold.value}
+        curves[name] = Curve.from_json({"recognizer": name, **about, **plain})
+    return capacity(Calibration(curves), list(curves), n, {one.recognizer: one.threshold.value for one in found.each})
 
 
 def _index_of(work: Path) -> tuple[int, tuple[str, ...]]:
@@ -230,6 +265,11 @@ def _observed_lines(seen: Observed) -> list[str]:
             share = admitted / offered
             spread = 1.96 * math.sqrt(share * (1 - share) / offered)
             lines.append(f"  {what}: {admitted} of {offered} fakes passed: {share:.3f} ± {spread:.3f}")
+    if seen.offered[0] and seen.admitted[0] / seen.offered[0] > found.dependent.value:
+        lines.append(
+            "  (more than foretold: fakes may match these people less often than strangers match each other, and those of the catalogue "
+            "are known to pass the portraits, which are among the known faces; --trial 200 measures the fakes' own rate)"
+        )
     if seen.offered[1]:
         lines.append("  (those after the catalogue must also pass the 200 portraits that fakes are made of, which they resemble)")
     if seen.cpu_seconds is not None:

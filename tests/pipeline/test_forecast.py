@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_work import make_work
+from made_work import directions, make_work
 
 from mfmc_ray.identities.catalogue import catalogued, pass_beyond
 from mfmc_ray.identities.pool import SEEDS_PER_PART, more_seeds
 from mfmc_ray.known.calibration import Calibration, pass_probability
+from mfmc_ray.known.capacity import capacity
 from mfmc_ray.ledger import LedgerError
-from mfmc_ray.pipeline.forecast import forecast, supply
+from mfmc_ray.pipeline.forecast import _measured, forecast, supply
+from mfmc_ray.pipeline.impostors import KnownPeople
+from mfmc_ray.pipeline.trial import Trial
 
 
 @pytest.mark.parametrize(("chance", "wanted"), [(0.95, 500), (0.8, 500), (0.4, 500), (0.3, 1000), (0.1, 3000)])
@@ -89,6 +92,21 @@ def test_known_faces_and_images_are_two_things() -> None:
 def test_a_run_without_an_index_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="mfmc index"):
         forecast(None, None, work=tmp_path)
+
+
+def test_fakes_that_were_made_are_measured_against_the_people(tmp_path: Path) -> None:
+    """Random directions match random people as rarely as geometry has it, whatever the shipped curves say of real ones."""
+    known = KnownPeople(make_work(tmp_path, people=100, photos=1))
+    made = Trial({name: directions(np.random.default_rng(5), 300) for name in known.vectors}, 0.1)
+    found = _measured(known, made, capacity(Calibration(), ["sface"], 109), 500)
+    assert found is not None
+    (one,) = found.each
+    assert (found.faces, one.threshold.value) == (500, 0.363)
+    true = 1.18e-5  # ½·I(1 − 0.363²; 63.5, ½)
+    assert one.threshold.rate.low < true < one.threshold.rate.high < 1e-3
+    assert one.chance.low < pass_probability(500, true) < one.chance.high
+    few = Trial({name: v[:10] for name, v in made.vectors.items()}, 0.1)
+    assert _measured(known, few, capacity(Calibration(), ["sface"], 109), 500) is None
 
 
 @pytest.mark.models
