@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -13,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, config, identities_cli, models_cli
+from mfmc_ray import __version__, change_cli, config, identities_cli, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
+from mfmc_ray.folders import storage_options_of, work_of
 
 
 class _Verbs(TyperGroup):
@@ -41,6 +41,10 @@ known face; what cannot be shown to hold is covered. Originals stay where they a
 Start with [bold]mfmc demo[/bold].""",
 )
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
+known = typer.Typer(no_args_is_help=True, help="The faces that no fake may resemble: who is known, who becomes known, who is forgotten.")
+for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
+    known.command(_name)(_verb)
+app.add_typer(known, name="known")
 
 Input = Annotated[
     str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
@@ -89,8 +93,8 @@ def _run_verb(name: str, text: str) -> None:
             config_file,
             input=input,
             out=out,
-            work=work or _work_of(out),
-            storage_options=_options(storage_options),
+            work=work or work_of(out),
+            storage_options=storage_options_of(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
             swap__attempts=attempts,
@@ -122,6 +126,10 @@ app.command("identities preview")(identities_cli.preview)
 def audit(
     out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
+    ] = None,
+    sample_seed: Annotated[int | None, typer.Option(help="Draw the same sample again. Default: unpredictable; audit.json has it.")] = None,
     storage_options: Storage = None,
     actors: Actors = None,
     address: Address = None,
@@ -130,19 +138,23 @@ def audit(
 
     Every published picture is looked at again with another detector, every replaced face is embedded again with the guard recognizers,
     every certificate is computed again by a plain search. What is not accounted for is a violation.
+
+    With --sample that is done for a sample of the pictures, and the result says how many of all may violate at most. Rows, what the
+    certificates claim, digests and counts are checked in full all the same.
     """
     from mfmc_ray.pipeline.audit_run import audit as run_audit
+    from mfmc_ray.pipeline.sampling import Sample
 
     settings = config.load(
         None,
         input="-",
         out=out,
-        work=work or _work_of(out),
-        storage_options=_options(storage_options),
+        work=work or work_of(out),
+        storage_options=storage_options_of(storage_options),
         ray__actors=actors,
         ray__address=address,
     )
-    raise typer.Exit(0 if run_audit(settings) else 1)
+    raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 
 @app.command()
@@ -178,24 +190,6 @@ def _summarize(manifest: dict[str, Any], settings: RunConfig) -> None:
         Console(stderr=True, highlight=False).print(f"[yellow]{notice}[/yellow]")
     console.print(f"Images: {images}. Faces: {faces}. Published in {settings.out}, report {settings.out}/report/index.html")
     console.print(f"Check it: mfmc audit {settings.out} --work {settings.work}")
-
-
-def _work_of(out: str) -> str:
-    if "://" in out:
-        raise ConfigError("a remote OUT needs --work, a private local folder")
-    return str(Path(out).absolute()) + "-work"
-
-
-def _options(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--storage-options wants JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ConfigError("--storage-options wants a JSON object")
-    return options
 
 
 def _version(value: bool) -> None:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,24 +187,15 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synth
     """
     if pixels.dtype != np.uint8 or pixels.shape != (like.height, like.width, 3):
         raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if like.grey:
-        image = image.convert("L")
+    image = _stored(pixels, like)
     if like.alpha is not None:
         image.putalpha(Image.fromarray(like.alpha))
     icc = fitting_profile(like.icc, like.grey)
     xmp = XMP if synthetic else None
     out = io.BytesIO()
     if like.format == "JPEG":
-        options: dict[str, object] = {"quality": quality, "subsampling": 0}
-        if like.jpeg:  # with tables, a quality would scale them
-            options = {
-                "qtables": [list(table) for table in like.jpeg.tables],
-                "keep_rgb": like.jpeg.rgb,
-                "progressive": like.jpeg.progressive,
-            }
-            options["subsampling"] = like.jpeg.subsampling
-        image.save(out, "JPEG", icc_profile=icc, xmp=xmp, **options)
+        progressive = like.jpeg is not None and like.jpeg.progressive
+        image.save(out, "JPEG", icc_profile=icc, xmp=xmp, progressive=progressive, **_jpeg_options(like, quality))
         return out.getvalue(), "JPEG"
     if like.format == "WEBP":
         # exact: what is under transparency would be thrown away
@@ -216,6 +208,22 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synth
         chunks.add_itxt("XML:com.adobe.xmp", xmp)
     image.save(out, "PNG", icc_profile=icc, pnginfo=chunks)
     return out.getvalue(), "PNG"
+
+
+def encode_part(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95) -> bytes:
+    """Part of a JPEG as a baseline JPEG of its own, with nothing but pixels in it.
+
+    A JPEG is coded in units (MCU) of 8 × 8 to 16 × 16 px, none of which depends on another, and whether progressive or not decodes to the
+    same: a part whose corners lie on multiples of 16 px or on the picture's border has the same coefficients as it has in what `encode`
+    writes of the whole picture.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB.
+        like, quality: as for `encode`; the format is JPEG.
+    """
+    out = io.BytesIO()
+    _stored(pixels, like).save(out, "JPEG", **_jpeg_options(like, quality))
+    return out.getvalue()
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
@@ -292,6 +300,20 @@ def riff_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
         chunks.append((data[at : at + 4], data[at + 8 : at + 8 + size]))
         at += 8 + size + size % 2
     return chunks
+
+
+def _stored(pixels: NDArray[np.uint8], like: Decoded) -> Image.Image:
+    """Pixels in the mode that `encode` stores, without transparency."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return image.convert("L") if like.grey else image
+
+
+def _jpeg_options(like: Decoded, quality: int) -> dict[str, Any]:
+    """Pillow's options that decide the coefficients."""
+    if like.jpeg is None:
+        return {"quality": quality, "subsampling": 0}
+    # with tables, a quality would scale them
+    return {"qtables": [list(t) for t in like.jpeg.tables], "keep_rgb": like.jpeg.rgb, "subsampling": like.jpeg.subsampling}
 
 
 @contextmanager

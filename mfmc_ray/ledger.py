@@ -17,35 +17,28 @@ without one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import re
 import shutil
-import socket
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, full, inside, is_remote, is_temporary
+from mfmc_ray.runlock import RunLock
+
+__all__ = ["Ledger", "LedgerError", "Stage", "write_parquet"]
+
 ROWS_PER_GROUP = 128
 GROUP_BYTES = 128 << 20
-LEASE_SECONDS = 120.0
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
 """What a run makes in OUT; a restart removes these and nothing else. The manifest goes first: without it OUT is no finished dataset."""
-
-
-class LedgerError(RuntimeError):
-    """The folders cannot be used for this run; the message says why and what would do."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +49,13 @@ class Stage:
         name: of its markers' folder.
         tables: its tables in the order in which a part's files appear; last the one that refers to the others.
         private: whether they are in WORK rather than in OUT.
+        kept: further tables, which are in WORK in any case.
     """
 
     name: str
     tables: tuple[str, ...]
     private: bool = False
+    kept: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -76,13 +71,14 @@ class Ledger:
     """
 
     def __init__(self, out: str, work: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        if _is_remote(work):
+        if is_remote(work):
             raise LedgerError(f"WORK must be a local folder (on a cluster: one that all nodes mount), not {work}")
-        self.out, self.work = _full(out), Path(_full(work))
-        if _inside(str(self.work), self.out):
+        self.out, self.work = full(out), Path(full(work))
+        if inside(str(self.work), self.out):
             raise LedgerError(f"WORK ({work}) is in OUT ({out}), so real people's embeddings would be published; put it elsewhere")
-        self._private = _Local(self.work)
-        self._public = _Remote(self.out, self.work / "staging", dict(storage_options or {})) if _is_remote(out) else _Local(Path(self.out))
+        self._private = LocalPlace(self.work)
+        options = dict(storage_options or {})
+        self._public = RemotePlace(self.out, self.work / "staging", options) if is_remote(out) else LocalPlace(Path(self.out))
 
     def check_input(self, root: str) -> None:
         """Refuse an input that the run would read its own output from, or write into.
@@ -93,11 +89,11 @@ class Ledger:
         Raises:
             LedgerError: OUT or WORK is in the input, or the input in OUT.
         """
-        root = _full(root)
+        root = full(root)
         for name, place in (("OUT", self.out), ("WORK", str(self.work))):
-            if _inside(place, root):
+            if inside(place, root):
                 raise LedgerError(f"{name} ({place}) is in the input ({root}), where it would be read as input; put it elsewhere")
-        if _inside(root, self.out):
+        if inside(root, self.out):
             raise LedgerError(f"the input ({root}) is in OUT ({self.out}), so the originals would be published; put OUT elsewhere")
 
     def begin(self, config_digest: str, input_digest: str, *, restart: bool = False) -> bool:
@@ -194,12 +190,40 @@ class Ledger:
         Raises:
             ValueError: `tables` are not those of the stage.
         """
-        if set(tables) != set(stage.tables):
-            raise ValueError(f"stage {stage.name} commits {', '.join(stage.tables)}, not {', '.join(tables)}")
-        marker = _marker(stage, part_id)
-        self._private.remove(marker)  # while it is rewritten it is not done
-        files = [self.commit(name, part_id, tables[name], metadata, private=stage.private) for name in stage.tables]
-        self._private.replace(marker, _text(json.dumps({"files": files, "summary": dict(summary)})))
+        every = {*stage.tables, *stage.kept}
+        if set(tables) != every:
+            raise ValueError(f"stage {stage.name} commits {', '.join(sorted(every))}, not {', '.join(tables)}")
+        self._commit_part(stage, part_id, tables, summary, {}, metadata)
+
+    def renew_part(self, stage: Stage, part_id: int, tables: Mapping[str, pa.Table], summary: Mapping[str, Any]) -> None:
+        """Write some tables of a committed part anew, and its marker; the others stay as they are.
+
+        Raises:
+            ValueError: the part is not committed, or has no such table.
+        """
+        marker = self._markers(stage).get(part_id)
+        if marker is None or not set(tables) <= {*stage.tables, *stage.kept}:
+            raise ValueError(f"part {part_id} of stage {stage.name} is not committed, or has no table {', '.join(tables)}")
+        self._commit_part(stage, part_id, tables, summary, marker, None)
+
+    def _commit_part(
+        self,
+        stage: Stage,
+        part_id: int,
+        tables: Mapping[str, pa.Table],
+        summary: Mapping[str, Any],
+        before: Mapping[str, Any],
+        metadata: Mapping[str, str] | None,
+    ) -> None:
+        name = _marker(stage, part_id)
+        self._private.remove(name)  # while it is rewritten it is not done
+        entries: dict[str, list[dict[str, Any]]] = {"kept": [], "files": []}
+        for key, names, private in (("kept", stage.kept, True), ("files", stage.tables, stage.private)):
+            old = {entry["file"].partition("/")[0]: entry for entry in before.get(key, ())}
+            for table in names:
+                written = table in tables
+                entries[key].append(self.commit(table, part_id, tables[table], metadata, private=private) if written else old[table])
+        self._private.replace(name, _text(json.dumps({**entries, "summary": dict(summary)})))
 
     def done(self, stage: Stage) -> dict[int, dict[str, Any]]:
         """The summaries of the committed parts, by part."""
@@ -213,20 +237,31 @@ class Ledger:
         Returns:
             As `done`.
         """
-        place = self._place(stage.private)
-        sizes = {f"{table}/{name}": size for table in stage.tables for name, size in place.sizes(table).items()}
         markers = self._markers(stage)
-        for part, marker in list(markers.items()):
-            if any(sizes.get(file["file"]) != file["bytes"] for file in marker["files"]):
-                self._private.remove(_marker(stage, part))
-                del markers[part]
-        committed = {file["file"] for marker in markers.values() for file in marker["files"]}
-        for file in sizes.keys() - committed:
-            name = file.rpartition("/")[2]
-            if _PART.fullmatch(name) or _is_temporary(name):
-                place.remove(file)
+        # what is published last: a part whose private files are gone is taken out of OUT
+        for key, tables, place in (("kept", stage.kept, self._private), ("files", stage.tables, self._place(stage.private))):
+            sizes = {f"{table}/{name}": size for table in tables for name, size in place.sizes(table).items()}
+            for part, marker in list(markers.items()):
+                if any(sizes.get(file["file"]) != file["bytes"] for file in marker[key]):
+                    self._private.remove(_marker(stage, part))
+                    del markers[part]
+            committed = {file["file"] for marker in markers.values() for file in marker[key]}
+            for file in sizes.keys() - committed:
+                name = file.rpartition("/")[2]
+                if _PART.fullmatch(name) or is_temporary(name):
+                    place.remove(file)
         shutil.rmtree(self.work / "staging", ignore_errors=True)
         return {part: marker["summary"] for part, marker in markers.items()}
+
+    def read_table(self, stage: Stage, table_name: str, part_id: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table of a committed part.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        place = self._place(stage.private or table_name in stage.kept)
+        data = place.read(f"{table_name}/part-{part_id:05d}.parquet")
+        return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
 
     def write_text(self, name: str, text: str) -> None:
         """Put a small text file into OUT, such as `README.md`."""
@@ -266,7 +301,7 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"WORK ({self.work}) cannot be made: {error}") from error
 
-    def _place(self, private: bool) -> _Local | _Remote:
+    def _place(self, private: bool) -> LocalPlace | RemotePlace:
         return self._private if private else self._public
 
     def _markers(self, stage: Stage) -> dict[int, dict[str, Any]]:
@@ -275,100 +310,8 @@ class Ledger:
             if match := _PART.fullmatch(name):
                 with contextlib.suppress(ValueError, KeyError):  # a damaged marker marks nothing
                     marker = json.loads(self._private.read(f"ledger/{stage.name}/{name}"))
-                    found[int(match[1])] = {"files": marker["files"], "summary": marker["summary"]}
+                    found[int(match[1])] = {"files": marker["files"], "kept": marker.get("kept", []), "summary": marker["summary"]}
         return found
-
-
-class RunLock:
-    """A lease on a run: a file that names its holder and that a thread keeps fresh.
-
-    A holder on this machine is gone when its process is; any other when the file was not refreshed for `LEASE_SECONDS` by the file server's
-    clock. Then the lock is taken over.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._token = uuid.uuid4().hex
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._refresh, name="run lock", daemon=True)
-
-    def __enter__(self) -> RunLock:
-        holder = {
-            "token": self._token,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "process": _process(os.getpid()),
-            "since": time.ctime(),
-        }
-        guard = self.path.with_suffix(".guard")
-        with guard.open("w") as file:
-            with contextlib.suppress(OSError):  # some shared mounts have no flock; still only one can make the file below
-                fcntl.flock(file, fcntl.LOCK_EX)
-            os.utime(guard)
-            self._remove_stale(guard.stat().st_mtime)
-            try:
-                descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                raise LedgerError(f"{self._who()} is working on {self.path.parent}; wait for it, or stop it") from None
-            with os.fdopen(descriptor, "w") as lock:
-                json.dump(holder, lock)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._released.set()
-        self._thread.join()
-        if self.held():
-            self.path.unlink(missing_ok=True)
-
-    def held(self) -> bool:
-        """Whether the lock is still this process's; not so after a pause longer than the lease (a suspended machine)."""
-        return self._read().get("token") == self._token
-
-    def _refresh(self) -> None:
-        while not self._released.wait(LEASE_SECONDS / 6):
-            with contextlib.suppress(OSError):
-                if self.held():
-                    os.utime(self.path)
-
-    def _remove_stale(self, now: float) -> None:
-        """Remove the lock of a holder that is gone; `now` is the file server's time."""
-        try:
-            age = now - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return
-        holder = self._read()
-        process = holder.get("process") or ""
-        here = process.rpartition(" ")[0]
-        if here and here == _process(os.getpid()).rpartition(" ")[0]:
-            stale = _process(int(holder["pid"])) != process
-        else:
-            stale = age > LEASE_SECONDS
-        if stale:
-            self.path.unlink(missing_ok=True)
-
-    def _who(self) -> str:
-        holder = self._read()
-        return f"process {holder.get('pid', '?')} on {holder.get('host', '?')} (since {holder.get('since', '?')})"
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            plain = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return plain if isinstance(plain, dict) else {}
-
-
-def _process(pid: int) -> str:
-    """What no other process is or was: boot, process namespace and start time; "" if there is no such process or no /proc."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    if started[0] == "Z":
-        return ""  # it has ended and its parent has not looked
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()} {started[19]}"
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -403,103 +346,6 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-class _Local:
-    """A local folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def replace(self, name: str, write: Callable[[Path], None]) -> tuple[int, str]:
-        """Put what `write` makes in the place of `name`, in one step; its size in bytes and sha-256."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            write(temporary)
-            size, digest = _sync(temporary)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        with contextlib.suppress(OSError):  # not every file system syncs folders
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        return size, digest
-
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        """The files right in a folder, bytes by name."""
-        with contextlib.suppress(FileNotFoundError):
-            return {f.name: f.stat().st_size for f in (self.root / folder).iterdir() if f.is_file()}
-        return {}
-
-    def names(self) -> list[str]:
-        """What the folder holds, but for hidden files."""
-        return sorted(f.name for f in self.root.iterdir() if not f.name.startswith(".")) if self.root.is_dir() else []
-
-    def remove(self, name: str) -> None:
-        path = self.root / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-class _Remote:
-    """A prefix of an object store."""
-
-    def __init__(self, root: str, staging: Path, options: dict[str, Any]) -> None:
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(root, **options)
-        except ImportError as error:
-            raise LedgerError(f"{root}: a package for this kind of URL is missing; for s3:// pip install mfmc-ray[s3] ({error})") from error
-        self.staging = staging
-
-    def replace(self, name: str, write: Callable[[Path], None]) -> tuple[int, str]:
-        self.staging.mkdir(parents=True, exist_ok=True)
-        temporary = self.staging / f".{uuid.uuid4().hex}.tmp"
-        try:
-            write(temporary)
-            size, digest = _sync(temporary)
-            # not `with fs.open(…, "wb")`: leaving that block by an exception publishes half a file
-            self.fs.put_file(str(temporary), f"{self.root}/{name}")
-        finally:
-            temporary.unlink(missing_ok=True)
-        return size, digest
-
-    def read(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(f"{self.root}/{name}"))
-
-    def sizes(self, folder: str) -> dict[str, int]:
-        return {i["name"].rpartition("/")[2]: i["size"] for i in self._list(f"{self.root}/{folder}") if i["type"] == "file"}
-
-    def names(self) -> list[str]:
-        found = [i["name"].rstrip("/").rpartition("/")[2] for i in self._list(self.root) if i["name"].rstrip("/") != self.root.rstrip("/")]
-        return sorted(n for n in found if not n.startswith("."))
-
-    def remove(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(f"{self.root}/{name}", recursive=True)
-
-    def _list(self, path: str) -> list[dict[str, Any]]:
-        self.fs.invalidate_cache()
-        with contextlib.suppress(FileNotFoundError):
-            return list(self.fs.ls(path, detail=True))
-        return []
-
-
-def _sync(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest
-
-
 def _text(text: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
@@ -509,20 +355,3 @@ def _text(text: str) -> Callable[[Path], None]:
 
 def _marker(stage: Stage, part_id: int) -> str:
     return f"ledger/{stage.name}/part-{part_id:05d}.json"
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def _is_remote(place: str) -> bool:
-    return "://" in place and not place.startswith("file://")
-
-
-def _full(place: str) -> str:
-    return place.rstrip("/") if _is_remote(place) else os.path.realpath(Path(place.removeprefix("file://")).expanduser())
-
-
-def _inside(place: str, folder: str) -> bool:
-    """Whether it is the folder or in it; both as `_full` gives them."""
-    return (place + "/").startswith(folder.rstrip("/") + "/")

@@ -1,6 +1,7 @@
 """The Arrow schema of every table, with units. The only place that names columns.
 
-`IMAGES`, `FACES` and `IDENTITIES` are published (OUT); `scan_schema`, `known_schema` and `pool_schema` stay on the private side (WORK).
+`IMAGES`, `FACES` and `IDENTITIES` are published (OUT); `scan_schema`, `known_schema`, `pool_schema` and `published_schema` stay on the
+private side (WORK).
 """
 
 from __future__ import annotations
@@ -202,6 +203,27 @@ def public_face() -> pa.StructType:
     return pa.struct(list(FACES))
 
 
-def anonymized_schema() -> pa.Schema:
-    """What the anonymize stage returns: `IMAGES` with the rows of `FACES` nested as `face_rows`."""
-    return pa.schema([*IMAGES, pa.field("face_rows", pa.list_(public_face()))])
+def _published_face(recognizers: Mapping[str, int]) -> list[pa.Field]:
+    """A replaced face as the guard recognizers see it in the published picture."""
+    return [
+        pa.field("face_no", pa.int32()),  # as in `FACES`
+        pa.field("identity_id", pa.string()),
+        *(pa.field(embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
+    ]
+
+
+def published_schema(recognizers: Mapping[str, int]) -> pa.Schema:
+    """The embeddings that the certificates of the replaced faces are about, one row per replaced face; on the private side."""
+    return pa.schema([("image_id", pa.string()), ("path", pa.string()), *_published_face(recognizers)])
+
+
+def anonymized_schema(recognizers: Mapping[str, int]) -> pa.Schema:
+    """What the anonymize stage returns: `IMAGES`, with the rows of `FACES` nested as `face_rows` and those of `published_schema` as
+    `published`, which is not published."""
+    return pa.schema(
+        [
+            *IMAGES,
+            pa.field("face_rows", pa.list_(public_face())),
+            pa.field("published", pa.list_(pa.struct(_published_face(recognizers)))),
+        ]
+    )

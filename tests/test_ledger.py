@@ -20,6 +20,7 @@ import pytest
 from s3 import S3, s3, s3_endpoint  # noqa: F401 (fixtures)
 
 from mfmc_ray import ledger as module
+from mfmc_ray import runlock
 from mfmc_ray.ledger import Ledger, LedgerError, Stage, write_parquet
 from mfmc_ray.tables import FACES, IMAGES, scan_schema
 
@@ -352,7 +353,7 @@ def test_lock_of_another_machine_ends_with_its_lease(tmp_path: Path, age: int, f
 
 
 def test_lock_is_kept_fresh_and_a_lost_one_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(runlock, "LEASE_SECONDS", 0.3)
     ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
     file = tmp_path / "work/run.lock"
     with ledger.lock() as lock:
@@ -373,15 +374,42 @@ def test_only_one_of_many_gets_the_lock(tmp_path: Path) -> None:
         try:
             with ledger.lock():
                 print("held", flush=True)
-                time.sleep(2)
+                sys.stdin.read()
         except LedgerError:
-            print("refused")
+            print("refused", flush=True)
     """)
     (tmp_path / "work").mkdir()
     stale = {"token": "x", "pid": 1, "host": "gone", "process": "other"}
     (tmp_path / "work/run.lock").write_text(json.dumps(stale))
     os.utime(tmp_path / "work/run.lock", (0, 0))
     command = [sys.executable, "-c", script, str(tmp_path / "out"), str(tmp_path / "work"), str(time.time() + 3)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = sorted(p.communicate()[0].strip() for p in processes)
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = sorted(p.stdout.readline().strip() for p in processes if p.stdout)  # nobody lets go before all have said it
+    for p in processes:
+        p.communicate()
     assert said == ["held", "refused", "refused", "refused"]
+
+
+def test_a_published_part_can_have_private_tables_and_be_renewed_in_part(ledger: Ledger) -> None:
+    stage = Stage("anonymize", ("faces", "images"), kept=("published",))
+    ledger.begin("c", "i")
+    private = pa.table({"embedding": [[1.0, 2.0]]})
+    with pytest.raises(ValueError, match="published"):
+        ledger.commit_part(stage, 0, tables(0), {"n": 0})
+    for part in (0, 1):
+        ledger.commit_part(stage, part, {**tables(part), "published": private}, {"n": part})
+    assert (ledger.work / "published/part-00000.parquet").is_file()
+    assert not [name for name in out_files(ledger) if "published" in name]
+    before = out_files(ledger)
+    ledger.renew_part(stage, 1, {"faces": tables(7)["faces"]}, {"n": 8})
+    after = out_files(ledger)
+    assert {name for name in after if after[name] != before[name]} == {"faces/part-00001.parquet"}
+    assert ledger.recover(stage) == {0: {"n": 0}, 1: {"n": 8}}
+    with pytest.raises(ValueError, match="not committed"):
+        ledger.renew_part(stage, 2, {"faces": tables(7)["faces"]}, {"n": 8})
+    (ledger.work / "published/part-00001.parquet").unlink()
+    assert ledger.recover(stage) == {0: {"n": 0}}
+    assert sorted(out_files(ledger)) == ["faces/part-00000.parquet", "images/part-00000.parquet"]
+    (ledger.work / "published/part-00005.parquet").write_bytes(b"left by a crash")
+    ledger.recover(stage)
+    assert listing(ledger.work / "published") == {"part-00000.parquet"}

@@ -1,6 +1,6 @@
 """Measures how often a recognizer takes strangers for the same person, and writes `mfmc_ray/known/data/<recognizer>.json`.
 
-    python tools/calibrate_thresholds.py --people PEOPLE [--scenes SCENES] [--recognizers sface dlib] [--sheet SHEET.png]
+    python tools/calibrate_thresholds.py --people PEOPLE [--scenes SCENES] [--recognizers sface dlib openface] [--sheet SHEET.png]
 
 PEOPLE has a folder of photos for each person, the person in the middle of the photo. All pairs of photos of different people are the
 impostor pairs. SCENES are photos of other people; they check the curve. SHEET shows the 20 most similar impostor pairs: look at it
@@ -33,12 +33,17 @@ from PIL import ImageOps
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Embedder
 from mfmc_ray.faces.store import load_lock
 
 F64 = NDArray[np.float64]
 
-EMBEDDERS: Mapping[str, tuple[Callable[[], Embedder], str]] = {"sface": (SFaceEmbedder, "sface"), "dlib": (DlibEmbedder, "dlib_resnet")}
+EMBEDDERS: Mapping[str, tuple[Callable[[], Embedder], str]] = {
+    "sface": (SFaceEmbedder, "sface"),
+    "dlib": (DlibEmbedder, "dlib_resnet"),
+    "openface": (OpenFaceEmbedder, "openface"),
+}
 """Name → how to make it, and its weights in models.lock."""
 # the vendor's verification threshold; for others the cosine of a false-match rate of 1e-3 is taken
 VENDOR_THRESHOLDS = {"sface": (0.363, "OpenCV Zoo's verification threshold of SFace, cosine")}

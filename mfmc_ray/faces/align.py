@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Image, Pixels
 
 ARCFACE_TEMPLATE: F32 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
@@ -44,7 +44,7 @@ def similarity(points: F32, template: F32) -> F32:
     return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], 1).astype(np.float32)
 
 
-def warp(image: Image, matrices: F32, size: int) -> Image:
+def warp(image: Pixels, matrices: F32, size: int) -> Image:
     """Square crops through similarity transforms; what lies outside the image is black.
 
     A face larger than its crop is first averaged down (area interpolation of the region that the crop needs), so that fine
@@ -78,7 +78,7 @@ def warp(image: Image, matrices: F32, size: int) -> Image:
     return crops
 
 
-def chips(image: Image, points: F32, size: int = TEMPLATE_SIZE) -> Image:
+def chips(image: Pixels, points: F32, size: int = TEMPLATE_SIZE) -> Image:
     """The aligned faces that ArcFace-style recognizers read.
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Pixels
 from mfmc_ray.faces.mesh import CANONICAL, upright_squares
 from mfmc_ray.faces.store import model_path
 
@@ -85,7 +85,7 @@ class AttributeHead:
         with importlib.resources.files("mfmc_ray.faces").joinpath("attributes.npz").open("rb") as file, np.load(file) as arrays:
             self._skin, self._older, self._female = (np.asarray(arrays[name], np.float32) for name in ("skin", "older", "female"))
 
-    def estimate(self, image: Image, meshes: F32) -> Attributes:
+    def estimate(self, image: Pixels, meshes: F32) -> Attributes:
         """Attributes of n faces of an image.
 
         Args:
@@ -119,7 +119,7 @@ def corrected(said: F32, older: F32, female: F32) -> tuple[F32, F32]:
     return ages + slope * np.maximum(ages - knee, 0), logits - offset * grown
 
 
-def skin_colour(image: Image, meshes: F32) -> F32:
+def skin_colour(image: Pixels, meshes: F32) -> F32:
     """The median colour of cheeks, bridge of the nose and forehead.
 
     Left out are patches that face away (beside the most visible one less than half as large as on a frontal face), pixels outside the
@@ -133,11 +133,13 @@ def skin_colour(image: Image, meshes: F32) -> F32:
     at = np.round(np.einsum("sv,nvx->nsx", _MIX, meshes[:, _VERTICES, :2])).astype(int)
     height, width = image.shape[:2]
     seen = facing[:, _PATCH_OF] & (at >= 0).all(2) & (at < [width, height]).all(2)
-    pixels = image[np.clip(at[..., 1], 0, height - 1), np.clip(at[..., 0], 0, width - 1)]
     colours = np.full((len(meshes), 3), np.nan, np.float32)
-    for i, (face, mask) in enumerate(zip(pixels, seen, strict=True)):
+    for i, (where, mask) in enumerate(zip(at, seen, strict=True)):
         if mask.any():
-            colours[i] = _median_skin(cv2.cvtColor(face[mask][None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0])
+            x, y = where[mask].T
+            part = image[y.min() : y.max() + 1, x.min() : x.max() + 1]
+            skin = part[y - y.min(), x - x.min()][None]
+            colours[i] = _median_skin(cv2.cvtColor(skin.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0])
     return colours
 
 

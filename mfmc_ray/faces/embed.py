@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from mfmc_ray.faces.align import ARCFACE_TEMPLATE, TEMPLATE_SIZE, chips, scaled, similarity, warp
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
 # the runtime gains nothing from larger batches (the activations leave the cache), and memory stays bounded in crowds
@@ -34,11 +34,19 @@ class SFaceEmbedder:
     dim = 128
 
     def __init__(self, threads: int = 1) -> None:
-        self._net = _Network(_sface(model_path("sface")), threads)
+        self._net = Network(_sface(model_path("sface")), threads)
 
-    def embed(self, image: Image, points: F32) -> F32:
+    def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
-        return self._net.run(chips(image, points))
+        return self.embed_crops(self.crops(image, points))
+
+    def crops(self, image: Pixels, points: F32) -> Image:
+        """uint8 (n, 112, 112, 3): the aligned faces."""
+        return chips(image, points)
+
+    def embed_crops(self, crops: Image) -> F32:
+        """float32 (n, 128), unit length, of what `crops` gave for any images."""
+        return self._net.run(crops)
 
 
 class DlibEmbedder:
@@ -60,21 +68,29 @@ class DlibEmbedder:
     _CHIP, _PADDING = 150, 0.25
 
     def __init__(self, threads: int = 1) -> None:
-        self._net = _Network(_dlib_resnet(model_path("dlib_resnet")), threads)
+        self._net = Network(_dlib_resnet(model_path("dlib_resnet")), threads)
         self._predictor = dlib.shape_predictor(str(model_path("dlib_5points")))
         factor = self._PATCH / (TEMPLATE_SIZE + 2 * self._MARGIN)
         self._template = scaled(ARCFACE_TEMPLATE + np.float32(self._MARGIN), factor)
         corners = self._BOX_CENTRE + self._MARGIN + np.array([[-0.5], [0.5]]) * self._BOX_SIDE
         self._box = dlib.rectangle(*(round(float(x)) for x in scaled(corners.astype(np.float32), factor).ravel()))
 
-    def embed(self, image: Image, points: F32) -> F32:
+    def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
+        return self.embed_crops(self.crops(image, points))
+
+    def crops(self, image: Pixels, points: F32) -> Image:
+        """uint8 (n, 150, 150, 3): dlib's chips."""
         patches = warp(image, similarity(points, self._template), self._PATCH)
         faces = [dlib.get_face_chip(p, self._predictor(p, self._box), self._CHIP, self._PADDING) for p in patches]
-        return self._net.run(np.asarray(faces, np.uint8).reshape(-1, self._CHIP, self._CHIP, 3))
+        return np.asarray(faces, np.uint8).reshape(-1, self._CHIP, self._CHIP, 3)
+
+    def embed_crops(self, crops: Image) -> F32:
+        """float32 (n, 128), unit length, of what `crops` gave for any images."""
+        return self._net.run(crops)
 
 
-class _Network:
+class Network:
     """A graph with one input `data`, float32 (n, 3, side, side), RGB 0–255, and one output, float32 (n, d)."""
 
     def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
@@ -93,7 +109,7 @@ class _Network:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def _model(nodes: list[Any], side: int, output: str, dim: int, weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:
+def as_model(nodes: list[Any], side: int, output: str, dim: int, weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         nodes,
@@ -132,7 +148,7 @@ def _sface(path: Path) -> onnx.ModelProto:
             ]
         else:
             nodes.append(node)
-    return _model(nodes, TEMPLATE_SIZE, graph.output[0].name, SFaceEmbedder.dim, weights)
+    return as_model(nodes, TEMPLATE_SIZE, graph.output[0].name, SFaceEmbedder.dim, weights)
 
 
 def _dequantise(node: onnx.NodeProto, weights: dict[str, NDArray[Any]]) -> F32:
@@ -200,7 +216,7 @@ def _dlib_resnet(path: Path) -> onnx.ModelProto:
             x = add("Relu", add("Add", y, x))
             channels = filters
     x = add("MatMul", add("Flatten", add("GlobalAveragePool", x)), "dense")
-    return _model(nodes, DlibEmbedder._CHIP, x, DlibEmbedder.dim, weights)
+    return as_model(nodes, DlibEmbedder._CHIP, x, DlibEmbedder.dim, weights)
 
 
 def _dlib_tensors(path: Path) -> list[F32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,19 @@ Image = NDArray[np.uint8]
 """An image: uint8, height × width × 3, RGB, C-contiguous, upright (EXIF orientation applied)."""
 
 MESH_POINTS = 468
+
+
+class Pixels(Protocol):
+    """What faces are read from by windows: an `Image`, or a picture whose pixels are made when they are looked at."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width in px, 3 colours."""
+        ...
+
+    def __getitem__(self, at: tuple[slice, slice], /) -> Image:
+        """Rows and columns; slices without steps."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from mfmc_ray.faces.faces import F32, MESH_POINTS, Image
+from mfmc_ray.faces.faces import F32, MESH_POINTS, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
 _SIDE = 192
@@ -58,7 +58,7 @@ class FaceMesh:
         outputs = {int(np.prod(o["shape"])): o["index"] for o in self._net.get_output_details()}
         self._points, self._logit = outputs[MESH_POINTS * 3], outputs[1]
 
-    def fit(self, image: Image, boxes: F32, points: F32) -> tuple[F32, F32]:
+    def fit(self, image: Pixels, boxes: F32, points: F32) -> tuple[F32, F32]:
         """Fit the mesh to faces of an image.
 
         The network looks twice: at the box turned upright by the five points, then at what the first mesh covers, which takes out most
@@ -85,7 +85,7 @@ class FaceMesh:
                 meshes[i], scores[i] = again, score
         return meshes, scores
 
-    def _look(self, image: Image, centre: F32, side: float, angle: float) -> tuple[F32, float]:
+    def _look(self, image: Pixels, centre: F32, side: float, angle: float) -> tuple[F32, float]:
         """Mesh in image px and score from the square of `side` × `_MARGIN` px around `centre`, turned by `angle` (radians)."""
         turn, shift = _placed(centre, side * _MARGIN, angle, _SIDE)
         k = float(np.hypot(*turn[0]))
@@ -179,7 +179,7 @@ def smile(meshes: F32) -> F32:
     return np.where(apart > 0, smiles, 0).astype(np.float32)
 
 
-def upright_squares(image: Image, meshes: F32, margin: float, size: int) -> Image:
+def upright_squares(image: Pixels, meshes: F32, margin: float, size: int) -> Image:
     """Square pictures of faces turned upright.
 
     Args:
@@ -231,7 +231,7 @@ def _placed(centre: F32, side: float, angle: float, size: int) -> tuple[NDArray[
     return turn, (size - 1) / 2 - turn @ centre
 
 
-def _warp(image: Image, turn: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> Image:
+def _warp(image: Pixels, turn: NDArray[np.float64], shift: NDArray[np.float64], size: int) -> Image:
     """A network's input square of `size` px; `turn` and `shift` take image px to its px."""
     k = float(np.hypot(*turn[0]))
     corners = (np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5 - shift) @ turn / k**2

@@ -13,15 +13,18 @@ from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
-from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.faces import F32, Faces, Image, Pixels
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh, pose
+from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
 from mfmc_ray.faces.second_look import SecondLook
 from mfmc_ray.faces.store import load_lock
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
+HELD_OUT: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"openface": OpenFaceEmbedder})
+"""Recognizers that no run may guard with, so that an audit always has one that the anonymizer never asked."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
 AUDIT_STRICTNESS = 0.75
 """How strict the scan is with the audit's look: encoding a picture anew may raise a score a little."""
@@ -31,6 +34,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "centerface": ("centerface",),
         "sface": ("sface",),
         "dlib": ("dlib_resnet", "dlib_5points"),
+        "openface": ("openface",),
         "mesh": ("facemesh",),
         "attributes": ("attribute_net",),
         "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),
@@ -106,11 +110,11 @@ class ModelPack:
         embeddings = self.embed(image, faces.points)
         return faces.with_(embeddings=embeddings, poses=pose(faces.need("meshes")), ages=found.ages, sexes=found.sexes, tones=found.tones)
 
-    def estimate(self, image: Image, meshes: F32) -> Attributes:
+    def estimate(self, image: Pixels, meshes: F32) -> Attributes:
         """Age, sex and skin tone of n faces with these meshes."""
         return self.attributes.estimate(image, meshes)
 
-    def embed(self, image: Image, points: F32) -> dict[str, F32]:
+    def embed(self, image: Pixels, points: F32) -> dict[str, F32]:
         """recognizer → float32 (n, d) for faces with these five points (n, 5, 2), px."""
         return {name: embedder.embed(image, points) for name, embedder in self.embedders.items()}
 

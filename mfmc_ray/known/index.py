@@ -1,34 +1,22 @@
-"""The known-face index: the embeddings of every face that a fake must not resemble, in append-only generations.
-
-A generation is `generation-00000.parquet` (`tables.known_schema`) and, written after it, `generation-00000.json`, which commits it. Each
-generation's digest covers its rows and the digest before it, so the newest digest names the whole index.
-"""
+"""The known-face index: the embeddings of every face that a fake must not resemble, in append-only generations (`known/generations.py`)."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mfmc_ray.known.generations import EMPTY_DIGEST, Forgotten, Generations, KnownIndexError, Rows, joined, stem
 from mfmc_ray.known.search import F32, ExactSearch, usable
-from mfmc_ray.tables import embedding_column, known_schema
 
-EMPTY_DIGEST = hashlib.sha256(b"mfmc-ray known-face index").hexdigest()
-"""The digest of an index without a generation."""
-
-
-class KnownIndexError(RuntimeError):
-    """The index on disk is not what was written, or was made for other recognizers; the message says what to do."""
+__all__ = ["EMPTY_DIGEST", "KnownFaces", "KnownIndex", "KnownIndexError", "face_digest", "known_rows"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +28,8 @@ class KnownFaces:
         vectors: recognizer name → float32 (n, d), C-contiguous, unit length.
         generation: the newest generation of the index, from 0; −1 without one.
         digest: sha-256 of the index, hex.
+        starts: int64 (generation + 1,): of each generation the row with which it begins; a removal has no rows.
+        forgotten: sha-256 of the known ids that were removed, hex.
 
     Raises:
         ValueError: when the arrays do not have the same number of rows.
@@ -49,6 +39,8 @@ class KnownFaces:
     vectors: Mapping[str, F32]
     generation: int
     digest: str
+    starts: tuple[int, ...] = ()
+    forgotten: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name, array in self.vectors.items():
@@ -62,6 +54,17 @@ class KnownFaces:
         """The id of a row; None for −1, which stands for no known face."""
         return None if row < 0 else bytes(self.ids[row]).decode()
 
+    def since(self, generation: int) -> KnownFaces:
+        """What was added after a generation, as views of the same arrays."""
+        start = self.starts[generation + 1] if generation + 1 < len(self.starts) else len(self)
+        starts = tuple(max(0, s - start) for s in self.starts)
+        vectors = {name: array[start:] for name, array in self.vectors.items()}
+        return KnownFaces(self.ids[start:], vectors, self.generation, self.digest, starts, self.forgotten)
+
+    def is_forgotten(self, known_id: str | None) -> bool:
+        """Whether this face was removed."""
+        return known_id is not None and bool(self.forgotten) and face_digest(known_id) in self.forgotten
+
     @classmethod
     def empty(cls, recognizers: Mapping[str, int]) -> Self:
         """Nobody is known."""
@@ -69,17 +72,20 @@ class KnownFaces:
 
 
 class KnownIndex:
-    """The index in a folder. Open it with `KnownIndex.open`; one process at a time may append (the run lock sees to that)."""
+    """The index in a folder. Open it with `KnownIndex.open`; one process at a time may change it (the run lock sees to that)."""
 
-    def __init__(self, folder: Path, recognizers: Mapping[str, int], models: Mapping[str, str], faces: KnownFaces) -> None:
-        self._folder = folder
-        self._recognizers = dict(recognizers)
+    def __init__(self, generations: Generations, models: Mapping[str, str], parts: Sequence[Rows], vectors: bool) -> None:
+        self._generations = generations
         self._models = dict(models)
-        self.faces = faces
+        self._parts = list(parts)
+        self._vectors = vectors
+        self._faces: KnownFaces | None = None
         self._searches: dict[str, ExactSearch] = {}
 
     @classmethod
-    def open(cls, folder: str | Path, recognizers: Mapping[str, int], models: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls, folder: str | Path, recognizers: Mapping[str, int], models: Mapping[str, str] | None = None, *, vectors: bool = True
+    ) -> Self:
         """Reads the committed generations and checks their digests. A folder without any is an empty index.
 
         Args:
@@ -87,31 +93,41 @@ class KnownIndex:
             recognizers: guard recognizer name → dimension.
             models: guard recognizer name → sha-256 of its weights. Given names must agree with what the index was made with:
                 embeddings of different weights cannot be compared.
+            vectors: False: they are checked but not held, for an index that does not fit into memory; `faces.vectors` is then empty.
 
         Raises:
             KnownIndexError: for a missing, changed or unreadable generation, or one of other recognizers or models.
         """
-        folder = Path(folder)
-        names = sorted(path.name for path in folder.glob("generation-*.json"))
-        parts: list[KnownFaces] = []
+        generations = Generations(Path(folder), recognizers)
         recorded: dict[str, str] = dict(models or {})
-        digest = EMPTY_DIGEST
-        for generation, name in enumerate(names):
-            if name != f"{_stem(generation)}.json":
-                raise KnownIndexError(f"{folder}: {_stem(generation)}.json is missing, so known faces are; restore it, or delete the index")
-            part, made_with = _read(folder, generation, digest, recognizers)
-            for recognizer, sha in made_with.items():
+        digest, parts = EMPTY_DIGEST, []
+        for header in generations.headers:
+            for recognizer, sha in header.models.items():
                 if recorded.setdefault(recognizer, sha) != sha:
-                    raise KnownIndexError(f"{folder / name} was made with another {recognizer} model; delete the index and run `mfmc scan`")
-            parts.append(part)
-            digest = part.digest
-        return cls(folder, recognizers, recorded, _joined(parts) if parts else KnownFaces.empty(recognizers))
+                    raise KnownIndexError(
+                        f"{Path(folder) / stem(header.number)} was made with another {recognizer} model; delete the index and run "
+                        "`mfmc scan`"
+                    )
+            some = generations.verified(header.number, digest)
+            parts.append(joined([rows if vectors else replace(rows, vectors={}) for rows in some], recognizers if vectors else {}))
+            digest = header.digest
+        return cls(generations, recorded, parts, vectors)
+
+    @property
+    def faces(self) -> KnownFaces:
+        """All known faces."""
+        if self._faces is None:
+            rows = self._parts[0] if len(self._parts) == 1 else joined(self._parts, self._held)
+            starts = tuple(int(n) for n in np.cumsum([0, *(len(part) for part in self._parts[:-1])])) if self._parts else ()
+            forgotten = frozenset(f.face for header in self._generations.headers for f in header.forgets)
+            self._faces = KnownFaces(rows.ids, rows.vectors, self.generation, self.digest, starts, forgotten)
+        return self._faces
 
     def append(self, ids: Sequence[str], sources: Sequence[str], embeddings: Mapping[str, F32]) -> int:
         """Adds known faces as a new generation; it is there whole or not at all.
 
         Rows that the index already holds (the same id with the same vectors) are passed over, so a job that was killed after its append
-        can repeat it. A known id whose vectors changed is added beside the old one: no known face is ever forgotten.
+        can repeat it; so are ids that were removed. A known id whose vectors changed is added beside the old one.
 
         Args:
             ids: n known ids (`tables.known_schema`).
@@ -126,29 +142,44 @@ class KnownIndex:
             KnownIndexError: when another process has appended since this index was opened.
         """
         self._check(ids, sources, embeddings)
-        new = self._new(ids, embeddings)
-        if not len(new):
+        encoded = np.array([known_id.encode() for known_id in ids], np.bytes_)
+        rows = Rows(encoded, list(sources), {name: embeddings[name] for name in self._generations.recognizers}).sealed()
+        rows = rows.where(self._new(rows))
+        if not len(rows):
             return self.generation
-        number = self.generation + 1
-        commit = self._folder / f"{_stem(number)}.json"
-        if commit.exists():
-            raise KnownIndexError(f"{commit} has been written by another process; open the index again and repeat")
-        columns: list[pa.Array] = [pa.array([ids[i] for i in new], pa.string()), pa.array([sources[i] for i in new], pa.string())]
-        for name, dim in self._recognizers.items():
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(embeddings[name][new].reshape(-1)), dim))
-        table = pa.Table.from_arrays(columns, schema=known_schema(self._recognizers))
-        header: dict[str, Any] = {"rows": len(new), "recognizers": self._recognizers, "models": self._models}
-        header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        part = _part(table, self._recognizers, number, _digest(table, number, header, self.digest))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # embeddings do not compress
-        _replace(
-            self._folder / f"{_stem(number)}.parquet", lambda path: pq.write_table(table, path, compression="none", use_dictionary=False)
-        )
-        _replace(commit, lambda path: path.write_text(json.dumps({**header, "digest": part.digest}, indent=1) + "\n"))
-        self.faces = _joined([self.faces, part])
-        self._searches.clear()
-        return number
+        header = self._generations.append(rows, self._models, self.digest)
+        self._changed([*self._parts, rows if self._vectors else replace(rows, vectors={})])
+        return header.number
+
+    def remove(self, ids: Collection[str]) -> int:
+        """Forgets known faces for ever: their rows leave the files, and these ids are never taken in again.
+
+        A removal that was killed half-way is completed by the next one, whatever that removes, and what is removed is not searched from
+        the moment it is committed.
+
+        Args:
+            ids: known ids; those that the index does not hold are passed over.
+
+        Returns:
+            how many rows were removed.
+        """
+        wanted = pa.array(sorted({known_id.encode() for known_id in ids}), pa.binary())
+        forgets, parts = [], []
+        for number, part in enumerate(self._parts):
+            hit = _among(part.ids, wanted)
+            parts.append(part.where(~hit))
+            if hit.any():
+                positions = np.setdiff1d(np.arange(self._generations.headers[number].rows), list(self._generations.forgotten(number)))
+                gone = part.where(hit)
+                forgets += [
+                    Forgotten(number, int(position), digest.decode(), face_digest(known_id.decode()))
+                    for position, digest, known_id in zip(positions[hit], gone.digests.tolist(), gone.ids.tolist(), strict=True)
+                ]
+        if forgets:
+            self._generations.remove(forgets, self._models, self.digest)
+            self._changed([*parts, joined([], self._held)])
+        self._generations.purge()
+        return len(forgets)
 
     def nearest(self, recognizer: str, queries: F32) -> tuple[F32, list[str | None]]:
         """The most similar known face of each query.
@@ -183,24 +214,34 @@ class KnownIndex:
     @property
     def generation(self) -> int:
         """The newest generation, from 0; −1 without one."""
-        return self.faces.generation
+        return len(self._parts) - 1
 
     @property
     def digest(self) -> str:
         """sha-256 over every generation, hex."""
-        return self.faces.digest
+        return self._generations.headers[-1].digest if self._generations.headers else EMPTY_DIGEST
 
     def __len__(self) -> int:
-        return len(self.faces)
+        return sum(len(part) for part in self._parts)
+
+    @property
+    def _held(self) -> dict[str, int]:
+        """The recognizers whose vectors are held."""
+        return self._generations.recognizers if self._vectors else {}
+
+    def _changed(self, parts: Sequence[Rows]) -> None:
+        self._parts, self._faces = list(parts), None
+        self._searches.clear()
 
     def _check(self, ids: Sequence[str], sources: Sequence[str], embeddings: Mapping[str, F32]) -> None:
-        if len(sources) != len(ids) or set(embeddings) != set(self._recognizers):
-            raise ValueError(f"wanted a source for each of {len(ids)} ids and embeddings of {', '.join(sorted(self._recognizers))}")
+        recognizers = self._generations.recognizers
+        if len(sources) != len(ids) or set(embeddings) != set(recognizers):
+            raise ValueError(f"wanted a source for each of {len(ids)} ids and embeddings of {', '.join(sorted(recognizers))}")
         if strange := set(sources) - {"collection", "gallery", "reference"}:
             raise ValueError(f"a known face comes from a collection, a gallery or a reference, not from {strange.pop()!r}")
         if any(not known_id or "\0" in known_id for known_id in ids):
             raise ValueError("a known id must not be empty or hold a NUL")
-        for name, dim in self._recognizers.items():
+        for name, dim in recognizers.items():
             vectors = embeddings[name]
             if vectors.dtype != np.float32 or vectors.shape != (len(ids), dim):
                 raise ValueError(f"{name} embeddings must be float32 ({len(ids)}, {dim}), not {vectors.dtype} {vectors.shape}")
@@ -208,76 +249,42 @@ class KnownIndex:
             if len(bad):
                 raise ValueError(f"the {name} embedding of {ids[bad[0]]} is not a finite vector of unit length")
 
-    def _new(self, ids: Sequence[str], embeddings: Mapping[str, F32]) -> list[int]:
-        """The rows that the index does not hold yet."""
-        stored = self.faces.ids
-        rows = np.flatnonzero(np.isin(stored, np.array([known_id.encode() for known_id in ids], np.bytes_)))
-        held = {(bytes(stored[row]), *(self.faces.vectors[name][row].tobytes() for name in self._recognizers)) for row in rows}
-        new = []
-        for row, known_id in enumerate(ids):
-            key = (known_id.encode(), *(embeddings[name][row].tobytes() for name in self._recognizers))
-            if key not in held:
-                held.add(key)
-                new.append(row)
+    def _new(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows the index neither holds yet nor has forgotten; one pass over its ids, none over its vectors."""
+        wanted = pa.array(rows.ids.tolist(), pa.binary())
+        held = {digest for part in self._parts for digest in part.digests[_among(part.ids, wanted)].tolist()}
+        forgotten = {f.face for header in self._generations.headers for f in header.forgets}
+        new = np.zeros(len(rows), bool)
+        for i, (known_id, digest) in enumerate(zip(rows.ids.tolist(), rows.digests.tolist(), strict=True)):
+            new[i] = digest not in held and not (forgotten and face_digest(known_id.decode()) in forgotten)
+            held.add(digest)
         return new
 
 
-def _stem(generation: int) -> str:
-    return f"generation-{generation:05d}"
+def known_rows(folder: str | Path, recognizers: Mapping[str, int], start: int, stop: int) -> KnownFaces:
+    """The rows from `start` to `stop` of the index, in its order, and no others are read.
 
+    A part of an index has no digest, so whoever opened the whole must have checked it (`KnownIndex.open`, also without vectors).
 
-def _read(folder: Path, generation: int, previous: str, recognizers: Mapping[str, int]) -> tuple[KnownFaces, dict[str, str]]:
-    """A committed generation, verified, and the models it was made with."""
-    path = folder / f"{_stem(generation)}.parquet"
-    damaged = f"{path}: the known-face index is damaged or was changed; restore it from a copy, or delete the index and run `mfmc scan`"
+    Raises:
+        KnownIndexError: the index cannot be read.
+    """
+    generations = Generations(Path(folder), recognizers)
     try:
-        header = json.loads(path.with_suffix(".json").read_text())
-        made_for, made_with = dict(header["recognizers"]), dict(header["models"])
-        # one recognizer would otherwise search among fewer faces than another
-        if made_for != dict(recognizers):
-            raise KnownIndexError(
-                f"{path} holds embeddings of {made_for}, wanted {dict(recognizers)}; delete the index and run `mfmc scan`"
-            )
-        table = pq.read_table(path, schema=known_schema(recognizers), memory_map=False).combine_chunks()
-        digest = _digest(table, generation, header, previous)
-        if digest != header["digest"] or table.num_rows != header["rows"]:
-            raise KnownIndexError(damaged)
-        return _part(table, recognizers, generation, digest), made_with
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise KnownIndexError(f"{damaged} ({error})") from error
+        rows = joined(list(generations.some(start, stop)), recognizers)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise KnownIndexError(f"{folder}: the known-face index cannot be read: {error}") from error
+    digest = generations.headers[-1].digest if generations.headers else EMPTY_DIGEST
+    return KnownFaces(rows.ids, rows.vectors, len(generations.headers) - 1, digest)
 
 
-def _part(table: pa.Table, recognizers: Mapping[str, int], generation: int, digest: str) -> KnownFaces:
-    ids = np.array([known_id.encode() for known_id in table["known_id"].to_pylist()])
-    return KnownFaces(ids, {name: _matrix(table, name, dim) for name, dim in recognizers.items()}, generation, digest)
+def face_digest(known_id: str) -> str:
+    """What stands for a removed face: sha-256 of its known id, hex."""
+    return hashlib.sha256(known_id.encode()).hexdigest()
 
 
-def _matrix(table: pa.Table, recognizer: str, dim: int) -> F32:
-    column = table[embedding_column(recognizer)]
-    if column.null_count or any(chunk.flatten().null_count for chunk in column.chunks):
-        raise ValueError(f"null in the {recognizer} embeddings")
-    return np.concatenate([np.zeros((0, dim), np.float32), *(chunk.flatten().to_numpy().reshape(-1, dim) for chunk in column.chunks)])
-
-
-def _joined(parts: Sequence[KnownFaces]) -> KnownFaces:
-    vectors = {name: np.concatenate([part.vectors[name] for part in parts]) for name in parts[0].vectors}
-    return KnownFaces(np.concatenate([part.ids for part in parts]), vectors, parts[-1].generation, parts[-1].digest)
-
-
-def _digest(table: pa.Table, generation: int, header: Mapping[str, Any], previous: str) -> str:
-    """sha-256 over the digest before, the header without its date, the ids and sources, and the vectors (float32, little-endian)."""
-    described = {key: header[key] for key in ("rows", "recognizers", "models")}
-    sha = hashlib.sha256(json.dumps([previous, generation, described], sort_keys=True).encode())
-    sha.update(json.dumps([table["known_id"].to_pylist(), table["source"].to_pylist()]).encode())
-    for name, dim in sorted(header["recognizers"].items()):
-        sha.update(np.ascontiguousarray(_matrix(table, name, dim), "<f4").data)
-    return sha.hexdigest()
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that appears whole, and stays after a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _among(ids: NDArray[np.bytes_], wanted: pa.Array) -> NDArray[np.bool_]:
+    """Which ids are among some: bool (n,)."""
+    if not len(ids) or not len(wanted):
+        return np.zeros(len(ids), bool)
+    return np.asarray(pc.is_in(pa.array(ids.tolist(), pa.binary()), value_set=wanted).to_numpy(zero_copy_only=False), bool)

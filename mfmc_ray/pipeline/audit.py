@@ -18,11 +18,13 @@ from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.pack import EMBEDDERS
+from mfmc_ray.faces.pack import EMBEDDERS, HELD_OUT
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline import findings as checks
+from mfmc_ray.pipeline import leak
+from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
@@ -30,8 +32,6 @@ from mfmc_ray.tables import FACES, IMAGES, embedding_column
 
 CLOSEST = 10
 """Pairs that the result lists."""
-_FAR_POINTS = 0.4
-"""A swap changes the shape of a face: its points may move by this much of the box's √area, on average, and not more."""
 
 
 class AuditStage:
@@ -43,28 +43,39 @@ class AuditStage:
         known: the known faces.
         thresholds: recognizer → the cosine a published face must stay below.
         scan: where the scan's rows are.
+        asked: known ids, rising, of the faces whose embeddings the leak rate needs; they are kept in WORK/audit until it is measured.
     """
 
-    def __init__(self, settings: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: Mapping[str, float], scan: ScanIndex) -> None:
+    def __init__(
+        self, settings: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: Mapping[str, float], scan: ScanIndex, asked: leak.Ids
+    ) -> None:
         cv2.setNumThreads(1)  # one worker a core
-        self.ledger, self.scan = ledger, scan
+        self.ledger, self.scan, self.asked = ledger, scan, asked
         self.max_pixels = settings.find.max_pixels
         self.search = PlainSearch(known, thresholds)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
-        self.held_out = {name: EMBEDDERS[name]() for name in EMBEDDERS if name not in thresholds}
+        self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
         self.look, self.metadata = AuditLook(), MetadataCheck()
         self.strict = {name: Calibration().strict_threshold(name) for name in self.held_out}
         self.reader = SourceReader(settings.storage_options)
+
+    def asked_for(self, ids: Sequence[str]) -> list[int]:
+        """Which of these faces the leak rate is about."""
+        wanted = np.array([name.encode() for name in ids], np.bytes_)
+        return [int(i) for i in np.flatnonzero(np.isin(wanted, self.asked))] if len(self.asked) else []
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Audits one part.
 
         Args:
-            part: `images` and `faces`, names of files of OUT or None, and `written`, name → the sha-256 that the run noted.
+            part: its number `part`, `images` and `faces`, names of files of OUT or None, `written`, name → the sha-256 that the run
+                noted, and `look`, the numbers of the image rows whose pictures are looked at; without it all are. Rows and what they
+                claim are checked in any case.
 
         Returns:
             plain data: `counts` and `examples` of the findings, `totals`, `verdicts`, `places` (of the scan, one for each image row),
-            `uses` of identities, the `closest` faces, the `highest` cosines, `held_out` and `files`, the sha-256 of what was read.
+            `uses` of identities, the `closest` faces, the `highest` cosines, `held_out`, `looked`, how many published images of the
+            sample were looked at, `violating`, how many of them must not be as they are, and `files`, the sha-256 of what was read.
         """
         work = _Part(self)
         images = work.table(part["images"], IMAGES, part["written"])
@@ -74,20 +85,24 @@ class AuditStage:
         rows: dict[tuple[Any, Any], list[Row]] = {}
         for face in faces:
             rows.setdefault((face["image_id"], face["path"]), []).append(face)
-        for image, place in zip(images, places, strict=True):
+        look = None if part.get("look") is None else set(part["look"])
+        for k, (image, place) in enumerate(zip(images, places, strict=True)):
             mine = rows.pop((image["image_id"], image["path"]), [])
             source = private.get(int(place))
             if source is None or (source["image_id"], source["path"]) != (image["image_id"], image["path"]):
                 work.findings.add(checks.IMAGE_ROWS, f"{image['path']}: the scan does not have it")
                 source = None
             try:
-                work.image(image, mine, source)
+                work.image(k, image, mine, source, sampled=look is None or k in look)
             except Exception as error:  # whatever a tampered row brings about: it was not shown to be right
+                work.violating.update({k} & work.looked)
                 work.findings.add(checks.UNREADABLE, f"{image['path']}: cannot be audited: {type(error).__name__}: {error}")
         for (_, path), strange in rows.items():
             for _ in strange:
                 work.findings.add(checks.FACE_ROWS, f"{path}: a face of an image that is not there")
         work.certify()
+        work.believe()
+        work.keep(int(part["part"]))
         return work.summary(len(images), len(faces), [int(p) for p in places])
 
 
@@ -95,6 +110,7 @@ class AuditStage:
 class _Worn:
     """A replaced face whose certificates are still to be computed."""
 
+    index: int  # of the image's row
     row: Row
     where: str
     vectors: dict[str, F32]
@@ -111,6 +127,11 @@ class _Part:
         self.verdicts: dict[str, Counter[str]] = {"images": Counter(), "faces": Counter()}
         self.uses: Counter[str] = Counter()
         self.worn: list[_Worn] = []
+        self.unseen: list[tuple[Row, str]] = []  # replaced faces in pictures that are not looked at
+        self.looked: set[int] = set()
+        self.violating: set[int] = set()
+        self.probes: list[tuple[str, dict[str, F32]]] = []
+        self.originals: list[tuple[str, dict[str, F32]]] = []
         self.closest: list[Row] = []
         self.highest: dict[str, dict[str, float]] = {}
         self.held_out = {name: {"compared": 0, "same_person": 0} for name in stage.held_out}
@@ -134,26 +155,42 @@ class _Part:
             return []
         return rows
 
-    def image(self, image: Row, rows: list[Row], source: Row | None) -> None:
-        """One row of images with its faces' rows and the scan's row."""
-        path = image["path"]
+    def image(self, index: int, image: Row, rows: list[Row], source: Row | None, *, sampled: bool) -> None:
+        """One row of images with its faces' rows and the scan's row; its picture only if it is in the sample."""
+        path, shown = image["path"], image["verdict"] in ("unchanged", "anonymized")
         rows.sort(key=lambda row: -1 if row["face_no"] is None else row["face_no"])
         self.verdicts["images"][str(image["verdict"])] += 1
         self.verdicts["faces"].update(str(row["verdict"]) for row in rows)
         data = (image["image"] or {}).get("bytes")
-        for fault in _contradictions(image, rows):
+        for fault in contradictions(image, rows):
             self.findings.add(checks.VERDICTS, f"{path}: {fault}")
         if source is not None and (data is not None or rows):
-            for fault in _face_faults(rows, source["faces"] or []):
+            for fault in face_faults(rows, source["faces"] or []):
                 self.findings.add(checks.FACE_ROWS, f"{path}: {fault}")
         worn = Counter(row["identity_id"] for row in rows if row["identity_id"])
         self.uses.update(worn)
         for name, times in worn.items():
             if times > 1:
                 self.findings.add(checks.IDENTITY_USE, f"{path}: {name} stands in it {times} times")
+        if data is not None or shown:
+            self.looked.update({index} if sampled else ())
         if data is None:
+            self.violating.update({index} & self.looked)
             return
         self.totals["published"] += 1
+        if not sampled and shown:
+            if surplus := self.stage.metadata.stated(data, labelled=image["verdict"] == "anonymized"):
+                self.findings.add(checks.METADATA, f"{path}: {surplus}")
+            self.unseen += [(row, f"{path}#{row['face_no']}") for row in rows if row["verdict"] == "replaced"]
+            return
+        before = self.findings.counts.total()
+        self._picture(index, image, data, rows, source)
+        if self.findings.counts.total() > before:
+            self.violating.update({index} & self.looked)
+
+    def _picture(self, index: int, image: Row, data: bytes, rows: list[Row], source: Row | None) -> None:
+        """What only the picture itself can tell."""
+        path = image["path"]
         try:
             pixels = decode(data, self.stage.max_pixels).pixels
         except CodecError as error:
@@ -175,7 +212,7 @@ class _Part:
             self.findings.add(checks.PIXELS, f"{path}: anonymized, but it shows the original")
         if original is not None and _digest(original) != _digest(pixels) and image["verdict"] == "unchanged":
             self.findings.add(checks.PIXELS, f"{path}: unchanged, but it does not show the original")
-        self._embed(path, pixels, rows, source, original)
+        self._embed(index, image, pixels, rows, source, original)
 
     def _look(self, path: str, pixels: Image, rows: list[Row]) -> None:
         """Every face that is seen must be accounted for."""
@@ -196,32 +233,38 @@ class _Part:
             for box in faces.boxes[self.stage.look.confirmed(pixels, faces)]:
                 self.findings.add(check, f"{path}: at {', '.join(f'{v:.0f}' for v in box)}")
 
-    def _embed(self, path: str, pixels: Image, rows: list[Row], source: Row | None, original: Image | None) -> None:
+    def _embed(self, index: int, image: Row, pixels: Image, rows: list[Row], source: Row | None, original: Image | None) -> None:
         """Embeds the replaced faces again, and by held-out recognizers the originals, too."""
         scanned = (source["faces"] or []) if source else []
         able = []
         for row in rows:
             if row["verdict"] != "replaced":
                 continue
-            where = f"{path}#{row['face_no']}"
+            where = f"{image['path']}#{row['face_no']}"
             n = row["face_no"] if row["face_no"] is not None else -1
             if row["points"] is None or not np.isfinite(row["points"]).all() or not 0 <= n < len(scanned):
                 self.findings.add(checks.CERTIFICATES, f"{where}: without points or without an original, so nothing can be computed again")
                 continue
-            able.append((row, where, scanned[n]))
-        if not able:
-            return
+            able.append((row, where, n))
         points = np.array([row["points"] for row, _, _ in able], np.float32).reshape(-1, 5, 2)
         vectors = {name: embedder.embed(pixels, points) for name, embedder in self.stage.embedders.items()}
-        for i, (row, where, face) in enumerate(able):
-            originals = {name: np.array(face[embedding_column(name)], np.float32) for name in vectors}
-            self.worn.append(_Worn(row, where, {name: v[i] for name, v in vectors.items()}, originals))
-        if original is not None:
-            before = np.array([face["points"] for _, _, face in able], np.float32).reshape(-1, 5, 2)
-            for name, embedder in self.stage.held_out.items():
-                cosines = (unit(embedder.embed(pixels, points)) * unit(embedder.embed(original, before))).sum(1)
-                self.held_out[name]["compared"] += len(able)
-                self.held_out[name]["same_person"] += int((cosines >= self.stage.strict[name]).sum())
+        for i, (row, where, n) in enumerate(able):
+            originals = {name: np.array(scanned[n][embedding_column(name)], np.float32) for name in vectors}
+            self.worn.append(_Worn(index, row, where, {name: v[i] for name, v in vectors.items()}, originals))
+        vectors |= {name: embedder.embed(pixels, points) for name, embedder in self.stage.held_out.items()}
+        ids = [f"{image['image_id']}:{n}" for n in range(len(scanned))]
+        self.probes += [(ids[n], {name: v[i] for name, v in vectors.items()}) for i, (_, _, n) in enumerate(able)]
+        wanted = sorted({n for _, _, n in able} | set(self.stage.asked_for(ids)))
+        if original is None or not wanted:
+            return
+        places = np.array([scanned[n]["points"] for n in wanted], np.float32).reshape(-1, 5, 2)
+        before = {name: embedder.embed(original, places) for name, embedder in self.stage.held_out.items()}
+        self.originals += [(ids[n], {name: v[i] for name, v in before.items()}) for i, n in enumerate(wanted)]
+        own = [wanted.index(n) for _, _, n in able]
+        for name in self.stage.held_out if able else ():
+            cosines = (unit(vectors[name]) * unit(before[name][own])).sum(1)
+            self.held_out[name]["compared"] += len(able)
+            self.held_out[name]["same_person"] += int((cosines >= self.stage.strict[name]).sum())
 
     def certify(self) -> None:
         """Computes the certificates of the part's replaced faces again, all at once."""
@@ -229,12 +272,16 @@ class _Part:
             return
         search = self.stage.search
         ids = [f"{worn.row['image_id']}:{worn.row['face_no']}" for worn in self.worn]
-        for i in np.flatnonzero(~np.isin(np.array([name.encode() for name in ids]), search.known.ids)):
+        for i in self._unknown(ids):
             self.findings.add(checks.UNKNOWN, f"{self.worn[i].where}: it was replaced, not redacted")
         found = {name: search.highest(name, np.stack([w.vectors[name] for w in self.worn])) for name in search.thresholds}
         for k, worn in enumerate(self.worn):
             mine = {name: (float(cosines[k]), int(rows[k])) for name, (cosines, rows) in found.items()}
             own = {name: float((unit(worn.vectors[name][None]) * unit(worn.originals[name][None])).sum()) for name in mine}
+            if search.known.is_forgotten(ids[k]):  # nothing of the original is left to compare with: what was certified then stands
+                own = dict.fromkeys(mine, number(worn.row["similarity_to_original"]))
+                self.totals["originals forgotten"] += 1
+            before = self.findings.counts.total()
             faults = search.faults(worn.row["certificates"], worn.vectors, mine)
             faults += _first_faults(worn.row, mine, own)
             for fault in faults:
@@ -258,6 +305,48 @@ class _Part:
                         "threshold": threshold,
                     }
                 )
+            if self.findings.counts.total() > before:
+                self.violating.update({worn.index} & self.looked)
+
+    def _unknown(self, ids: Sequence[str]) -> list[int]:
+        """Which faces are not among the known ones, though a face that is replaced must be, or have been until it was forgotten."""
+        known = self.stage.search.known
+        absent = np.flatnonzero(~np.isin(np.array([name.encode() for name in ids], np.bytes_), known.ids))
+        return [i for i in map(int, absent) if not known.is_forgotten(ids[i])]
+
+    def believe(self) -> None:
+        """Takes the certificates of faces that are not looked at at their word: what they say must be of this index, and be enough."""
+        search, known = self.stage.search, self.stage.search.known
+        ids = [f"{row['image_id']}:{row['face_no']}" for row, _ in self.unseen]
+        for i in self._unknown(ids):
+            self.findings.add(checks.UNKNOWN, f"{self.unseen[i][1]}: it was replaced, not redacted")
+        named = [str(c["nearest_known"]).encode() for row, _ in self.unseen for c in row["certificates"] or ()]
+        rows = np.flatnonzero(np.isin(known.ids, np.array(named, np.bytes_))) if named else ()
+        at = {known.known_id(int(row)): int(row) for row in rows}
+        nothing = {name: np.zeros(known.vectors[name].shape[1], np.float32) for name in search.thresholds}
+        for row, where in self.unseen:
+            certificates = row["certificates"] or ()
+            stated = {str(c["recognizer"]): (number(c["max_similarity"]), at.get(c["nearest_known"], -1)) for c in certificates}
+            own = number(row["similarity_to_original"])
+            faults = search.faults(certificates, nothing, stated) + _first_faults(row, stated, dict.fromkeys(stated, own))
+            for fault in faults:
+                self.findings.add(checks.CERTIFICATES, f"{where}: {fault}")
+            for name, (cosine, _) in stated.items():
+                if name in search.thresholds and not (cosine < search.thresholds[name]):
+                    self.findings.add(checks.MATCHES, f"{where}: {name} {cosine:.4f}, as it says itself")
+            first = next(iter(stated), None)
+            if first in search.thresholds and not own < search.original_thresholds[first]:
+                self.findings.add(checks.MATCHES, f"{where}: {first} {own:.4f} to its original, as it says itself")
+
+    def keep(self, part: int) -> None:
+        """Keeps the embeddings that the leak rate is measured with, in WORK."""
+        kept = []
+        for faces in (self.probes, self.originals):
+            some = [faces[i] for i in self.stage.asked_for([name for name, _ in faces])]
+            vectors = {name: np.stack([v[name] for _, v in some]) for name in (some[0][1] if some else ())}
+            kept.append({"ids": np.array([name.encode() for name, _ in some], np.bytes_), **vectors})
+        if len(self.stage.asked):
+            leak.store(self.stage.ledger.work / "audit", part, *kept)
 
     def _original(self, source: Row) -> Image | None:
         """The picture that the scan read, if it is still there and still the same."""
@@ -281,6 +370,8 @@ class _Part:
             "closest": nearest_first(self.closest),
             "highest": self.highest,
             "held_out": self.held_out,
+            "looked": len(self.looked),
+            "violating": len(self.violating),
             "files": self.files,
         }
 
@@ -307,64 +398,4 @@ def _first_faults(row: Row, found: Mapping[str, tuple[float, int]], own: Mapping
         faults.append(f"max_similarity_to_known is {found[name][0]:.4f}, not {number(row['max_similarity_to_known']):.4f}")
     if row["threshold"] != first["threshold"]:
         faults.append("its threshold is not its certificate's")
-    return faults
-
-
-def _contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
-    """What in an image's row and its faces' rows cannot be true together."""
-    verdict, published = image["verdict"], (image["image"] or {}).get("bytes") is not None
-    verdicts = {row["verdict"] for row in rows}
-    faults = []
-    if verdict in ("unchanged", "anonymized"):
-        rules = [
-            (published, "no picture is there"),
-            ((verdicts <= {"kept"}) == (verdict == "unchanged"), f"{verdict}, but its faces are {', '.join(map(str, verdicts)) or 'none'}"),
-            (image["faces"] == len(rows), f"{image['faces']} faces, but {len(rows)} rows"),
-        ]
-    elif verdict in ("withheld", "failed"):
-        rules = [(not published, f"{verdict}, but a picture is there"), (bool(image["reason"]), f"{verdict} without a reason")]
-    else:
-        rules = [(False, f"unknown verdict {verdict!r}")]
-    for row in rows:
-        where = f"face {row['face_no']}"
-        if row["verdict"] == "replaced":
-            rules.append((row["identity_id"] is not None and row["points"] is not None, f"{where}: replaced without identity or points"))
-        elif row["verdict"] == "redacted":
-            rules.append(
-                (row["redacted_area"] is not None and _covers(row, image), f"{where}: redacted, but its area does not cover its box")
-            )
-            rules.append((bool(row["reason"]), f"{where}: redacted without a reason"))
-        elif row["verdict"] == "kept":
-            rules.append((bool(row["access_reason"]), f"{where}: kept, but no access row is named"))
-        else:
-            rules.append((False, f"{where}: unknown verdict {row['verdict']!r}"))
-    faults += [text for holds, text in rules if not holds]
-    return faults
-
-
-def _covers(row: Row, image: Row) -> bool:
-    """Whether a redacted face's area holds the middle half of its box (in width and height), as far as that is in the picture."""
-    x0, y0, x1, y1 = row["redacted_area"]
-    a0, b0, a1, b1 = row["box"]
-    x, y, right, bottom = (a1 - a0) / 4, (b1 - b0) / 4, number(image["width"]), number(image["height"])
-    return bool(x0 <= max(a0 + x, 0) + 1 and y0 <= max(b0 + y, 0) + 1 and x1 >= min(a1 - x, right) - 1 and y1 >= min(b1 - y, bottom) - 1)
-
-
-def _face_faults(rows: Sequence[Row], scanned: Sequence[Row]) -> list[str]:
-    """How an image's face rows differ from the faces that the scan found."""
-    numbers = Counter(row["face_no"] for row in rows)
-    faults = [f"face {n} is missing" for n in range(len(scanned)) if n not in numbers]
-    faults += [f"face {n} is there {times} times" for n, times in numbers.items() if times > 1]
-    for row in rows:
-        n = row["face_no"]
-        if n is None or not 0 <= n < len(scanned):
-            faults.append(f"face {n} was not scanned")
-            continue
-        box = np.array(scanned[n]["box"], np.float32)
-        if row["box"] is None or not np.abs(np.array(row["box"]) - box).max() <= 0.5:
-            faults.append(f"face {n} is not where the scan found it")
-        elif row["points"] is not None:
-            apart = np.array(row["points"]).reshape(5, 2) - np.array(scanned[n]["points"]).reshape(5, 2)
-            if not np.linalg.norm(apart, axis=1).mean() <= _FAR_POINTS * np.sqrt(np.prod(np.maximum(box[2:] - box[:2], 1))):
-                faults.append(f"the points of face {n} are not on it")
     return faults

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
 
-from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
-from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, files_of
+from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
-from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import findings as checks
-from mfmc_ray.pipeline.audit import AuditStage, nearest_first
+from mfmc_ray.pipeline import leak
+from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audited import Audited, markers, read_manifest
 from mfmc_ray.pipeline.inspection import strange_columns
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.publish import write_reports
-from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, number
+from mfmc_ray.pipeline.recheck import PlainSearch, number
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.sampling import Drawn, Sample, draw
 from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.signoff import MODELS, result, show, summed, verdicts
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.tables import IDENTITIES, embedding_column
 
-_MODELS = ("centerface", "yunet", "mesh", *EMBEDDERS)
 
-
-def audit(config: RunConfig) -> bool:
+def audit(config: RunConfig, sample: Sample | None = None) -> bool:
     """Whether what OUT holds keeps the promise; the details are in OUT/audit.json, OUT/report and on the console.
 
     Args:
         config: `out`, `work`, `storage_options` and `ray` are used; the run's other settings are read from its manifest.
+        sample: how many of the published pictures are looked at; None: all. Rows, certificates' claims and digests are checked in full.
 
     Raises:
         LedgerError: OUT is unfinished, or the private tables are missing or damaged: nothing was proved then, nor refuted.
@@ -50,16 +47,16 @@ def audit(config: RunConfig) -> bool:
         raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out} with --work")
     with ledger.lock():
         audited = Audited.open(config)
-        pull(files_of(_MODELS))
+        pull(files_of(MODELS))
         with connect(config.ray, ledger.work):
-            return _run(audited, config)
+            return _run(audited, config, sample or Sample())
 
 
 def audit_in_session(config: RunConfig) -> bool:
     """`audit` by a process that holds the run's lock and is connected to Ray."""
     audited = Audited.open(config)
-    pull(files_of(_MODELS))
-    return _run(audited, config)
+    pull(files_of(MODELS))
+    return _run(audited, config, Sample())
 
 
 def parts_of(ledger: Ledger) -> list[dict[str, Any]]:
@@ -73,25 +70,40 @@ def parts_of(ledger: Ledger) -> list[dict[str, Any]]:
     return parts
 
 
-def _run(audited: Audited, config: RunConfig) -> bool:
+def _run(audited: Audited, config: RunConfig, sample: Sample) -> bool:
     started = time.monotonic()
     parts = parts_of(audited.ledger)
+    drawn = limit(parts, sample, audited.ledger)
     summaries: dict[int, dict[str, Any]] = {}
-    run_parts(
-        AuditStage,
-        audited.for_stage(),
-        parts,
-        actors=actors(config.ray),
-        label="Auditing",
-        total=len(audited.scan),
-        on_result=summaries.__setitem__,
-    )
-    result = conclude(audited, parts, [summaries[part["part"]] for part in parts], started)
-    _show(result, audited.ledger.out)
-    return bool(result["passed"])
+    leak.forget(audited.ledger.work / "audit")  # of an audit that was killed
+    try:
+        run_parts(
+            AuditStage,
+            audited.for_stage(),
+            parts,
+            actors=actors(config.ray),
+            label="Auditing",
+            total=len(audited.scan),
+            on_result=summaries.__setitem__,
+        )
+        signed = conclude(audited, parts, [summaries[part["part"]] for part in parts], started, drawn)
+    finally:
+        leak.forget(audited.ledger.work / "audit")
+    show(signed, audited.ledger.out)
+    return bool(signed["passed"])
 
 
-def conclude(audited: Audited, parts: list[dict[str, Any]], summaries: list[dict[str, Any]], started: float) -> dict[str, Any]:
+def limit(parts: list[dict[str, Any]], sample: Sample, ledger: Ledger) -> Drawn:
+    """Draws the sample and tells each part which of its images are in it."""
+    drawn = draw(sample, ledger, [part["images"] for part in parts])
+    for part, rows in zip(parts, drawn.rows or [], strict=drawn.rows is not None):
+        part["look"] = rows
+    return drawn
+
+
+def conclude(
+    audited: Audited, parts: list[dict[str, Any]], summaries: list[dict[str, Any]], started: float, drawn: Drawn
+) -> dict[str, Any]:
     """Adds what only the whole can tell, and writes OUT/audit.json and the reports.
 
     Args:
@@ -99,6 +111,7 @@ def conclude(audited: Audited, parts: list[dict[str, Any]], summaries: list[dict
         parts: of `parts_of`.
         summaries: what the stage returned for each.
         started: `time.monotonic()` at the start.
+        drawn: of `limit`.
 
     Returns:
         What OUT/audit.json holds.
@@ -113,14 +126,14 @@ def conclude(audited: Audited, parts: list[dict[str, Any]], summaries: list[dict
     _check_images(audited, summaries)
     identities = _check_identities(audited, summaries)
     _check_manifest(audited, summaries)
-    result = _result(audited, summaries, time.monotonic() - started)
-    audited.ledger.write_json("audit.json", result)
+    signed = result(audited, drawn, summaries, time.monotonic() - started)
+    audited.ledger.write_json("audit.json", signed)
     try:
-        write_reports(audited.ledger, audited.settings, audited.manifest, identities, audit=result)
+        write_reports(audited.ledger, audited.settings, audited.manifest, identities, audit=signed)
     except Exception as error:  # the tables may be anything by now; the verdict stands
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"The report could not be written anew from what OUT holds: {type(error).__name__}: {error}", markup=False)
-    return result
+    return signed
 
 
 def _check_images(audited: Audited, summaries: list[dict[str, Any]]) -> None:
@@ -138,7 +151,7 @@ def _check_images(audited: Audited, summaries: list[dict[str, Any]]) -> None:
 
 def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.Table:
     """OUT/identities against the pool and the known faces; the table, empty if it cannot be read."""
-    findings, uses = audited.findings, _sum(summaries, "uses")
+    findings, uses = audited.findings, summed(summaries, "uses")
     tables = []
     for name in audited.ledger.files("identities"):
         try:
@@ -200,105 +213,6 @@ def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
             findings.add(checks.MANIFEST, f"models: not the pinned one: {model}")
     counts = manifest.get("counts") if isinstance(manifest.get("counts"), dict) else {}
     for what in ("images", "faces"):
-        counted = _verdicts(summaries, what)
+        counted = verdicts(summaries, what)
         if (counts or {}).get(what) != counted:
             findings.add(checks.MANIFEST, f"{what}: {counted} are there")
-
-
-def _result(audited: Audited, summaries: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """OUT/audit.json. It is published: ids and paths that OUT has anyway, and nothing else of the private side."""
-    findings, totals = audited.findings, _sum(summaries, "totals")
-    models = set(files_of(_MODELS))
-    compared, skipped = totals.get("sources compared", 0), totals.get("sources not readable", 0)
-    details = {
-        checks.LEFT: f"{totals.get('detections', 0)} detections by another detector, at another scale, on the mirrored picture",
-        checks.MATCHES: "; ".join(f"{name} < {threshold:.4f}" for name, threshold in audited.thresholds.items()),
-        checks.CERTIFICATES: f"recomputed against {len(audited.known)} known faces, float64, tolerance {TOLERANCE}",
-        checks.PIXELS: f"{compared} compared with their source, {skipped} not: it is gone or changed",
-    }
-    rows = [
-        {
-            "name": name,
-            "count": findings.counts[name],
-            "wanted": 0,
-            "ok": findings.counts[name] == 0,
-            "detail": details.get(name, ""),
-            "examples": findings.examples.get(name, []),
-        }
-        for name in checks.CHECKS
-    ]
-    highest = {
-        name: {
-            key: max((s["highest"].get(name, {}).get(key, -1.0) for s in summaries), default=-1.0) for key in ("to_known", "to_original")
-        }
-        for name in audited.thresholds
-    }
-    strict = Calibration().strict_threshold
-    held_out = {
-        name: {
-            **{key: sum(s["held_out"][name][key] for s in summaries) for key in ("compared", "same_person")},
-            "threshold": strict(name),
-            "note": "not guarded by this run; for information",
-        }
-        for name in EMBEDDERS
-        if name not in audited.thresholds
-    }
-    return {
-        "version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "passed": all(row["ok"] for row in rows),
-        "checks": rows,
-        "totals": {
-            "images": _verdicts(summaries, "images"),
-            "faces": _verdicts(summaries, "faces"),
-            **{name: totals.get(name, 0) for name in ("published", "detections", "sources compared", "sources not readable")},
-        },
-        "worst": {name: {**cosines, "threshold": audited.thresholds[name]} for name, cosines in highest.items()},
-        "closest": nearest_first(pair for s in summaries for pair in s["closest"]),
-        "held_out": held_out,
-        "index": {"known_faces": len(audited.known), "generation": audited.known.generation, "digest": audited.known.digest},
-        "models": [{"name": m.name, "sha256": m.sha256} for m in load_lock() if m.name in models],
-        "files": {
-            "manifest.json": audited.manifest_sha256,
-            **{name: digest for s in summaries for name, digest in s["files"].items()},
-        },
-    }
-
-
-def _show(result: Mapping[str, Any], out: str) -> None:
-    """The checks as a table, what was found, and the verdict in one line."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title="Audit", title_justify="left")
-    for heading, justify in (("check", "left"), ("found", "right"), ("wanted", "right"), ("", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for row in result["checks"]:
-        table.add_row(row["name"], str(row["count"]), str(row["wanted"]), "[green]holds[/green]" if row["ok"] else "[red]REFUTED[/red]")
-    console.print(table)
-    for row in result["checks"]:
-        for example in row["examples"][:3]:
-            console.print(f"  {row['name']}: {example}", markup=False)
-    for name, figures in result["held_out"].items():
-        if figures["compared"]:
-            console.print(
-                f"For information: {name}, which did not guard, takes {figures['same_person']} of {figures['compared']} replaced faces for "
-                f"their original (cosine ≥ {figures['threshold']:.3f})."
-            )
-    images, faces = sum(result["totals"]["images"].values()), sum(result["totals"]["faces"].values())
-    failed = sum(not row["ok"] for row in result["checks"])
-    verdict = "[green]The promise holds[/green]" if result["passed"] else f"[red]The promise is REFUTED[/red] by {failed} checks"
-    console.print(f"{verdict}: {images} images and {faces} faces audited in {result['seconds']:.0f} s. Details: {out}/audit.json")
-
-
-def _verdicts(summaries: list[dict[str, Any]], what: str) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for summary in summaries:
-        total.update(summary["verdicts"][what])
-    return dict(sorted(total.items(), key=lambda item: -item[1]))
-
-
-def _sum(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for summary in summaries:
-        total.update(summary[name])
-    return dict(total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.findings import Findings
+from mfmc_ray.pipeline.known import gallery_stages, named_faces, recognisable
+from mfmc_ray.pipeline.leak import LEAST_PEOPLE, People, measure, sexes_of
 from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
-from mfmc_ray.pipeline.run import recognisable
-from mfmc_ray.pipeline.workers import GALLERY, POOL, SCAN
+from mfmc_ray.pipeline.workers import POOL, SCAN
 from mfmc_ray.tables import embedding_column
 
 
@@ -41,6 +42,7 @@ class Audited:
         thresholds: guard recognizer → cosine, computed from settings and index, not read from OUT.
         scan: where the scan's rows are.
         pool: the admitted identities.
+        people: who the known faces of the collection are, as far as recognizers tell.
         findings: what was found so far.
     """
 
@@ -52,6 +54,7 @@ class Audited:
     thresholds: dict[str, float]
     scan: ScanIndex
     pool: pa.Table
+    people: People
     findings: Findings = field(default_factory=Findings)
 
     @classmethod
@@ -71,7 +74,10 @@ class Audited:
             names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
             scan = ScanIndex(_files(ledger, SCAN))
             pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
-            audited = cls(ledger, manifest, digest, settings, known, _thresholds(settings, names, len(known)), scan, pool, findings)
+            strict = Calibration().strict_threshold
+            people = People.of_collection(known, {name: strict(name) for name in names})
+            thresholds = _thresholds(settings, names, len(known))
+            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, findings)
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
@@ -79,21 +85,24 @@ class Audited:
 
     def for_stage(self) -> dict[str, Any]:
         """The arguments of `AuditStage`."""
-        return {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+        named = {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
+        return named | {"asked": self.people.ids if len(self.people) >= LEAST_PEOPLE else self.people.ids[:0]}
+
+    def leak(self, held_out: Sequence[str]) -> tuple[Any, str]:
+        """The leak rate, from what the stage kept, or why there is none; see `leak.measure`."""
+        guards, folder = list(self.thresholds), self.ledger.work / "audit"
+        files = _files(self.ledger, SCAN) if len(self.people) >= LEAST_PEOPLE else []
+        return measure(self.people, folder, guards, held_out, sexes_of(files, self.people))
 
     def _check_known(self) -> None:
         """Every face that was scanned must be among the known ones, or the certificates would be about too few."""
-        galleries = [replace(GALLERY, name=f"gallery-{n}", tables=(f"gallery-{n}",)) for n in range(len(self.settings.guard.galleries))]
+        galleries = gallery_stages(self.ledger, len(self.settings.guard.galleries))
         everyone = pa.array([bytes(name).decode() for name in self.known.ids], pa.string())
-        for stage, prefix in [(SCAN, ""), *((stage, "gallery:") for stage in galleries)]:
+        for stage, source in [(SCAN, "collection"), *((stage, "gallery") for stage in galleries)]:
             for file in _files(self.ledger, stage):
                 wanted = ("box", "detectors", "mesh_score", *(embedding_column(n) for n in self.thresholds))
                 table = pq.ParquetFile(file).read(columns=["image_id", *(f"faces.list.element.{name}" for name in wanted)])
-                faces = table["faces"].combine_chunks()
-                counts = faces.value_lengths().fill_null(0).to_pylist()
-                ids = table["image_id"].to_pylist()
-                names = [f"{prefix}{image}:{k}" for image, n in zip(ids, counts, strict=True) for k in range(n)]
-                flat = faces.flatten()
+                names, flat = named_faces(table, source)
                 # what gives no embedding resembles nobody
                 vectors = [usable(matrix(flat.field(embedding_column(n)), DIMENSIONS[n])) for n in self.thresholds]
                 absent = ~np.asarray(pc.is_in(pa.array(names, pa.string()), value_set=everyone).to_numpy(zero_copy_only=False), bool)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mfmc_ray.faces.detect import View, YuNet, overlap
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard, Verdict
@@ -67,17 +67,23 @@ class OutputCheck:
         vectors = self.pack.embedders[name].embed(image, points)
         return {name: vectors}, self._scaled(name, float(vectors[0] @ originals[name][0]), self.guard.threshold(name))
 
-    def __call__(self, image: Image, points: F32, originals: Mapping[str, F32], seen: Mapping[str, F32] | None = None) -> list[Checked]:
-        """Certifies n faces of a picture.
+    def crops(self, image: Pixels, points: F32, but: Collection[str] = ()) -> dict[str, Image]:
+        """recognizer → uint8 (n, side, side, 3): what each, but for some, sees of n faces of a picture (points (n, 5, 2) px)."""
+        return {name: embedder.crops(image, points) for name, embedder in self.pack.embedders.items() if name not in but}
+
+    def certify(
+        self, points: F32, crops: Mapping[str, Image], originals: Mapping[str, F32], seen: Mapping[str, F32] | None = None
+    ) -> list[Checked]:
+        """Embeds and certifies n faces, of one picture or of many, with one search per recognizer.
 
         Args:
-            image: the picture that is to be published.
-            points: float32 (n, 5, 2), px.
+            points: float32 (n, 5, 2), px of each face's picture.
+            crops: recognizer → uint8 (n, side, side, 3), as `crops` gives them.
             originals: recognizer → float32 (n, d), the faces they replace.
-            seen: embeddings of these faces that a `glance` has found already.
+            seen: embeddings of these faces that a `glance` has found already; `crops` then need not have that recognizer.
         """
         seen = seen or {}
-        embeddings = {name: seen[name] if name in seen else one.embed(image, points) for name, one in self.pack.embedders.items()}
+        embeddings = {name: seen[name] if name in seen else one.embed_crops(crops[name]) for name, one in self.pack.embedders.items()}
         verdicts = self.guard.certify(embeddings, originals)
         return [
             Checked(points[i], {name: v[i] for name, v in embeddings.items()}, verdict, *self._margins(verdict))

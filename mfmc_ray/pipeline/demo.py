@@ -28,7 +28,7 @@ def demo(folder: Path, *, portraits: int = 24, seed: int = 0) -> bool:
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     # once for all that follows, so that no stage waits for a download
-    pull(files_of(["yunet", "centerface", "sface", "dlib", "mesh", "people"]))
+    pull(files_of(["yunet", "centerface", "sface", "dlib", "openface", "mesh", "people"]))
     console.print("Demo: the people are generated with MobileStyleGAN, whose weights are [bold]for non-commercial use only[/bold];")
     console.print("no other command uses them, and the fake identities do not come from them.")
     collection = _people(folder / "collection", portraits, seed)

@@ -73,18 +73,9 @@ class MetadataCheck:
             labelled = encode(tiny, decode(_tiny(name)))[0]
             self._label[name] = len(labelled) - len(scrub(labelled))
 
-    def fault(self, data: bytes, max_pixels: int, *, labelled: bool) -> str | None:
-        """What a picture holds that it should not, or lacks; None if nothing.
-
-        Two ways must agree: what Pillow reads, and what `scrub` would still cut off.
-
-        Args:
-            data: a published picture that can be decoded.
-            max_pixels: as of `codec.decode`.
-            labelled: it must have the label of synthetic content, and nothing else; else not even that.
-        """
+    def stated(self, data: bytes, *, labelled: bool) -> str | None:
+        """The same as `fault`, as far as the file's headers tell: no pixel is decoded."""
         with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
-            kind = "JPEG" if image.format == "MPO" else str(image.format)
             info = image.info
             tags = set(image.getexif()) - {ExifTags.Base.Orientation}
             xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
@@ -95,13 +86,33 @@ class MetadataCheck:
             return f"{', '.join(sorted(map(str, other)))}"
         if (xmp.encode() if isinstance(xmp, str) else bytes(xmp)).rstrip(b"\0") != (XMP if labelled else b""):
             return "the label of synthetic content is missing" if labelled and not xmp else "XMP"
+        return None
+
+    def fault(self, data: bytes, max_pixels: int, *, labelled: bool) -> str | None:
+        """What a picture holds that it should not, or lacks; None if nothing.
+
+        Two ways must agree: what Pillow reads, and what `scrub` would still cut off.
+
+        Args:
+            data: a published picture that can be decoded.
+            max_pixels: as of `codec.decode`.
+            labelled: it must have the label of synthetic content, and nothing else; else not even that.
+        """
+        if said := self.stated(data, labelled=labelled):
+            return said
         try:
             surplus = len(data) - len(scrub(data, max_pixels))
         except CodecError as error:
             return f"cannot be followed to its end ({error.reason})"
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+            kind = _kind(image)
         if surplus > (self._label.get(kind, 0) if labelled else 0):
             return f"{surplus} bytes that are not the picture"
         return None
+
+
+def _kind(image: Pillow.Image) -> str:
+    return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def _tiny(kind: str) -> bytes:

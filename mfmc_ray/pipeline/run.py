@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,40 +14,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from mfmc_ray import __version__
 from mfmc_ray.collection import Collection
-from mfmc_ray.config import RunConfig
-from mfmc_ray.faces.pack import DIMENSIONS, digests_of, files_of
+from mfmc_ray.config import RunConfig, load
+from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
-from mfmc_ray.identities.catalogue import catalogued, seeds
-from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.calibration import Calibration
-from mfmc_ray.known.index import KnownFaces, KnownIndex
-from mfmc_ray.known.search import usable
+from mfmc_ray.known.index import KnownFaces
+from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
-from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
+from mfmc_ray.pipeline.known import build_index, gallery_stages, note_gallery
 from mfmc_ray.pipeline.parts import run_parts
+from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
+from mfmc_ray.pipeline.pool import admitted, fill_pool, pool_size, renew_pool
 from mfmc_ray.pipeline.publish import publish
-from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
-from mfmc_ray.pipeline.workers import ANONYMIZE, GALLERY, POOL, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
-from mfmc_ray.tables import embedding_column
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
 
-PART_BYTES = 256 << 20
-"""Source bytes of one output part at most, so that a part fits into a worker's memory."""
-SEEDS_PER_PART = 20
-LEAST_POOL = 500
-"""Fake identities at least, so that every sex, age and skin tone has some to choose from."""
-NEAREST_FAKES = 0.75
-"""Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
+_SETTINGS = "settings.json"
+_FINISHED = "ledger/finished.json"
 
 
 class Run:
@@ -68,7 +60,6 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.console = Console(stderr=True, highlight=False)
-        self.times: dict[str, dict[str, Any]] = {}
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -85,17 +76,54 @@ class Run:
                 yield
 
     def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
-        units = _listed(collection)
-        self.gallery_units = [_listed(gallery) for gallery in galleries]
+        units = listed(collection)
+        self.gallery_units = [listed(gallery) for gallery in galleries]
         digest = hashlib.sha256(json.dumps([units, *self.gallery_units], sort_keys=True).encode()).hexdigest()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart)
         if self.restart:
-            for folder in ("scan", "gallery-*", "known", "pool", "report"):
+            for folder in ("scan", "gallery-*", "known", "pool", "published", "report"):
                 for path in self.ledger.work.glob(folder):
                     shutil.rmtree(path, ignore_errors=True)
+            (self.ledger.work / "galleries.json").unlink(missing_ok=True)
+        settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
+        (self.ledger.work / _SETTINGS).write_text(json.dumps(settings, indent=1))
         self.units = units
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
+
+    @classmethod
+    def finished(cls, config: RunConfig) -> Run:
+        """The run whose result is in OUT, with its own settings.
+
+        Args:
+            config: `out`, `work`, `storage_options` and `ray` are used.
+
+        Raises:
+            LedgerError: WORK holds no run, none of this OUT, or an unfinished one.
+        """
+        ledger = Ledger(config.out, config.work, config.storage_options)
+        try:
+            settings = json.loads((ledger.work / _SETTINGS).read_text())
+            begun = json.loads((ledger.work / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out}") from error
+        if begun.get("out") != ledger.out:
+            raise LedgerError(f"WORK ({ledger.work}) belongs to another OUT ({begun.get('out')})")
+        if not (ledger.work / _FINISHED).is_file():
+            raise LedgerError(f"the run in {ledger.work} is not finished; run `mfmc anonymize` again to finish it first")
+        loaded = load(None, **{name: value for name, value in settings.items() if name not in ("storage_options", "ray")})
+        return cls(
+            replace(loaded, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray),
+            notices=json.loads((ledger.work / _FINISHED).read_text())["notices"],
+        )
+
+    @contextlib.contextmanager
+    def reopened(self) -> Iterator[None]:
+        """As `session`, for a finished run whose input is not listed again."""
+        with self.ledger.lock():
+            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
+            with connect(self.config.ray, self.ledger.work):
+                yield
 
     # the steps
 
@@ -106,89 +134,65 @@ class Run:
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""
-        missing = [stage.name for stage, units in self._scans() if len(self.ledger.done(stage)) < len(list(_grouped(units)))]
+        missing = [stage.name for stage, units in self._scans() if len(self.ledger.done(stage)) < len(list(grouped(units)))]
         if missing:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
             )
-        index = KnownIndex.open(self.ledger.work / "known", self.recognizers, digests_of(list(self.recognizers)))
-        if len(index) == 0:
-            references = load_model().references
-            names = [f"reference:{i}" for i in range(len(references[next(iter(self.recognizers))]))]
-            index.append(names, ["reference"] * len(names), {name: references[name] for name in self.recognizers})
-        for stage, source in [(stage, "gallery") for stage in self._gallery_stages()] + [(SCAN, "collection")]:
-            ids, vectors = self._known_of(stage, source)
-            if ids:
-                index.append(ids, [source] * len(ids), vectors)
-        return index.faces
+        return self.known()
+
+    def known(self) -> KnownFaces:
+        """The known faces of everything that was scanned so far."""
+        galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
+        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face).faces
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
-        known = self.index()
-        wanted = self.config.swap.identities or int(np.clip(self._scanned_faces(), LEAST_POOL, 3000))
-        done = self.ledger.recover(POOL)
-        offer = seeds(self.config.swap.seed)
-        offered: list[dict[str, Any]] = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
-        started = time.monotonic()
-        thresholds = self.thresholds(len(known))
-        kwargs = {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds}
-        while True:
-            pool = self._pool()
-            missing = wanted - pool.num_rows
-            # past the catalogue few seeds pass: a fair pool is then enough, unless a size was asked for
-            enough = not self.config.swap.identities and pool.num_rows >= LEAST_POOL / 2 and len(offered) * SEEDS_PER_PART >= catalogued()
-            if missing <= 0 or enough:
-                break
-            if len(offered) * SEEDS_PER_PART > 200 + 100 * wanted:
-                self.console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
-                break
-            rate = max(0.02, pool.num_rows / max(1, len(offered) * SEEDS_PER_PART)) if offered else 0.9
-            more = int(np.ceil(missing / rate / SEEDS_PER_PART))
-            parts: list[dict[str, Any]] = [
-                {"part": len(offered) + k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(more)
-            ]
-            offered.extend(parts)
-            run_parts(
-                IdentityWorker,
-                kwargs,
-                parts,
-                actors=actors(self.config.ray),
-                label="Certifying identities",
-                total=more * SEEDS_PER_PART,
-                on_result=_ignore,
-            )
-        if pool.num_rows == 0:
-            raise LedgerError(
-                "no fake identity is far enough from all known faces; see the thresholds in the manifest, or raise --threshold"
-            )
-        pool = pool.slice(0, wanted)
-        self._timed("identities", started, pool.num_rows, 0)
-        return pool
+        return self._pool(self.index())[0]
 
     def anonymize(self) -> None:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces."""
-        known, pool = self.index(), self.identities()
-        parts = self._anonymize_parts()
+        self.publish(self.index())
+
+    def publish(self, known: KnownFaces) -> list[dict[str, Any]]:
+        """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
+
+        Returns:
+            what no longer held: failed certificates (`tables.CERTIFICATE`) with the `identity_id` of a pool identity, or what `RenewWorker`
+            says of published faces. It holds again, or is gone, when this returns.
+        """
+        parts = anonymize_parts(self.ledger, self.config.output.rows_per_part)
         done = self.ledger.recover(ANONYMIZE)
         stale = done.keys() - {part["part"] for part in parts}
         if stale:
             raise LedgerError(f"OUT holds {len(stale)} parts that this run did not plan; start anew with --restart")
         todo = [part for part in parts if part["part"] not in done]
+        old = [part | {"summary": done[part["part"]]} for part in parts if part["part"] in done]
+        old = [part for part in old if part["summary"].get("generation") != known.generation]
+        if old:
+            for name in ("manifest.json", "audit.json"):  # until it is renewed, it is no finished dataset
+                self.ledger.remove(name)
+        pool, fallen = self._pool(known)
+        kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
+        count_of = actors(self.config.ray)
+        renew = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
+        run_parts(
+            RenewWorker,
+            renew,
+            old,
+            actors=count_of,
+            label="Renewing certificates",
+            total=images_in(old),
+            on_result=lambda part, summary: fallen.extend(summary["fallen"]),
+        )
         started = time.monotonic()
-        kwargs = {
-            "config": self.config,
-            "ledger": self.ledger,
-            "known": known,
-            "thresholds": self.thresholds(len(known)),
-            "pool": pool,
-            "key": self._key(),
-        }
-        total = sum(part["stop"] - part["start"] for part in todo)
-        run_parts(AnonymizeWorker, kwargs, todo, actors=actors(self.config.ray), label="Anonymizing", total=total, on_result=_ignore)
+        run_parts(AnonymizeWorker, kwargs, todo, actors=count_of, label="Anonymizing", total=images_in(todo), on_result=_ignore)
         summaries = list(self.ledger.done(ANONYMIZE).values())
         if todo:
-            self._timed("anonymize", started, total, sum(s["faces"] for s in summaries))
-        publish(self.ledger, self.config, self.manifest(known, pool, summaries), pool, count(summaries, "uses"))
+            self._timed("anonymize", started, images_in(todo), sum(s["faces"] for s in summaries))
+        publish(self.ledger, self.config, self.manifest(known, pool, summaries), admitted(self.ledger), count(summaries, "uses"))
+        (self.ledger.work / _FINISHED).write_text(json.dumps({"notices": self.notices}))
+        return fallen
 
     def all(self) -> dict[str, Any]:
         """Every step, in order; the manifest."""
@@ -262,7 +266,7 @@ class Run:
 
     def _scan(self, stage: Stage, units: list[dict[str, Any]], label: str) -> None:
         done = self.ledger.recover(stage)
-        parts: list[dict[str, Any]] = [{"part": number, "units": some} for number, some in enumerate(_grouped(units))]
+        parts: list[dict[str, Any]] = [{"part": number, "units": some} for number, some in enumerate(grouped(units))]
         todo = [part for part in parts if part["part"] not in done]
         if not todo:
             return
@@ -282,88 +286,49 @@ class Run:
 
     def _scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
         """The stages that scan, galleries first, each with its units."""
-        yield from zip(self._gallery_stages(), self.gallery_units, strict=True)
+        configured = len(self.config.guard.galleries)
+        yield from zip(gallery_stages(self.ledger, configured)[:configured], self.gallery_units, strict=True)
         yield SCAN, self.units
 
-    def _gallery_stages(self) -> list[Stage]:
-        return [replace(GALLERY, name=f"gallery-{n}", tables=(f"gallery-{n}",)) for n in range(len(self.config.guard.galleries))]
+    def scan_gallery(self, place: str) -> None:
+        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over."""
+        collection = Collection.open(place, self.config.storage_options)
+        self.ledger.check_input(collection.root)
+        units = listed(collection)
+        digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        configured = len(self.config.guard.galleries)
+        number = configured + note_gallery(self.ledger, digest)
+        self._scan(gallery_stages(self.ledger, configured)[number], units, "Scanning the gallery")
 
-    def _known_of(self, stage: Stage, source: str) -> tuple[list[str], dict[str, Any]]:
-        ids: list[str] = []
-        vectors: dict[str, list[Any]] = {name: [] for name in self.recognizers}
-        prefix = "" if source == "collection" else f"{source}:"
-        seen: set[str] = set()
-        for file in self._files(stage):
-            table = pq.read_table(file, columns=["image_id", "faces"])
-            faces = table["faces"].combine_chunks()
-            counts = np.asarray(faces.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
-            flat = faces.flatten()
-            arrays = {name: matrix(flat.field(embedding_column(name)), dim) for name, dim in self.recognizers.items()}
-            good = np.all([usable(array) for array in arrays.values()], axis=0) & recognisable(flat, self.config.swap.min_face)
-            names = [f"{prefix}{image}:{k}" for image, n in zip(table["image_id"].to_pylist(), counts, strict=True) for k in range(n)]
-            keep = []
-            for i, name in enumerate(names):
-                if good[i] and name not in seen:  # a duplicate's faces are known already
-                    seen.add(name)
-                    keep.append(i)
-            ids += [names[i] for i in keep]
-            for recognizer, array in arrays.items():
-                vectors[recognizer].append(array[keep])
-        return ids, {name: np.concatenate(parts) for name, parts in vectors.items() if parts}
+    def _certifying(self, known: KnownFaces) -> dict[str, Any]:
+        """What every worker that certifies takes."""
+        thresholds = self.thresholds(len(known))
+        return {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds, "calibration": Calibration()}
 
-    def _files(self, stage: Stage) -> list[Path]:
-        return [self.ledger.work / stage.tables[0] / f"part-{part:05d}.parquet" for part in sorted(self.ledger.done(stage))]
+    def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
+        """The pool, renewed and filled up, and the certificates that no longer held."""
+        started, certifying = time.monotonic(), self._certifying(known)
+        renewal = Renewal(self.ledger.work / "known", self.recognizers, known, certifying["thresholds"], certifying["calibration"])
+        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.generation)
 
-    def _scanned_faces(self) -> int:
-        return sum(s["faces"] for s in self.ledger.done(SCAN).values())
+        def certify(parts: list[dict[str, Any]]) -> None:
+            total = sum(len(part["seeds"]) for part in parts)
+            count_of = actors(self.config.ray)
+            run_parts(IdentityWorker, certifying, parts, actors=count_of, label="Certifying identities", total=total, on_result=_ignore)
 
-    def _pool(self) -> pa.Table:
-        """What was admitted so far, without identities that look alike."""
-        files = self._files(POOL)
-        if not files:
-            return pa.table({"seed": pa.array([], pa.int64())})
-        pool = pa.concat_tables([pq.read_table(file) for file in files])
-        name, dim = next(iter(self.recognizers.items()))
-        vectors = matrix(pool[embedding_column(name)], dim)
-        kept: list[int] = []
-        for i in range(pool.num_rows):
-            if not kept or float((vectors[kept] @ vectors[i]).max()) < NEAREST_FAKES:
-                kept.append(i)
-        return pool.take(kept)
-
-    def _anonymize_parts(self) -> list[dict[str, Any]]:
-        """Slices of the scan's files, a part each, with the duplicates in them."""
-        parts: list[dict[str, Any]] = []
-        first: dict[str, str] = {}
-        for file in self._files(SCAN):
-            table = pq.read_table(file, columns=["image_id", "path", "source_bytes"])
-            ids, paths = table["image_id"].to_pylist(), table["path"].to_pylist()
-            sizes = [size or 0 for size in table["source_bytes"].to_pylist()]
-            start, held = 0, 0
-            for row in range(len(ids) + 1):
-                full = row - start >= self.config.output.rows_per_part or (
-                    row > start and row < len(ids) and held + sizes[row] > PART_BYTES
-                )
-                if row == len(ids) or full:
-                    if row > start:
-                        name = str(file.relative_to(self.ledger.work))
-                        parts.append({"part": len(parts), "file": name, "start": start, "stop": row, "duplicates": {}})
-                    start, held = row, 0
-                if row < len(ids):
-                    held += sizes[row]
-            for part in parts:
-                if part["file"] != str(file.relative_to(self.ledger.work)):
-                    continue
-                for row in range(part["start"], part["stop"]):
-                    if ids[row] is None:
-                        continue
-                    if ids[row] in first:
-                        part["duplicates"][str(row - part["start"])] = f"duplicate of {first[ids[row]]}"
-                    else:
-                        first[ids[row]] = paths[row]
-        if not parts:
-            raise LedgerError("nothing was scanned yet; run `mfmc scan` first")
-        return parts
+        faces = sum(s["faces"] for s in self.ledger.done(SCAN).values())
+        asked = self.config.swap.identities
+        pool = fill_pool(
+            self.ledger,
+            self.recognizers,
+            wanted=pool_size(asked, faces),
+            asked=bool(asked),
+            seed=self.config.swap.seed,
+            certify=certify,
+            console=self.console,
+        )
+        self._timed("identities", started, pool.num_rows, 0)
+        return pool, fallen
 
     def _key(self) -> bytes:
         """The run's secret: who holds it can repeat the random choices. Made once, readable by its owner only."""
@@ -384,39 +349,6 @@ class Run:
     def _stage_times(self) -> list[dict[str, Any]]:
         path = self.ledger.work / "times.json"
         return list(json.loads(path.read_text()).values()) if path.exists() else []
-
-
-def recognisable(faces: pa.StructArray, min_face: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which detections (rows of the scan's `faces`) are known faces: bool (n,).
-
-    Left out is what cannot be told from others by anyone, and would only be in every fake's way: detections smaller than `min_face`, and
-    those that one detector alone saw and the face mesh denies (hands, patterns). They are redacted, never published.
-    """
-    box = matrix(faces.field("box"), 4)
-    size = np.sqrt(np.clip(box[:, 2] - box[:, 0], 0, None) * np.clip(box[:, 3] - box[:, 1], 0, None))
-    confirmed = np.array(["+" in name for name in faces.field("detectors").to_pylist()], bool)
-    mesh = np.asarray(faces.field("mesh_score").to_numpy(zero_copy_only=False))
-    return np.asarray((size >= min_face) & (confirmed | (mesh >= LEAST_MESH_SCORE)))
-
-
-def _listed(collection: Collection) -> list[dict[str, Any]]:
-    return [{"unit": u.unit, "path": u.path, "kind": u.kind, "size": u.size, "version": u.version} for u in collection.units()]
-
-
-def _grouped(units: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Units in parts that depend on the listing only: a shard by itself, files in runs."""
-    size = 8 if len(units) < 400 else 32 if len(units) < 10_000 else 128
-    group: list[dict[str, Any]] = []
-    for unit in units:
-        if unit["kind"] != "file":
-            yield [unit | {"part": 0}]
-            continue
-        group.append(unit | {"part": 0})
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _ignore(part: int, summary: dict[str, Any]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +20,7 @@ from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger, Stage
-from mfmc_ray.pipeline.anonymize import AnonymizeStage, split, summary
+from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.scan import ScanStage
@@ -28,7 +30,7 @@ from mfmc_ray.tables import UNITS
 SCAN = Stage("scan", ("scan",), private=True)
 GALLERY = Stage("gallery", ("gallery",), private=True)
 POOL = Stage("pool", ("pool",), private=True)
-ANONYMIZE = Stage("anonymize", ("faces", "images"))
+ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published",))
 
 
 class ScanWorker:
@@ -54,16 +56,18 @@ class ScanWorker:
 class IdentityWorker:
     """Renders and certifies the identities of a part's seeds into WORK/pool."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float]) -> None:
+    def __init__(
+        self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float], calibration: Calibration
+    ) -> None:
         cv2.setNumThreads(1)
-        self.ledger = ledger
+        self.ledger, self.generation = ledger, known.generation
         pack = load_pack(config.find, config.guard.recognizers)
-        check = OutputCheck(pack, Guard(known, thresholds, Calibration()))
+        check = OutputCheck(pack, Guard(known, thresholds, calibration))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         admitted = self.stage(pa.table({"seed": pa.array(part["seeds"], pa.int64())}))
-        result = {"images": len(part["seeds"]), "faces": admitted.num_rows}
+        result = {"images": len(part["seeds"]), "faces": admitted.num_rows, "generation": self.generation}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -72,17 +76,24 @@ class AnonymizeWorker:
     """Anonymizes the rows of a part into OUT/faces and OUT/images."""
 
     def __init__(
-        self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float], pool: pa.Table, key: bytes
+        self,
+        config: RunConfig,
+        ledger: Ledger,
+        known: KnownFaces,
+        thresholds: dict[str, float],
+        calibration: Calibration,
+        pool: pa.Table,
+        key: bytes,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger = ledger
+        self.ledger, self.generation = ledger, known.generation
         model = load_model()
         pack = load_pack(config.find, config.guard.recognizers)
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=OutputCheck(pack, Guard(known, thresholds, Calibration())),
+            check=OutputCheck(pack, Guard(known, thresholds, calibration)),
             pool=Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
             access=ReplaceAll(),
@@ -92,14 +103,42 @@ class AnonymizeWorker:
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         rows = self._rows(part)
+        return self._commit(part, self._anonymized(part, rows, range(rows.num_rows)))
+
+    def again(self, part: dict[str, Any], some: Sequence[int], faces: pa.Table, published: pa.Table) -> dict[str, Any]:
+        """Anonymizes some images of a committed part anew.
+
+        Args:
+            part: as before.
+            some: their rows in the part.
+            faces, published: the part's tables, whose rows of the other images stay.
+        """
+        images = self.ledger.read_table(ANONYMIZE, "images", part["part"])
+        others = np.setdiff1d(np.arange(images.num_rows), some)
+        places = {(row["image_id"], row["path"]): i for i, row in enumerate(images.select(["image_id", "path"]).to_pylist())}
+        new = self._anonymized(part, self._rows(part).take(list(some)), some)
+        tables = {}
+        for name, old in (("images", images), ("faces", faces), ("published", published)):
+            keys = [places[row["image_id"], row["path"]] for row in old.select(["image_id", "path"]).to_pylist()]
+            kept = old.filter(pa.array(np.isin(keys, others), pa.bool_()))
+            both = pa.concat_tables([kept, new[name].cast(kept.schema)])
+            keys = [places[row["image_id"], row["path"]] for row in both.select(["image_id", "path"]).to_pylist()]
+            tables[name] = both.take(np.argsort(keys, kind="stable"))
+        return self._commit(part, tables)
+
+    def _anonymized(self, part: dict[str, Any], rows: pa.Table, numbers: Sequence[int]) -> dict[str, pa.Table]:
+        """The tables of some rows of the scan, whose numbers in the part these are."""
         table = self.stage(rows)
         images, faces = split(table)
         duplicates = part.get("duplicates", {})
         if duplicates:
-            reasons = [reason or duplicates.get(str(i)) for i, reason in enumerate(images["reason"].to_pylist())]
+            reasons = [reason or duplicates.get(str(i)) for i, reason in zip(numbers, images["reason"].to_pylist(), strict=True)]
             images = images.set_column(images.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-        result = summary(table)
-        self.ledger.commit_part(ANONYMIZE, part["part"], {"faces": faces, "images": images}, result)
+        return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers)}
+
+    def _commit(self, part: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
+        result = {**summary(tables["images"], tables["faces"]), "generation": self.generation}
+        self.ledger.commit_part(ANONYMIZE, part["part"], tables, result)
         return result
 
     def _rows(self, part: dict[str, Any]) -> pa.Table:

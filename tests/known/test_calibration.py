@@ -17,11 +17,13 @@ from mfmc_ray.known.calibration import HIGHEST_RATE, LEAST_PASS, Calibration, Ca
 
 CALIBRATION = Calibration()
 BOTH = ("sface", "dlib")
+HELD_OUT = "openface"
 
 
-def test_both_recognizers_ship_measured_with_the_locked_weights() -> None:
+def test_every_recognizer_ships_measured_with_the_locked_weights() -> None:
     locked = {model.name: model.sha256 for model in load_lock()}
-    assert set(CALIBRATION.curves) == set(BOTH)
+    assert set(CALIBRATION.curves) == {*BOTH, HELD_OUT}
+    assert CALIBRATION.curves[HELD_OUT].model_sha256 == locked["openface"]
     assert CALIBRATION.curves["sface"].model_sha256 == locked["sface"]
     assert CALIBRATION.curves["dlib"].model_sha256 == locked["dlib_resnet"]
     for curve in CALIBRATION.curves.values():

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from mfmc_ray.known.index import EMPTY_DIGEST, KnownFaces, KnownIndex, KnownIndexError
+from mfmc_ray.known import generations
+from mfmc_ray.known.index import EMPTY_DIGEST, KnownFaces, KnownIndex, KnownIndexError, known_rows
 from mfmc_ray.tables import known_schema
 
 F32 = NDArray[np.float32]
@@ -258,3 +259,112 @@ def test_known_faces_travel_as_arrays(folder: Path) -> None:
 def test_known_faces_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"wanted \(2, d\)"):
         KnownFaces(np.array([b"a", b"b"]), {"sface": np.zeros((3, 128), np.float32)}, 0, EMPTY_DIGEST)
+
+
+def test_since_gives_what_was_added_later(folder: Path) -> None:
+    index = KnownIndex.open(folder, DIMS)
+    assert index.faces.starts == (0, 5, 8)
+    later = index.faces.since(1)
+    assert [bytes(i).decode() for i in later.ids] == faces(2, 4)[0]
+    assert np.shares_memory(later.vectors["sface"], index.faces.vectors["sface"])
+    assert len(index.faces.since(2)) == 0
+    assert len(index.faces.since(-1)) == 12
+
+
+@pytest.mark.parametrize("bounds", [(0, 12), (3, 9), (5, 8), (11, 12), (4, 4), (0, 99)])
+def test_some_rows_are_the_rows_of_the_whole(folder: Path, bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "ROWS_AT_ONCE", 2)
+    index = KnownIndex.open(folder, DIMS)
+    index.append(*faces(5, 7))
+    index.remove([faces(0, 5)[0][2], faces(5, 7)[0][0]])
+    whole, some = KnownIndex.open(folder, DIMS).faces, known_rows(folder, DIMS, *bounds)
+    assert some.ids.tolist() == whole.ids[slice(*bounds)].tolist()
+    assert (some.generation, some.digest) == (whole.generation, whole.digest)
+    for name in DIMS:
+        np.testing.assert_array_equal(some.vectors[name], whole.vectors[name][slice(*bounds)])
+
+
+def test_an_index_can_be_checked_and_enlarged_without_holding_its_vectors(folder: Path) -> None:
+    index = KnownIndex.open(folder, DIMS, vectors=False)
+    assert (index.faces.vectors, len(index), index.digest) == ({}, 12, KnownIndex.open(folder, DIMS).digest)
+    assert index.append(*faces(1, 3)) == 2
+    assert index.append(*faces(4, 2)) == 3
+    assert KnownIndex.open(folder, DIMS).digest == index.digest
+    other_vectors(folder / PARQUET)
+    with pytest.raises(KnownIndexError, match="generation-00001"):
+        KnownIndex.open(folder, DIMS, vectors=False)
+
+
+def needles(vectors: dict[str, F32], row: int) -> list[bytes]:
+    return [array[row].tobytes() for array in vectors.values()]
+
+
+def test_a_removed_face_is_nowhere_and_its_id_never_comes_back(folder: Path) -> None:
+    index = KnownIndex.open(folder, DIMS)
+    ids, sources, vectors = faces(1, 3)
+    stored = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+    assert all(needle in stored for needle in needles(vectors, 1))
+    before = index.digest
+    assert index.remove([ids[1], "nobody:0"]) == 1
+    stored = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+    assert not any(needle in stored for needle in needles(vectors, 1))
+    assert all(needle in stored for row in (0, 2) for needle in needles(vectors, row))
+    assert ids[1].encode() not in stored
+    opened = KnownIndex.open(folder, DIMS)
+    assert (opened.generation, opened.digest, len(opened)) == (3, index.digest, 11)
+    assert opened.digest != before
+    assert ids[1] not in opened.ids
+    assert opened.faces.is_forgotten(ids[1])
+    assert not opened.faces.is_forgotten(ids[0])
+    assert opened.append(ids, sources, vectors) == 3
+    assert opened.remove([ids[1]]) == 0
+    assert opened.append(*faces(6, 2)) == 4
+    assert opened.remove([ids[0], faces(6, 2)[0][1]]) == 2
+    assert KnownIndex.open(folder, DIMS).ids == opened.ids
+    assert len(opened.ids) == 11
+
+
+def test_what_was_removed_is_removed_by_its_removal_only(folder: Path) -> None:
+    """Nobody can take a row out of a file and call it forgotten."""
+    index = KnownIndex.open(folder, DIMS)
+    index.remove([faces(1, 3)[0][1]])
+    for removal in (3, 2):
+        plain = json.loads((folder / "generation-00003.json").read_text())
+        extra = [1, removal - 1, "0" * 64, "0" * 64]
+        edit(folder / "generation-00003.json", forgets=[*plain["forgets"], extra])
+        with pytest.raises(KnownIndexError, match="generation-0000"):
+            KnownIndex.open(folder, DIMS)
+        (folder / "generation-00003.json").write_text(json.dumps(plain))
+    path = folder / "generation-00001.r00003.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(KnownIndexError, match="generation-00001"):
+        KnownIndex.open(folder, DIMS)
+
+
+def test_a_removal_that_was_killed_is_complete_for_readers_and_can_be_finished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = KnownIndex.open(folder, DIMS)
+    gone = [faces(0, 5)[0][0], faces(2, 4)[0][3]]
+    written: list[str] = []
+    write = generations.Header.write
+
+    def killed(self: generations.Header, where: Path) -> None:
+        if self.purged >= 0 and self.number == 2:
+            raise KeyboardInterrupt
+        written.append(f"{self.number}")
+        write(self, where)
+
+    monkeypatch.setattr(generations.Header, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        index.remove(gone)
+    monkeypatch.undo()
+    assert written == ["3", "0"]
+    half = KnownIndex.open(folder, DIMS)
+    assert len(half) == 10
+    assert not set(gone) & set(half.ids)
+    assert known_rows(folder, DIMS, 0, 10).ids.tolist() == half.faces.ids.tolist()
+    stored = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert needles(faces(2, 4)[2], 3)[0] in stored
+    assert half.remove([]) == 0
+    stored = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert not any(needle in stored for needle in needles(faces(2, 4)[2], 3) + needles(faces(0, 5)[2], 0))
+    assert KnownIndex.open(folder, DIMS).ids == half.ids

@@ -15,12 +15,12 @@ from skimage import data
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
-from mfmc_ray.pipeline.anonymize import AnonymizeStage, split, summary
+from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.choice import CHOICE, worn
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.swap.render import MorphSwapper
-from mfmc_ray.tables import FACES, IMAGES, scan_schema
+from mfmc_ray.tables import FACES, IMAGES, embedding_column, published_schema, scan_schema
 
 pytestmark = pytest.mark.models
 
@@ -116,6 +116,21 @@ def test_certificates_are_about_the_published_bytes(done: pa.Table, scan: pa.Tab
     assert seen > 0
 
 
+def test_the_embeddings_of_the_published_faces_are_handed_back(done: pa.Table, pack: ModelPack) -> None:
+    images = {row["path"]: row for row in done.to_pylist()}
+    table = published_of(done, pack.dimensions)
+    assert table.schema.equals(published_schema(pack.dimensions))
+    replaced = {(row["path"], row["face_no"]): row["identity_id"] for row in split(done)[1].to_pylist() if row["verdict"] == "replaced"}
+    assert {(row["path"], row["face_no"]): row["identity_id"] for row in table.to_pylist()} == replaced
+    for row in table.to_pylist():
+        image = images[row["path"]]
+        assert row["image_id"] == image["image_id"]
+        pixels = decode(image["image"]["bytes"]).pixels
+        points = np.array(image["face_rows"][row["face_no"]]["points"], np.float32).reshape(1, 5, 2)
+        for name, embedder in pack.embedders.items():
+            np.testing.assert_allclose(row[embedding_column(name)], embedder.embed(pixels, points)[0], atol=1e-6)
+
+
 def test_duplicates_come_out_alike(done: pa.Table) -> None:
     rows = {row["path"]: row for row in done.to_pylist()}
     assert rows["face.jpg"]["image"]["bytes"] == rows["same.jpg"]["image"]["bytes"]
@@ -189,7 +204,7 @@ def test_a_file_that_changed_since_the_scan_is_withheld(scan: pa.Table, stage: A
 
 
 def test_the_summary_counts(done: pa.Table) -> None:
-    counted = summary(done)
+    counted = summary(*split(done))
     assert counted["images"] == done.num_rows
     assert sum(counted["face_verdicts"].values()) == counted["faces"]
     assert counted["failed"] == {"truncated": 1, "empty": 1}

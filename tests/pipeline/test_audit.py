@@ -35,11 +35,12 @@ from mfmc_ray.known.index import KnownIndex
 from mfmc_ray.ledger import Ledger, LedgerError, write_parquet
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage
-from mfmc_ray.pipeline.audit_run import audit, conclude, parts_of
+from mfmc_ray.pipeline.audit_run import audit, conclude, limit, parts_of
 from mfmc_ray.pipeline.audited import Audited
 from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
+from mfmc_ray.pipeline.sampling import Sample
 from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
 from mfmc_ray.scrub import scrub
 from mfmc_ray.swap.redact import cover_of, redact
@@ -99,12 +100,13 @@ class Made:
 
         self.rewrite_json(marker, fit)
 
-    def audit(self) -> dict[str, Any]:
+    def audit(self, sample: Sample | None = None) -> dict[str, Any]:
         """The audit in this process, without Ray."""
         audited = Audited.open(self.config)
         parts = parts_of(audited.ledger)
+        drawn = limit(parts, sample or Sample(), audited.ledger)
         stage = AuditStage(**audited.for_stage())
-        return conclude(audited, parts, [stage(part) for part in parts], time.monotonic())
+        return conclude(audited, parts, [stage(part) for part in parts], time.monotonic(), drawn)
 
     def found(self) -> dict[str, int]:
         result = self.audit()

@@ -1,0 +1,37 @@
+"""What the verbs have in common about a run's folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mfmc_ray.config import ConfigError
+
+
+def work_of(out: str) -> str:
+    """The private folder of a local OUT, if none is named.
+
+    Raises:
+        ConfigError: OUT is remote.
+    """
+    if "://" in out:
+        raise ConfigError("a remote OUT needs --work, a private local folder")
+    return str(Path(out).absolute()) + "-work"
+
+
+def storage_options_of(text: str | None) -> dict[str, Any] | None:
+    """The value of --storage-options.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--storage-options wants JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError("--storage-options wants a JSON object")
+    return options

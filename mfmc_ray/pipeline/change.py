@@ -1,0 +1,261 @@
+"""Changes to the known faces of a finished run: a gallery is added, or people are forgotten; OUT and the pool follow."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mfmc_ray.faces.faces import F32
+from mfmc_ray.known.generations import Generations
+from mfmc_ray.known.index import KnownIndex
+from mfmc_ray.known.search import usable
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline.known import files_of_stage, gallery_stages, named_faces
+from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.run import Run
+from mfmc_ray.pipeline.workers import SCAN
+from mfmc_ray.tables import embedding_column
+
+_NEEDLE = 32
+"""Bytes of an embedding that are looked for in files: 8 numbers; chance does not repeat them."""
+_SAME = 1 - 1e-5
+"""Cosine from which two embeddings are the same one."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a change has brought about.
+
+    Attributes:
+        generation: the newest of the index.
+        known: known faces now.
+        changed: how many were added or removed.
+        identities: identity_ids that no longer held and have left the pool.
+        faces: (path, face_no) of published faces that no longer held, by themselves or by their identity; their images were anonymized
+            anew.
+        report: where all of it is written.
+    """
+
+    generation: int
+    known: int
+    changed: int
+    identities: tuple[str, ...]
+    faces: tuple[tuple[str, int], ...]
+    report: Path
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Where embeddings were looked for.
+
+    Attributes:
+        files, size: how many files of the private folder, and their bytes.
+        found: names of those with an embedding that should be gone.
+    """
+
+    files: int
+    size: int
+    found: tuple[str, ...]
+
+
+def add(run: Run, gallery: str) -> Change:
+    """Makes everybody in a gallery known to a finished run, and everything published hold against them.
+
+    Pool and published faces are compared with the new faces only. What no longer holds is replaced before this returns; until then OUT
+    has no manifest. After a crash the same call (or `mfmc anonymize`) goes on.
+
+    Args:
+        run: of `Run.finished`.
+        gallery: as any input: a folder, a glob, a URL, Parquet or tar files.
+
+    Raises:
+        CollectionError, LedgerError: the gallery or the run cannot be used.
+    """
+    with run.reopened():
+        before = _newest(run)
+        run.scan_gallery(gallery)
+        known = run.known()
+        fallen = run.publish(known)
+    return _change(run, known.generation, len(known), len(known.since(before)), fallen, {})
+
+
+def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
+    """Removes known faces from the index and from the scans, shows that no embedding of theirs is left in WORK, and renews OUT.
+
+    A face that was replaced stays replaced. A forgotten face in an image that is anonymized again is covered: without an embedding nothing
+    can be shown about a fake.
+
+    Args:
+        run: of `Run.finished`.
+        ids: known ids, as `find` gives them.
+
+    Returns:
+        what changed, and where the embeddings were looked for. They must not be found anywhere; where they are, the same picture is known
+        by another name, too.
+    """
+    wanted, folder = set(ids), run.ledger.work / "known"
+    with run.reopened():
+        vectors = [_stored(run, wanted)]
+        index = KnownIndex.open(folder, run.recognizers)
+        held = np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted)))
+        vectors.append({name: array[held] for name, array in index.faces.vectors.items()})
+        removed = index.remove(wanted)
+        for stage in _stages(run):
+            for part, table, names in _parts_with(run.ledger, stage, wanted):
+                summary = run.ledger.done(stage)[part]
+                run.ledger.renew_part(stage, part, {stage.tables[0]: _blanked(table, names, wanted, run.recognizers)}, summary)
+        gone = {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers}
+        traces = look_for(run.ledger.work, gone)
+        fallen = run.publish(index.faces)
+    proof = {"files": traces.files, "bytes": traces.size, "embeddings": sum(len(v) for v in gone.values()), "found": list(traces.found)}
+    return _change(run, index.generation, len(index), removed, fallen, {"removed": sorted(wanted), "searched": proof}), traces
+
+
+def find(run: Run, *, paths: Sequence[str] = (), images: Sequence[str] = (), ids: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Scanned faces that were asked for: (known id, path) of each, galleries first.
+
+    Args:
+        run: of `Run.finished`.
+        paths: patterns of paths in the collection or a gallery, such as `ada/*`; all faces in these images.
+        images: image_ids (sha-256 of the file).
+        ids: known ids.
+    """
+    found = []
+    for stage in _stages(run):
+        for file in files_of_stage(run.ledger, stage):
+            table = pq.read_table(file, columns=["image_id", "path", "faces"])
+            names, _ = named_faces(table, "collection" if stage is SCAN else "gallery")
+            counts = table["faces"].combine_chunks().value_lengths().fill_null(0).to_pylist()
+            owners = [row for row, n in enumerate(counts) for _ in range(n)]
+            rows = table.select(["image_id", "path"]).to_pylist()
+            for name, owner in zip(names, owners, strict=True):
+                path, image = rows[owner]["path"], rows[owner]["image_id"]
+                if name in ids or image in images or any(fnmatch(path, pattern) for pattern in paths):
+                    found.append((name, path))
+    return found
+
+
+def look_for(folder: Path, vectors: Mapping[str, F32]) -> Traces:
+    """Looks for embeddings in every file of a folder: for their bytes, and in Parquet files for the same vectors.
+
+    Args:
+        folder: the private one.
+        vectors: recognizer → float32 (n, d).
+    """
+    needles = [row[:_NEEDLE] for array in vectors.values() for row in (v.tobytes() for v in array[usable(array)])]
+    files, size, found = 0, 0, []
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        files, size = files + 1, size + path.stat().st_size
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            hit = any(data.find(needle) >= 0 for needle in needles)
+        if hit or (path.suffix == ".parquet" and any(_holds(path, name, v[usable(v)]) for name, v in vectors.items())):
+            found.append(str(path.relative_to(folder)))
+    return Traces(files, size, tuple(found))
+
+
+def _holds(path: Path, recognizer: str, vectors: F32) -> bool:
+    """Whether a Parquet file has one of these embeddings, at the top or in its `faces`."""
+    column, file = embedding_column(recognizer), pq.ParquetFile(path)
+    for name in (column, f"faces.list.element.{column}"):
+        if not len(vectors) or not any(leaf.startswith(name + ".") for leaf in (str(c.path) for c in file.schema)):
+            continue
+        for batch in file.iter_batches(batch_size=4096, columns=[name]):
+            array = batch.column(0).flatten().field(column) if name != column else batch.column(0)
+            if len(array) and float((matrix(array, vectors.shape[1]) @ vectors.T).max()) >= _SAME:
+                return True
+    return False
+
+
+def _stages(run: Run) -> list[Stage]:
+    return [*gallery_stages(run.ledger, len(run.config.guard.galleries)), SCAN]
+
+
+def _parts_with(ledger: Ledger, stage: Stage, wanted: set[str]) -> Iterator[tuple[int, pa.Table, list[str]]]:
+    """The parts of a scan that hold one of these faces: number, table and the known ids of its faces."""
+    for part in sorted(ledger.done(stage)):
+        table = ledger.read_table(stage, stage.tables[0], part)
+        names, _ = named_faces(table, "collection" if stage is SCAN else "gallery")
+        if wanted & set(names):
+            yield part, table, names
+
+
+def _stored(run: Run, wanted: set[str]) -> dict[str, F32]:
+    """The embeddings of these faces in the scans."""
+    vectors = {name: [np.zeros((0, dim), np.float32)] for name, dim in run.recognizers.items()}
+    for stage in _stages(run):
+        for _, table, names in _parts_with(run.ledger, stage, wanted):
+            flat = table["faces"].combine_chunks().flatten()
+            mine = np.array([name in wanted for name in names], bool)
+            for name, dim in run.recognizers.items():
+                vectors[name].append(matrix(flat.field(embedding_column(name)), dim)[mine])
+    return {name: np.concatenate(parts) for name, parts in vectors.items()}
+
+
+def _blanked(table: pa.Table, names: Sequence[str], wanted: set[str], recognizers: Mapping[str, int]) -> pa.Table:
+    """A scan's rows in which these faces have neither embedding nor mesh nor attributes; box and points stay, so that they are covered."""
+    rows, name = table.to_pylist(), iter(names)
+    for row in rows:
+        for face in row["faces"] or ():
+            if next(name) not in wanted:
+                continue
+            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone"), 0.0) | {"pose": [0.0] * 3, "mesh": [0.0] * len(face["mesh"])}
+            face |= {embedding_column(recognizer): [0.0] * dim for recognizer, dim in recognizers.items()}
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def _newest(run: Run) -> int:
+    return len(Generations(run.ledger.work / "known", run.recognizers).headers) - 1
+
+
+def _change(run: Run, generation: int, known: int, changed: int, fallen: list[dict[str, Any]], more: dict[str, Any]) -> Change:
+    """Writes the report and sums it up."""
+    identities = tuple(sorted({row["identity_id"] for row in fallen if "face_no" not in row}))
+    faces = tuple(sorted({(row["path"], row["face_no"]) for row in fallen if "face_no" in row}))
+    report = run.ledger.work / "changes" / f"generation-{generation:05d}.json"
+    report.parent.mkdir(mode=0o700, exist_ok=True)
+    plain = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "generation": generation,
+        "known_faces": known,
+        "changed": changed,
+        "identities": [row for row in fallen if "face_no" not in row],
+        "faces": [row for row in fallen if "face_no" in row],
+        **more,
+    }
+    report.write_text(json.dumps(plain, indent=1) + "\n")
+    return Change(generation, known, changed, identities, faces, report)
+
+
+def generations(ledger: Ledger) -> list[dict[str, Any]]:
+    """The generations of a run's index: `generation`, `created`, `rows`, `removed` since, `removes`, `digest`.
+
+    Raises:
+        LedgerError: there is no index.
+    """
+    first = ledger.work / "known" / "generation-00000.json"
+    if not first.is_file():
+        raise LedgerError(f"there is no known-face index in {ledger.work}; run `mfmc index` first")
+    index = Generations(first.parent, json.loads(first.read_text())["recognizers"])
+    return [
+        {
+            "generation": header.number,
+            "created": header.created,
+            "rows": header.rows,
+            "removed": header.rows - index.live(header.number),
+            "removes": len(header.forgets),
+            "digest": header.digest,
+        }
+        for header in index.headers
+    ]

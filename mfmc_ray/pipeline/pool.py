@@ -1,0 +1,131 @@
+"""The pool on disk: filling it with certified identities, and keeping their certificates up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from mfmc_ray.identities.catalogue import catalogued, seeds
+from mfmc_ray.known.renewal import Renewal
+from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.pipeline.known import files_of_stage
+from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.workers import POOL
+from mfmc_ray.tables import CERTIFICATE, embedding_column
+
+SEEDS_PER_PART = 20
+LEAST_POOL = 500
+"""Fake identities at least, so that every sex, age and skin tone has some to choose from."""
+MOST_POOL = 3000
+"""Fake identities at most, unless more are asked for."""
+NEAREST_FAKES = 0.75
+"""Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
+
+
+def pool_size(asked: int, faces: int) -> int:
+    """How many identities a run wants for this many faces; `asked`, if not 0."""
+    return asked or int(np.clip(faces, LEAST_POOL, MOST_POOL))
+
+
+def fill_pool(
+    ledger: Ledger,
+    recognizers: Mapping[str, int],
+    *,
+    wanted: int,
+    asked: bool,
+    seed: int,
+    certify: Callable[[list[dict[str, Any]]], None],
+    console: Console,
+) -> pa.Table:
+    """Offers seeds until enough identities are admitted; as `tables.pool_schema`.
+
+    Args:
+        ledger: the folders.
+        recognizers: guard recognizer → dimension.
+        wanted: identities.
+        asked: whether the user named that number; if not, a fair pool is enough once the catalogue is used up.
+        seed: the first.
+        certify: has parts (`part`, `seeds`) certified and committed.
+        console: for warnings.
+
+    Raises:
+        LedgerError: none was admitted.
+    """
+    done = ledger.recover(POOL)
+    offer = seeds(seed)
+    offered = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
+    while True:
+        pool = read_pool(ledger, recognizers)
+        missing, tried = wanted - pool.num_rows, len(offered) * SEEDS_PER_PART
+        # past the catalogue few seeds pass
+        enough = not asked and pool.num_rows >= LEAST_POOL / 2 and tried >= catalogued()
+        if missing <= 0 or enough:
+            break
+        if tried > 200 + 100 * wanted:
+            console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
+            break
+        rate = max(0.02, pool.num_rows / tried) if tried else 0.9
+        more = int(np.ceil(missing / rate / SEEDS_PER_PART))
+        parts = [{"part": len(offered) + k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(more)]
+        offered.extend(parts)
+        certify(parts)
+    if pool.num_rows == 0:
+        raise LedgerError("no fake identity is far enough from all known faces; see the thresholds in the manifest, or raise --threshold")
+    return pool.slice(0, wanted)
+
+
+def admitted(ledger: Ledger) -> pa.Table:
+    """All identities that hold: those that a face can be given, and those that some face wears since it could."""
+    files = files_of_stage(ledger, POOL)
+    return pa.concat_tables([pq.read_table(file) for file in files]) if files else pa.table({"seed": pa.array([], pa.int64())})
+
+
+def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:
+    """What was admitted so far, without identities that look alike."""
+    pool = admitted(ledger)
+    if not pool.num_rows:
+        return pool
+    name, dim = next(iter(recognizers.items()))
+    vectors = matrix(pool[embedding_column(name)], dim)
+    kept: list[int] = []
+    for i in range(pool.num_rows):
+        if not kept or float((vectors[kept] @ vectors[i]).max()) < NEAREST_FAKES:
+            kept.append(i)
+    return pool.take(kept)
+
+
+def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, generation: int) -> list[dict[str, Any]]:
+    """Compares the pool with the known faces that it was not compared with yet, and takes out who no longer holds.
+
+    Args:
+        ledger: the folders.
+        recognizers: guard recognizer → dimension.
+        renewal: of the newest generation.
+        generation: its number.
+
+    Returns:
+        the failed certificates, as rows of `tables.CERTIFICATE` with `identity_id`.
+    """
+    fallen: list[dict[str, Any]] = []
+    for part, summary in ledger.recover(POOL).items():
+        if summary.get("generation") == generation:
+            continue
+        table = ledger.read_table(POOL, "pool", part)
+        vectors = {name: matrix(table[embedding_column(name)], dim) for name, dim in recognizers.items()}
+        renewed = renewal(vectors, table["certificates"].to_pylist())
+        holds = [all(certificate.passed for certificate in some) for some in renewed]
+        fallen += [
+            {"identity_id": table["identity_id"][i].as_py(), **certificate.row()}
+            for i, some in enumerate(renewed)
+            for certificate in some
+            if not certificate.passed
+        ]
+        rows = pa.array([[certificate.row() for certificate in some] for some in renewed], pa.list_(CERTIFICATE))
+        table = table.set_column(table.schema.get_field_index("certificates"), "certificates", rows).filter(pa.array(holds, pa.bool_()))
+        ledger.renew_part(POOL, part, {"pool": table}, {**summary, "faces": table.num_rows, "generation": generation})
+    return fallen

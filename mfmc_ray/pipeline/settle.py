@@ -1,0 +1,205 @@
+"""Settling: the faces of several pictures are looked at as they will be published, and what does not hold is redacted, until all holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mfmc_ray.codec import Decoded
+from mfmc_ray.faces.attributes import Attributes
+from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
+from mfmc_ray.identities.sample import Identity
+from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.published import Published
+from mfmc_ray.swap.redact import cover_of, redact
+
+ROUNDS = 4
+
+
+class Withhold(Exception):  # noqa: N818 (not an error: a decision)
+    """The image is kept back; the reason is the argument."""
+
+
+@dataclass
+class Result:
+    """What has become of one face so far: `reason`, `identity` and the like as in `tables.FACES`.
+
+    Attributes:
+        moved: float32 (468, 3) px, where its mesh was moved to.
+        checked: of a replaced face, on the picture as it is or, once settled, as it is published.
+        area: x0 y0 x1 y1 px, what is covered.
+        after: the columns about its look as published.
+    """
+
+    verdict: str = "redacted"
+    reason: str | None = None
+    access_reason: str | None = None
+    identity: Identity | None = None
+    attempts: int = 0
+    moved: F32 | None = None
+    checked: Checked | None = None
+    area: tuple[int, int, int, int] | None = None
+    after: dict[str, Any] = field(default_factory=dict)
+
+    def redact(self, reason: str) -> None:
+        """Makes it a redaction by this rule."""
+        self.verdict, self.reason, self.identity, self.moved, self.checked, self.after = "redacted", reason, None, None, None, {}
+
+    def cover(self, canvas: Image, box: F32) -> None:
+        """Covers the face with this box (4,) px, in place."""
+        self.area = cover_of(box, canvas.shape)
+        redact(canvas, self.area)
+
+
+@dataclass
+class Draft:
+    """A picture whose faces have been dealt with but not yet seen as they will be published.
+
+    Attributes:
+        row: of the scan, without its faces.
+        picture: how it is to be written; its pixels are changed in place.
+        faces: as the scan found them.
+        results: one for each face.
+        file: once settled, the bytes to be published and their format.
+        error: why it cannot be published; nothing of it may get out.
+    """
+
+    row: Mapping[str, Any]
+    picture: Decoded
+    faces: Faces
+    results: list[Result]
+    file: tuple[bytes, str] | None = None
+    error: Exception | None = None
+
+    @property
+    def worn(self) -> list[int]:
+        """The faces that are replaced."""
+        return [i for i, result in enumerate(self.results) if result.verdict == "replaced"]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The replaced faces of a draft as they will be published: points (n, 5, 2) px and what each recognizer sees, uint8 (n, s, s, 3)."""
+
+    draft: Draft
+    published: Published
+    worn: list[int]
+    points: F32
+    crops: Mapping[str, Image]
+
+
+class Settler:
+    """Looks at what will be published, all pictures of a group together: each recognizer embeds all faces, and one search certifies them.
+
+    Args:
+        check: holds the recognizers and the guard.
+        quality: of lossy files whose source has no tables to repeat, 1–100.
+    """
+
+    def __init__(self, check: OutputCheck, quality: int) -> None:
+        self.check, self.quality = check, quality
+
+    def __call__(self, drafts: Sequence[Draft]) -> None:
+        """Sets the `file` or else the `error` of each; the results' `checked` and `after` are then about the published pixels."""
+        open_ones = list(drafts)
+        for _ in range(ROUNDS):
+            if not open_ones:
+                return
+            open_ones = self._round(open_ones)
+        for draft in open_ones:
+            draft.error = Withhold("checks_do_not_settle")
+
+    def _round(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Writes the drafts that hold; redacts in the others what does not, and returns those."""
+        looks = []
+        for draft in drafts:
+            with _alone(draft):
+                looks.append(self._look(draft))
+        self._certify([look for look in looks if look.worn])
+        again = []
+        for look in looks:
+            draft = look.draft
+            if draft.error is not None:
+                continue
+            with _alone(draft):
+                failed = [i for i in look.worn if not _checked(draft.results[i]).verdict.passed]
+                for i in failed:
+                    draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
+                    draft.results[i].cover(draft.picture.pixels, draft.faces.boxes[i])
+                if failed:
+                    again.append(draft)
+                else:
+                    self._write(look)
+        return again
+
+    def _look(self, draft: Draft) -> _Look:
+        published = Published(draft.picture, self.quality)
+        points = np.array([_checked(draft.results[i]).points for i in draft.worn], np.float32).reshape(-1, 5, 2)
+        return _Look(draft, published, draft.worn, points, self.check.crops(published, points))
+
+    def _certify(self, looks: Sequence[_Look]) -> None:
+        """Certifies all faces of these together. Should that be impossible, each draft alone, so that only the one at fault is withheld."""
+        if not looks:
+            return
+        try:
+            names = self.check.pack.embedders
+            checks = self.check.certify(
+                np.concatenate([look.points for look in looks]),
+                {name: np.concatenate([look.crops[name] for look in looks]) for name in names},
+                {name: np.concatenate([look.draft.faces.embeddings[name][look.worn] for look in looks]) for name in names},
+            )
+            results = [look.draft.results[i] for look in looks for i in look.worn]
+            for result, checked in zip(results, checks, strict=True):
+                result.checked = checked
+        except Exception as error:
+            if len(looks) == 1:
+                looks[0].draft.error = error
+                return
+            for look in looks:
+                self._certify([look])
+
+    def _write(self, look: _Look) -> None:
+        for i in look.worn:
+            result = look.draft.results[i]
+            result.after = self._after(look.published, result.moved, _checked(result))
+        look.draft.file = look.published.file()
+
+    def _after(self, published: Published, moved: F32 | None, checked: Checked) -> dict[str, Any]:
+        assert moved is not None
+        box = np.concatenate([moved[:, :2].min(0), moved[:, :2].max(0)])[None].astype(np.float32)
+        mesh, _ = self.check.pack.mesh.fit(published, box, checked.points[None])
+        found = self.check.pack.estimate(published, mesh)
+        return attributes("after", found, mesh)
+
+
+def attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[str, Any]:
+    """The published columns of the i-th face."""
+    mesh = meshes[i : i + 1]
+    values = dict(zip(("yaw", "pitch", "roll"), map(float, pose(mesh)[0]), strict=True)) | {
+        "sex": "man" if seen.sexes[i] >= 0.5 else "woman",
+        "age": float(seen.ages[i]),
+        "tone": float(seen.tones[i]),
+        "eye_opening": float(eye_opening(mesh).mean()),
+        "mouth_opening": float(mouth_opening(mesh)[0]),
+        "smile": float(smile(mesh)[0]),
+    }
+    return {f"{name}_{when}": value for name, value in values.items()}
+
+
+@contextmanager
+def _alone(draft: Draft) -> Iterator[None]:
+    """Whatever goes wrong with a draft is kept as its `error` and stops no other."""
+    try:
+        yield
+    except Exception as error:
+        draft.error = error
+
+
+def _checked(result: Result) -> Checked:
+    assert result.checked is not None
+    return result.checked
