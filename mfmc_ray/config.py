@@ -40,6 +40,9 @@ class GuardConfig:
     """Highest cosine, of the first recognizer, to any known face. None: from calibration and the number of known faces."""
     galleries: tuple[str, ...] = ()
     """Folders or Parquet files with further known faces."""
+    shards: int = 0
+    """Search actors that share out the known faces, for more of them than fit into a node's memory. 0: each node holds all of them once.
+    The result is the same, bit for bit; so it may change between a run and its continuation."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class RunConfig:
     def digest(self, *sections: str) -> str:
         """sha-256 over these sections (all of them that decide the result if none is named)."""
         plain = self.to_dict()
+        del plain["guard"]["shards"]
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 

@@ -35,6 +35,7 @@ from mfmc_ray.pipeline.pool import admitted, fill_pool, pool_size, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
 
 _SETTINGS = "settings.json"
@@ -60,6 +61,7 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.console = Console(stderr=True, highlight=False)
+        self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -72,7 +74,7 @@ class Run:
         with self.ledger.lock():
             self._begin(collection, galleries)
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work):
+            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
 
     def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
@@ -122,7 +124,7 @@ class Run:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work):
+            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
 
     # the steps
@@ -144,7 +146,7 @@ class Run:
     def known(self) -> KnownFaces:
         """The known faces of everything that was scanned so far."""
         galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
-        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face).faces
+        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
@@ -303,7 +305,14 @@ class Run:
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
         thresholds = self.thresholds(len(known))
-        return {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds, "calibration": Calibration()}
+        return {
+            "config": self.config,
+            "ledger": self.ledger,
+            "known": known,
+            "thresholds": thresholds,
+            "calibration": Calibration(),
+            "searches": self._shards.searches(known),
+        }
 
     def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
         """The pool, renewed and filled up, and the certificates that no longer held."""
