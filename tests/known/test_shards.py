@@ -6,28 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
+from hard_vectors import answers_alike, hard, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mfmc_ray.known.search import ExactSearch, rounding_bound
+from mfmc_ray.known.search import ExactSearch
 from mfmc_ray.known.shards import Shard, ShardedSearch, merged_top1
 
 F32 = NDArray[np.float32]
-
-
-def unit(vectors: NDArray[np.floating]) -> F32:
-    wide = np.asarray(vectors, np.float64)
-    return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=-1, keepdims=True), np.float32)
-
-
-def hard(seed: int, q: int, n: int, d: int) -> tuple[F32, F32]:
-    """Queries and known faces: a third as near to a query as float32 can just not tell apart, a third copies of these, a third anywhere."""
-    rng = np.random.default_rng(seed)
-    queries = unit(rng.standard_normal((q, d)))
-    near = queries[rng.integers(0, q, n)] + rounding_bound(d) * rng.standard_normal((n, d)) / np.sqrt(d)
-    known = np.concatenate([unit(near), unit(near), unit(rng.standard_normal((n, d)))])
-    return queries, np.ascontiguousarray(known[rng.permutation(3 * n)[: max(1, n)]])
 
 
 def split(known: F32, cuts: list[int]) -> list[Shard]:
@@ -45,16 +32,7 @@ def split(known: F32, cuts: list[int]) -> list[Shard]:
 @settings(max_examples=60, deadline=None)
 def test_shards_answer_as_one_index(seed: int, q: int, n: int, d: int, cuts: list[int]) -> None:
     queries, known = hard(seed, q, n, d)
-    whole, sharded = ExactSearch(known), ShardedSearch(split(known, cuts))
-    assert (sharded.dim, len(sharded)) == (d, len(known))
-    similarity, row = whole.top1(queries)
-    got = sharded.top1(queries)
-    np.testing.assert_array_equal(got[0].view(np.int32), similarity.view(np.int32))
-    np.testing.assert_array_equal(got[1], row)
-    for threshold in (0.3, float(similarity[0]), float(similarity[0]) + rounding_bound(d)):
-        for a, b in zip(sharded.above(queries, threshold), whole.above(queries, threshold), strict=True):
-            assert a.dtype == np.int64
-            np.testing.assert_array_equal(a, b)
+    answers_alike(ShardedSearch(split(known, cuts)), known, queries)
 
 
 @given(st.integers(0, 2**32 - 1), st.permutations(range(5)))

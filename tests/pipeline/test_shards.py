@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,14 @@ def known(folder: Path) -> KnownFaces:
     return KnownIndex.open(folder, DIMS).faces
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shards(folder: Path) -> Iterator[Shards]:
     made = Shards(folder, DIMS, 3)
     yield made
     made.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def absent(folder: Path) -> KnownFaces:
     """The known faces without their vectors."""
     faces = KnownIndex.open(folder, DIMS, vectors=False).faces
@@ -109,7 +109,8 @@ def test_actors_answer_as_one_index(shards: Shards, absent: KnownFaces, known: K
     similarity, row = searches["sface"].top1(queries[:0])
     assert (similarity.dtype, row.dtype, len(similarity), len(row)) == (np.float32, np.int64, 0, 0)
     assert searches["sface"].above(queries[:0], 0.3) == []
-    assert shards.searches(absent).keys() == DIMS.keys()  # type: ignore[union-attr]
+    copy = pickle.loads(ray.cloudpickle.dumps(searches["dlib"]))
+    np.testing.assert_array_equal(copy.top1(queries[:5]), searches["dlib"].top1(queries[:5]))
     for bad, says in ((queries * np.float32(2), "unit length"), (queries[:, :64].copy(), "unit length|dimension")):
         with pytest.raises(ValueError, match=says):
             searches["sface"].top1(bad)
@@ -170,48 +171,36 @@ class Certify:
         return {"images": 100, "faces": 0, "rows": [[c.row() for c in v.certificates] for v in verdicts], "clear": clear}
 
 
-def certificates(known: KnownFaces, searches: Any, queries: F32, before: Callable[[], None] = lambda: None) -> dict[int, Any]:
+def test_certificates_of_workers_are_the_same(shards: Shards, absent: KnownFaces, known: KnownFaces, queries: F32) -> None:
+    """Through Ray Data's actors, one shard being killed between their questions."""
     found: dict[int, Any] = {}
 
     def keep(part: int, summary: dict[str, Any]) -> None:
         if not found:
-            before()
+            os.kill(shards.pids()[1], signal.SIGKILL)
         found[part] = summary
 
-    kwargs = {"known": known, "searches": searches, "queries": queries}
+    kwargs = {"known": absent, "searches": shards.searches(absent), "queries": queries}
     run_parts(Certify, kwargs, [{"part": k} for k in range(6)], actors=2, label="certifying", total=None, on_result=keep)
-    return found
-
-
-def test_certificates_of_workers_are_the_same(shards: Shards, absent: KnownFaces, known: KnownFaces, queries: F32) -> None:
-    """Through Ray Data's actors, one shard being killed between their questions."""
-    expected = certificates(known, None, queries)
-    assert {len(rows) for s in expected.values() for rows in s["rows"]} == {2}
-    assert certificates(absent, shards.searches(absent), queries, lambda: os.kill(shards.pids()[1], signal.SIGKILL)) == expected
-
-
-def test_the_handle_can_be_pickled(shards: Shards, absent: KnownFaces, queries: F32) -> None:
-    searches = shards.searches(absent)
-    assert searches is not None
-    copy = pickle.loads(ray.cloudpickle.dumps(searches["sface"]))
-    np.testing.assert_array_equal(copy.top1(queries[:5]), searches["sface"].top1(queries[:5]))
+    alone = Certify(known, None, queries)
+    assert found == {k: alone({"part": k}) for k in range(6)}
+    assert {len(rows) for summary in found.values() for rows in summary["rows"]} == {2}
 
 
 def test_a_changed_index_is_refused(tmp_path: Path, queries: F32) -> None:
     index = KnownIndex.open(tmp_path, DIMS)
-    index.append([str(i) for i in range(5)], ["collection"] * 5, {name: queries[:5] for name in DIMS})
+    index.append([str(i) for i in range(2)], ["collection"] * 2, dict.fromkeys(DIMS, queries[:2]))
     before = index.faces
     shards = Shards(tmp_path, DIMS, 8)
     try:
         searches = shards.searches(before)
         assert searches is not None
-        assert searches["sface"].top1(queries[:5])[1].tolist() == [0, 1, 2, 3, 4]
-        pids = shards.pids()
-        assert len(set(pids)) == 5  # no more shards than faces
-        index.append(["more"], ["collection"], {name: queries[7:8] for name in DIMS})
+        assert searches["sface"].top1(queries[:2])[1].tolist() == [0, 1]
+        assert len(set(shards.pids())) == 2  # no more shards than faces
+        index.append(["more"], ["collection"], dict.fromkeys(DIMS, queries[7:8]))
         newer = shards.searches(index.faces)  # the old actors make room for new ones
         assert newer is not None
-        assert newer["sface"].top1(queries[7:8])[1].tolist() == [5]
+        assert newer["sface"].top1(queries[7:8])[1].tolist() == [2]
         with pytest.raises(ray.exceptions.RayError):
             searches["sface"].top1(queries[:1])
         with pytest.raises(ShardError, match="has changed during the run"):
