@@ -71,7 +71,7 @@ def nearest(queries: F32, blocks: Iterable[Block], exact: Exact, floor: F64 | No
         if len(near):
             some, who = scores[near], start + near
             reached[who] = np.maximum(reached[who], highest[near] - bound)
-            i, j = np.nonzero(some >= _down(reached[who] - bound)[:, None])
+            i, j = _true(some >= _down(reached[who] - bound)[:, None])
             open_pairs.append((who[i], first + j, some[i, j].astype(np.float64) + bound))
             waiting += len(i)
             if waiting > _PAIRS:
@@ -87,7 +87,7 @@ def within(queries: F32, blocks: Iterable[Block], least: float) -> Iterator[tupl
     for first, bound, start, scores in _products(queries, blocks):
         near = np.flatnonzero(scores.max(axis=1) >= least - bound)
         if len(near):
-            i, j = np.nonzero(scores[near] >= _down(np.float64(least - bound)))
+            i, j = _true(scores[near] >= _down(np.float64(least - bound)))
             yield start + near[i], first + j
 
 
@@ -99,6 +99,12 @@ def _products(queries: F32, blocks: Iterable[Block]) -> Iterator[tuple[int, floa
             some = queries[start : start + _QUERIES]
             shape = (len(some), len(vectors))
             yield first, bound, start, np.matmul(some, vectors.T, out=room[: shape[0] * shape[1]].reshape(shape))
+
+
+def _true(mask: NDArray[np.bool_]) -> tuple[I64, I64]:
+    """`numpy.nonzero`, which takes several times as long for two dimensions as for one."""
+    i, j = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return i, j
 
 
 def _down(value: F64 | np.float64) -> F32:
