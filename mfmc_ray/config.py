@@ -42,6 +42,9 @@ class GuardConfig:
     """Folders or Parquet files with further known faces."""
     calibration: str | None = None
     """Folder with false-match curves, as `mfmc known calibrate` writes them. None: those that ship."""
+    shards: int = 0
+    """Search actors that share out the known faces, for more of them than fit into a node's memory. 0: each node holds all of them once.
+    The result is the same, bit for bit; so it may change between a run and its continuation."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class RunConfig:
         plain = self.to_dict()
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
+        del plain["guard"]["shards"]
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 

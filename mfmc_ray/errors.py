@@ -11,6 +11,7 @@ from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
+from mfmc_ray.pipeline.shards import ShardError
 
 USER_ERRORS = (
     ConfigError,
@@ -23,5 +24,6 @@ USER_ERRORS = (
     CalibrationError,
     KnownIndexError,
     PartError,
+    ShardError,
     ConnectionError,
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
-from mfmc_ray.known.search import F32, F64, ExactSearch, cosines, shown_below, usable
+from mfmc_ray.known.search import F32, F64, ExactSearch, Search, cosines, shown_below, usable
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -84,24 +84,37 @@ class Guard:
         known: the known faces; their recognizers are the guard recognizers.
         thresholds: recognizer → the cosine that a face must stay below, to each known face.
         calibration: gives the false-match rates and strict thresholds.
+        searches: recognizer → a search among all known faces, in their order, when their vectors are elsewhere; these recognizers are then
+            the guard recognizers, and the vectors in `known` are not used.
 
     Raises:
-        ValueError: when there is no guard recognizer, a threshold is missing or no cosine, or a known vector is no embedding.
+        ValueError: when there is no guard recognizer, a threshold is missing or no cosine, a known vector is no embedding, or a search is
+            among more or fewer faces.
         CalibrationError: for a recognizer that was not calibrated.
     """
 
-    def __init__(self, known: KnownFaces, thresholds: Mapping[str, float], calibration: Calibration) -> None:
-        if not known.vectors or set(thresholds) != set(known.vectors):
-            raise ValueError(f"wanted a threshold for each of the index's recognizers {sorted(known.vectors)}, got {sorted(thresholds)}")
+    def __init__(
+        self,
+        known: KnownFaces,
+        thresholds: Mapping[str, float],
+        calibration: Calibration,
+        searches: Mapping[str, Search] | None = None,
+    ) -> None:
+        names = list(known.vectors if searches is None else searches)
+        if not names or set(thresholds) != set(names):
+            raise ValueError(f"wanted a threshold for each of the index's recognizers {sorted(names)}, got {sorted(thresholds)}")
         for name, threshold in thresholds.items():
             if not -1 < threshold <= 1:
                 raise ValueError(f"the {name} threshold must be a cosine above −1 and at most 1, not {threshold}")
         self._known = known
         self.calibration = calibration
-        self._thresholds = {name: float(thresholds[name]) for name in known.vectors}
+        self._searches = dict(searches or {name: ExactSearch(vectors) for name, vectors in known.vectors.items()})
+        for name, search in self._searches.items():
+            if len(search) != len(known):
+                raise ValueError(f"the {name} search is among {len(search)} known faces, not among all {len(known)}")
+        self._thresholds = {name: float(thresholds[name]) for name in names}
         self._original_thresholds = {name: min(t, calibration.strict_threshold(name)) for name, t in self._thresholds.items()}
         self._rates = {name: calibration.fmr(name, t) for name, t in self._thresholds.items()}
-        self._searches = {name: ExactSearch(vectors) for name, vectors in known.vectors.items()}
 
     @property
     def recognizers(self) -> tuple[str, ...]:
@@ -138,7 +151,7 @@ class Guard:
         near: dict[str, F64] = {}
         unusable, like_original, like_known = (np.zeros(n, bool) for _ in range(3))
         for name, search in self._searches.items():
-            dim = search.known.shape[1]
+            dim = search.dim
             good = usable(embeddings[name])
             similarity, rows = np.full(n, np.nan, np.float32), np.full(n, -1, np.int64)
             similarity[good], rows[good] = search.top1(np.ascontiguousarray(embeddings[name][good]))
@@ -170,9 +183,9 @@ class Guard:
                 if name not in arrays:
                     raise ValueError(f"the {what} of the guard recognizer {name!r} are missing")
                 n = len(arrays[name]) if n < 0 else n
-                if arrays[name].dtype != np.float32 or arrays[name].shape != (n, search.known.shape[1]):
+                if arrays[name].dtype != np.float32 or arrays[name].shape != (n, search.dim):
                     got = f"{arrays[name].dtype} {arrays[name].shape}"
-                    raise ValueError(f"the {what} of {name} must be float32 ({n}, {search.known.shape[1]}), not {got}")
+                    raise ValueError(f"the {what} of {name} must be float32 ({n}, {search.dim}), not {got}")
         return n
 
     def _certificate(self, name: str, similarity: float, row: int, passed: bool) -> Certificate:

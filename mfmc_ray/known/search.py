@@ -1,30 +1,32 @@
 """Exact cosine search: the nearest known face of each query, and every known face that a query resembles.
 
-FAISS multiplies in float32; a float32 scalar product is wrong by at most `rounding_bound`. Every known face that could be the nearest
-within that bound is compared again in float64, so the result is the same whatever the batch, the threads, the BLAS or the shards:
-the highest cosine, and among equal ones the lowest row.
+BLAS (or FAISS on a GPU) multiplies in float32; a float32 scalar product is wrong by at most `rounding_bound`. Every known face that could
+be the nearest within that bound is compared again in float64, so the result is the same whatever the batch, the threads, the BLAS, the
+device or the shards: the highest cosine, and among equal ones the lowest row.
+
+Batches of 256 queries and more run at 0.9 and more of what plain float32 products reach, which are bound by the arithmetic units; a
+smaller batch waits for memory, as its plain products do (`benchmarks/known_search.py`).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
-
-# FAISS leaves BLAS for batches of under 128,000 / d queries unless told otherwise, and is then 2–8 times slower.
-faiss.cvar.distance_compute_blas_threshold = 1
+from mfmc_ray.known import gpu, products
+from mfmc_ray.known.products import F32 as F32
+from mfmc_ray.known.products import F64 as F64
+from mfmc_ray.known.products import I64 as I64
 
 MAX_DEVIATION = 1e-3
 """A vector whose length differs from 1 by more than this is no embedding."""
 UNIT_ROUNDOFF = 2.0**-24  # float32, to nearest
-_CHUNK = 1 << 22  # numbers held in float64 at a time
+EXACT_ERROR = 1e-12
+"""The most by which `cosines` can be wrong, with room to spare."""
+_CHUNK = 1 << 16  # numbers held in float64 at a time: what stays in a core's cache
 
 
 def rounding_bound(dim: int, deviation: float = 4 * UNIT_ROUNDOFF) -> float:
@@ -78,19 +80,49 @@ def cosines(a: F32, b: F32) -> F64:
         return np.asarray(np.clip(dot / np.sqrt(xx * yy), -1, 1))
 
 
+class Search(Protocol):
+    """Known faces of one recognizer, searched exhaustively: in this process, from compressed copies, or in shards. All answer alike."""
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the vectors."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of known faces."""
+        ...
+
+    def top1(self, queries: F32) -> tuple[F32, I64]:
+        """See `ExactSearch.top1`."""
+        ...
+
+    def above(self, queries: F32, threshold: float) -> list[I64]:
+        """See `ExactSearch.above`."""
+        ...
+
+
 class ExactSearch:
     """Exhaustive search among the same known faces, which are checked once and not copied.
 
     Args:
-        known: float32 (n, d), C-contiguous, finite, each within `MAX_DEVIATION` of unit length. Not to be changed afterwards.
+        known: float32 (n, d), C-contiguous, finite, each within `MAX_DEVIATION` of unit length; a `numpy.memmap` and a read-only array of
+            Ray's object store will do, and are read where they are. Not to be changed afterwards.
 
     Raises:
         ValueError: when `known` is not that; NaN in it would otherwise hide a person.
     """
 
     def __init__(self, known: F32) -> None:
+        self._deviation = checked(known, "known faces")
         self.known = known
-        self._deviation = _checked(known, "known faces")
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the vectors."""
+        return int(self.known.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.known)
 
     def top1(self, queries: F32) -> tuple[F32, I64]:
         """The most similar known face of each query.
@@ -104,25 +136,29 @@ class ExactSearch:
 
         Raises:
             ValueError: when the queries are not that.
-            RuntimeError: if FAISS gives no neighbour; nothing is then known about the queries.
+            RuntimeError: the search failed; nothing is then known about the queries.
         """
-        bound = self._bound(queries)
-        q, n = len(queries), len(self.known)
-        if q == 0 or n == 0:
-            return np.full(q, -1, np.float32), np.full(q, -1, np.int64)
-        scores, rows = faiss.knn(queries, self.known, min(2, n), faiss.METRIC_INNER_PRODUCT)
-        if not (np.isfinite(scores).all() and (rows >= 0).all() and (rows < n).all()):
-            raise RuntimeError("the search gave no nearest known face for some query; nothing may be approved on its account")
-        row = np.array(rows[:, 0], np.int64)
-        similarity = cosines(queries, self.known[row])
-        if n > 1:
-            # any row within two bounds of the best can be the nearest
-            for i in np.flatnonzero(scores[:, 1] >= scores[:, 0].astype(np.float64) - 2 * bound):
-                candidates = self._range(queries[i : i + 1], float(scores[i, 0]) - 2 * bound)[0]
-                exact = self._cosines_to(queries[i], candidates)
-                best = int(exact.argmax())  # the first of equals, and candidates ascend
-                row[i], similarity[i] = candidates[best], exact[best]
+        similarity, row = self.nearest(queries)
         return similarity.astype(np.float32), row
+
+    def nearest(self, queries: F32) -> tuple[F64, I64]:
+        """`top1` with the cosines in float64, as they are compared (with those of other shards, too)."""
+        bound = self._bound(queries)
+        if len(queries) == 0 or len(self) == 0:
+            return np.full(len(queries), -1.0), np.full(len(queries), -1, np.int64)
+        if not gpu.available():
+            return found(*products.nearest(queries, self._blocks(bound), self._exact(queries)))
+        scores, rows = gpu.neighbours(queries, self.known, min(2, len(self)))
+        row = rows[:, 0].astype(np.int64)
+        similarity = self._exact(queries)(np.arange(len(queries)), row)
+        gpu.check(scores[:, 0], similarity, bound)
+        rivals = np.flatnonzero(scores[:, -1] >= scores[:, 0].astype(np.float64) - 2 * bound) if len(self) > 1 else np.zeros(0, np.int64)
+        if len(rivals):  # any row within two bounds of the best can be the nearest
+            some = queries[rivals]
+            similarity[rivals], row[rivals] = found(
+                *products.nearest(some, self._blocks(bound), self._exact(some), floor=similarity[rivals])
+            )
+        return similarity, row
 
     def above(self, queries: F32, threshold: float) -> list[I64]:
         """Every known face that a query is not shown to be dissimilar from.
@@ -137,41 +173,93 @@ class ExactSearch:
 
         Raises:
             ValueError: when the queries or the threshold cannot be used.
+            RuntimeError: the search failed; nothing is then known about the queries.
         """
         bound = self._bound(queries)
-        if not np.isfinite(threshold):
-            raise ValueError(f"the threshold must be a finite cosine, not {threshold}")
-        if len(queries) == 0 or len(self.known) == 0:
+        least = least_cosine(threshold, self.dim)
+        if len(queries) == 0 or len(self) == 0:
             return [np.zeros(0, np.int64) for _ in queries]
-        dim = self.known.shape[1]
-        found = []
-        for query, candidates in zip(queries, self._range(queries, threshold - rounding_bound(dim) - bound), strict=True):
-            exact = self._cosines_to(query, candidates).astype(np.float32)
-            found.append(candidates[~shown_below(exact, threshold, dim)])
-        return found
+        if not gpu.available():
+            return similar(queries, self.known, products.within(queries, self._blocks(bound), least), threshold)
+        return similar(queries, self.known, self._within_on_gpu(queries, bound, least), threshold)
+
+    def _within_on_gpu(self, queries: F32, bound: float, least: float) -> Iterable[tuple[I64, I64]]:
+        """As `products.within`: ever more neighbours, until the last is too far away to matter."""
+        who, k = np.arange(len(queries)), 32
+        while len(who) and k < gpu.MAX_NEIGHBOURS:
+            k = min(2 * k, gpu.MAX_NEIGHBOURS, len(self))
+            scores, rows = gpu.neighbours(np.ascontiguousarray(queries[who]), self.known, k)
+            gpu.check(scores[:, 0], self._exact(queries)(who, rows[:, 0]), bound)
+            near = scores >= least - bound
+            done = ~near[:, -1] | (k == len(self))
+            i, j = np.nonzero(near & done[:, None])
+            yield who[i], rows[i, j].astype(np.int64)
+            who = who[~done]
+        if len(who):
+            for i, row in products.within(np.ascontiguousarray(queries[who]), self._blocks(bound), least):
+                yield who[i], row
 
     def _bound(self, queries: F32) -> float:
-        """Checks the queries; the rounding bound for their and the known faces' lengths."""
-        deviation = max(self._deviation, _checked(queries, "queries"))
-        if queries.shape[1] != self.known.shape[1]:
-            raise ValueError(f"queries have dimension {queries.shape[1]}, the known faces {self.known.shape[1]}")
-        return rounding_bound(queries.shape[1], deviation)
+        """Checks the queries; the most by which a product differs from the cosine that is computed exactly."""
+        return rounding_bound(self.dim, max(self._deviation, checked(queries, "queries", self.dim))) + EXACT_ERROR
 
-    def _range(self, queries: F32, least: float) -> list[I64]:
-        """For each query the ascending rows whose float32 scalar product is at least `least`."""
-        radius = np.nextafter(np.float32(least), np.float32(-np.inf))  # FAISS wants more than the radius
-        radius = np.nextafter(radius, np.float32(-np.inf))  # and `least` may have been rounded up
-        result = faiss.RangeSearchResult(len(queries))
-        q, x = faiss.swig_ptr(queries), faiss.swig_ptr(self.known)
-        faiss.range_search_inner_product(q, x, self.known.shape[1], len(queries), len(self.known), float(radius), result)
-        limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).astype(np.int64)
-        labels = faiss.rev_swig_ptr(result.labels, int(limits[-1])).copy() if limits[-1] else np.zeros(0, np.int64)
-        return [np.sort(labels[a:b]) for a, b in pairwise(limits)]
+    def _blocks(self, bound: float) -> Iterable[products.Block]:
+        return products.in_place(self.known, bound)
 
-    def _cosines_to(self, query: F32, rows: I64) -> F64:
-        step = max(1, _CHUNK // self.known.shape[1])
-        parts = [cosines(query[None], self.known[rows[i : i + step]]) for i in range(0, len(rows), step)]
+    def _exact(self, queries: F32) -> products.Exact:
+        return exact_among(queries, self.known)
+
+
+def exact_among(queries: F32, known: F32) -> products.Exact:
+    """The exact cosines of pairs of these, of which no more is held in float64 at a time than fits into the cache."""
+    step = max(1, _CHUNK // known.shape[1])
+
+    def exact(who: I64, rows: I64) -> F64:
+        parts = [cosines(queries[who[i : i + step]], known[rows[i : i + step]]) for i in range(0, len(rows), step)]
         return np.concatenate([np.zeros(0), *parts])
+
+    return exact
+
+
+def found(similarity: F64, row: I64) -> tuple[F64, I64]:
+    """The same, if there is a nearest row for each query.
+
+    Raises:
+        RuntimeError: there is none, which cannot be.
+    """
+    if (row < 0).any():
+        raise RuntimeError("the search gave no nearest known face for some query; nothing may be approved on its account")
+    return similarity, row
+
+
+def least_cosine(threshold: float, dim: int) -> float:
+    """A cosine below every one that is not shown to be below the threshold, whether or not it was rounded to float32.
+
+    Raises:
+        ValueError: for a threshold that is not finite.
+    """
+    if not np.isfinite(threshold):
+        raise ValueError(f"the threshold must be a finite cosine, not {threshold}")
+    return threshold - rounding_bound(dim) - 2 * UNIT_ROUNDOFF
+
+
+def similar(queries: F32, known: F32, pairs: Iterable[tuple[I64, I64]], threshold: float) -> list[I64]:
+    """For each query the ascending rows, of these pairs, that are not shown to be below the threshold.
+
+    Args:
+        queries: float32 (q, d).
+        known: float32 (n, d).
+        pairs: numbers of queries and rows, in any order, each pair once.
+        threshold: a finite cosine.
+    """
+    exact = exact_among(queries, known)
+    kept: list[tuple[I64, I64]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    for who, rows in pairs:
+        high = ~shown_below(exact(who, rows).astype(np.float32), threshold, known.shape[1])
+        kept.append((who[high], rows[high]))
+    who, rows = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    order = np.lexsort((rows, who))
+    return np.split(rows[order], np.searchsorted(who[order], np.arange(1, len(queries))))
 
 
 def top1(queries: F32, known: F32) -> tuple[F32, I64]:
@@ -192,17 +280,24 @@ def _lengths(vectors: F32) -> F64:
     return np.concatenate([np.zeros(0), *parts])
 
 
-def _checked(vectors: Any, name: str) -> float:
+def checked(vectors: Any, name: str, dim: int | None = None) -> float:
     """The largest difference of a length from 1.
 
+    Args:
+        vectors: what should be float32 (n, d).
+        name: of them, for messages.
+        dim: the dimension that they must have; None for any.
+
     Raises:
-        ValueError: if these are not embeddings that FAISS can read in place.
+        ValueError: if these are not embeddings that can be read in place.
     """
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] == 0:
         got = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise ValueError(f"the {name} must be a float32 array (n, d), not {got}")
     if not vectors.flags.c_contiguous:
         raise ValueError(f"the {name} must be C-contiguous; use numpy.ascontiguousarray")
+    if dim is not None and vectors.shape[1] != dim:
+        raise ValueError(f"the {name} have dimension {vectors.shape[1]}, the known faces {dim}")
     deviations = np.abs(_lengths(vectors) - 1)
     bad = np.flatnonzero(~(deviations <= MAX_DEVIATION))
     if len(bad):

@@ -37,6 +37,7 @@ from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
 
 _SETTINGS = "settings.json"
@@ -66,6 +67,7 @@ class Run:
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.console = Console(stderr=True, highlight=False)
+        self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -78,7 +80,7 @@ class Run:
         with self.ledger.lock():
             self._begin(collection, galleries)
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work):
+            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
 
     def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
@@ -130,7 +132,7 @@ class Run:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work):
+            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
 
     # the steps
@@ -152,7 +154,7 @@ class Run:
     def known(self) -> KnownFaces:
         """The known faces of everything that was scanned so far."""
         galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
-        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face).faces
+        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
@@ -309,7 +311,14 @@ class Run:
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
         thresholds = self.thresholds(len(known))
-        return {"config": self.config, "ledger": self.ledger, "known": known, "thresholds": thresholds, "calibration": self.calibration}
+        return {
+            "config": self.config,
+            "ledger": self.ledger,
+            "known": known,
+            "thresholds": thresholds,
+            "calibration": self.calibration,
+            "searches": self._shards.searches(known),
+        }
 
     def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
         """The pool, renewed and filled up, and the certificates that no longer held."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,6 +20,7 @@ from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
+from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.check import OutputCheck
@@ -58,12 +59,18 @@ class IdentityWorker:
     """Renders and certifies the identities of a part's seeds into WORK/pool."""
 
     def __init__(
-        self, config: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: dict[str, float], calibration: Calibration
+        self,
+        config: RunConfig,
+        ledger: Ledger,
+        known: KnownFaces,
+        thresholds: dict[str, float],
+        calibration: Calibration,
+        searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
         self.ledger, self.generation = ledger, known.generation
         pack = load_pack(config.find, config.guard.recognizers)
-        check = OutputCheck(pack, Guard(known, thresholds, calibration))
+        check = OutputCheck(pack, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +95,7 @@ class AnonymizeWorker:
         calibration: Calibration,
         pool: pa.Table,
         key: bytes,
+        searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
         self.ledger, self.generation = ledger, known.generation
@@ -97,7 +105,7 @@ class AnonymizeWorker:
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=OutputCheck(pack, Guard(known, thresholds, calibration)),
+            check=OutputCheck(pack, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
             access=ReplaceAll(),

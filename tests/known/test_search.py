@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mfmc_ray.known import products
 from mfmc_ray.known.search import ExactSearch, above, cosines, rounding_bound, shown_below, top1, usable
 
 F32 = NDArray[np.float32]
@@ -231,3 +235,41 @@ def test_nan_is_never_below() -> None:
     assert np.isnan(cosines(np.zeros((1, 4), np.float32), random_unit(1, 1, 4)))[0]
     assert usable(_spoiled(np.nan)).tolist() == [True, True, True, False, True]
     assert not usable(np.zeros((1, 4), np.float32))[0]
+
+
+def test_reads_a_memory_mapped_file_in_place(tmp_path: Path) -> None:
+    """200 MB that are never copied: not when the search is made, nor by a search."""
+    path = tmp_path / "known.npy"
+    mapped = np.lib.format.open_memmap(path, "w+", np.float32, (100_000, 512))
+    some = random_unit(0, 5000, 512)
+    for start in range(0, len(mapped), len(some)):
+        mapped[start : start + len(some)] = some
+    mapped[70_123] = query = random_unit(1, 1, 512)[0]
+    mapped.flush()
+    known = np.load(path, mmap_mode="r")
+    tracemalloc.start()
+    try:
+        search = ExactSearch(known)
+        assert search.known is known
+        similarity, row = search.top1(np.stack([query, some[7]]))
+        rows = search.above(query[None], 0.5)
+        assert tracemalloc.get_traced_memory()[1] < known.nbytes / 8
+    finally:
+        tracemalloc.stop()
+    assert row.tolist() == [70_123, 7]
+    np.testing.assert_allclose(similarity, 1, atol=1e-6)
+    assert [r.tolist() for r in rows] == [[70_123]]
+
+
+def test_crowds_of_equals_are_settled_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows in question than are kept at a time."""
+    monkeypatch.setattr(products, "_PAIRS", 100)
+    monkeypatch.setattr(products, "BLOCK", 64)
+    queries, known = random_unit(0, 600, 16), random_unit(1, 1000, 16)
+    known[300:] = known[np.random.default_rng(2).integers(200, 300, 700)]
+    similarity, row = top1(queries, known)
+    exact = brute(queries, known)
+    np.testing.assert_allclose(similarity, exact.max(axis=1), atol=1e-7)
+    assert (row < 300).all()
+    for i, r in enumerate(row):
+        assert (known[r] == known[exact[i].argmax()]).all()
