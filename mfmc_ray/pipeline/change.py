@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.known.generations import Generations
-from mfmc_ray.known.index import KnownIndex
+from mfmc_ray.known.index import KnownIndex, known_rows
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.known import files_of_stage, gallery_stages, named_faces
@@ -105,10 +105,9 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
     """
     wanted, folder = set(ids), run.ledger.work / "known"
     with run.reopened():
-        vectors = [_stored(run, wanted)]
-        index = KnownIndex.open(folder, run.recognizers)
-        held = np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted)))
-        vectors.append({name: array[held] for name, array in index.faces.vectors.items()})
+        index = KnownIndex.open(folder, run.recognizers, vectors=False)
+        held = np.flatnonzero(np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted))))
+        vectors = [_stored(run, wanted), *(known_rows(folder, run.recognizers, int(row), int(row) + 1).vectors for row in held)]
         removed = index.remove(wanted)
         for stage in _stages(run):
             for part, table, names in _parts_with(run.ledger, stage, wanted):
@@ -116,7 +115,7 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
                 run.ledger.renew_part(stage, part, {stage.tables[0]: _blanked(table, names, wanted, run.recognizers)}, summary)
         gone = {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers}
         traces = look_for(run.ledger.work, gone)
-        fallen = run.publish(index.faces)
+        fallen = run.publish(run.known())
     proof = {"files": traces.files, "bytes": traces.size, "embeddings": sum(len(v) for v in gone.values()), "found": list(traces.found)}
     return _change(run, index.generation, len(index), removed, fallen, {"removed": sorted(wanted), "searched": proof}), traces
 
