@@ -66,7 +66,7 @@ def main() -> int:
         embedder = make()
         vectors = np.concatenate([embedder.embed(image, points) for _, image, points in faces])
         calibration = calibrate(Impostors.among(vectors, names, most=len(vectors)))
-        strict, strict_source = strict_threshold(name, calibration["points"], "down")
+        strict, strict_source = strict_threshold(name, calibration["points"])
         source = f"all pairs of photos of different people among {calibration['people']} people × about 4 photos ({arguments.source})"
         plain: dict[str, Any] = {
             "recognizer": name,

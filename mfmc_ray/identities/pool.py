@@ -22,6 +22,7 @@ from mfmc_ray.tables import embedding_column, pool_schema
 LEAST_POOL, MOST_POOL = 500, 3000
 """Fake identities that a run makes, so that every sex, age and skin tone has some to choose from."""
 SEEDS_PER_PART = 20
+SEEDS_AT_ONCE = 400
 NEAREST = 60
 """From how many of the best-fitting identities one is drawn at random."""
 LIKE = 6.0
@@ -132,8 +133,10 @@ def more_seeds(wanted: int, admitted: int, offered: int, *, asked: bool) -> int 
         return 0
     if offered > 200 + 100 * wanted:
         return None
-    rate = max(0.02, admitted / offered) if offered else 0.9
-    return math.ceil(missing / rate)
+    if not offered:
+        return math.ceil(missing / 0.9)
+    # not all that the rate so far foretells: a fair pool may be there long before
+    return min(math.ceil(missing / max(0.02, admitted / offered)), SEEDS_AT_ONCE)
 
 
 def keyed(key: bytes, *parts: Any) -> np.random.Generator:

@@ -12,7 +12,7 @@ Intervals are 95 %, percentiles of a bootstrap over people: the pairs of one per
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -202,13 +202,12 @@ def tail_scale(cosines: F64, weights: F64) -> float:
     return float((cosines[:k] - cosines[k]) @ weights[:k] / total) if total else 0.0
 
 
-def strict_threshold(recognizer: str, points: list[list[float]], rounded: Literal["up", "down"]) -> tuple[float, str]:
-    """The same-person cosine of a recognizer, and where it is from: its vendor's, or else that of `STRICT_RATE`, to three digits."""
+def strict_threshold(recognizer: str, points: list[list[float]]) -> tuple[float, str]:
+    """The same-person cosine of a recognizer, and where it is from: its vendor's, or else that of `STRICT_RATE`, rounded down."""
     if recognizer in VENDOR_THRESHOLDS:
         return VENDOR_THRESHOLDS[recognizer]
     cosine = float(np.interp(-np.log(STRICT_RATE), [-np.log(p[1]) for p in points], [p[0] for p in points]))
-    value = float((np.ceil if rounded == "up" else np.floor)(cosine * 1000) / 1000)
-    return value, f"the cosine of a false-match rate of {STRICT_RATE:g} here, rounded {rounded}"
+    return float(np.floor(cosine * 1000) / 1000), f"the cosine of a false-match rate of {STRICT_RATE:g} here, rounded down"
 
 
 def genuine(vectors: F32, people: ArrayLike, strict: float, *, most: int = MOST_FACES) -> dict[str, Any]:

@@ -241,7 +241,7 @@ def refused(row: Mapping[str, Any]) -> str | None:
 def write_curve(known: KnownPeople, owners: NDArray[np.str_], recognizer: str, row: Mapping[str, Any], people: str) -> Path:
     """Writes WORK/calibration/<recognizer>.json: the format of the shipped curves, from labelled people; its path."""
     mine = np.flatnonzero(owners != "")
-    strict, strict_source = strict_threshold(recognizer, row["curve"]["points"], "up")
+    strict, strict_source = strict_threshold(recognizer, row["curve"]["points"])
     by = "the first folder of the path" if people == "folder" else "a table of paths"
     sampled = f"; {row['sampled']}" if row["sampled"] else ""
     plain = {

@@ -145,9 +145,7 @@ def test_too_few_or_equal_pairs_are_refused() -> None:
 
 
 def test_strict_thresholds() -> None:
-    """The vendor's where there is one, else that of 1e-3 to three digits."""
-    points = [[0.1, 1.0], [0.5004, 1e-3], [0.6, 1e-5]]
-    assert strict_threshold("dlib", points, "up")[0] == 0.501
-    assert strict_threshold("dlib", points, "down")[0] == 0.5
-    assert "rounded up" in strict_threshold("dlib", points, "up")[1]
-    assert strict_threshold("sface", points, "up")[0] == 0.363
+    """The vendor's where there is one, else that of 1e-3 to three digits, on the stricter side."""
+    points = [[0.1, 1.0], [0.5006, 1e-3], [0.6, 1e-5]]
+    assert strict_threshold("dlib", points) == (0.5, "the cosine of a false-match rate of 0.001 here, rounded down")
+    assert strict_threshold("sface", points)[0] == 0.363

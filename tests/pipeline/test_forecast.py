@@ -47,8 +47,9 @@ def test_more_seeds() -> None:
     assert more_seeds(500, 0, 0, asked=False) == 556
     assert more_seeds(500, 500, 600, asked=True) == 0
     assert more_seeds(500, 250, catalogued(), asked=False) == 0
-    assert more_seeds(500, 250, catalogued(), asked=True) == 636
-    assert more_seeds(500, 250, catalogued() - 1, asked=False) == 635
+    assert more_seeds(500, 250, catalogued(), asked=True) == 400
+    assert more_seeds(500, 250, catalogued() - 1, asked=False) == 400
+    assert more_seeds(500, 480, 600, asked=True) == 25
     assert more_seeds(500, 0, 50_201, asked=False) is None
 
 
