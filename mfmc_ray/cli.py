@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, change_cli, config, identities_cli, models_cli
+from mfmc_ray import __version__, change_cli, config, identities_cli, known_cli, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import storage_options_of, work_of
 
@@ -41,10 +41,9 @@ known face; what cannot be shown to hold is covered. Originals stay where they a
 Start with [bold]mfmc demo[/bold].""",
 )
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
-known = typer.Typer(no_args_is_help=True, help="The faces that no fake may resemble: who is known, who becomes known, who is forgotten.")
 for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
-    known.command(_name)(_verb)
-app.add_typer(known, name="known")
+    known_cli.app.command(_name)(_verb)
+app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
     str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
@@ -61,6 +60,9 @@ Storage = Annotated[str | None, typer.Option(help='JSON passed to fsspec, e.g. \
 Attempts = Annotated[int | None, typer.Option(min=1, help="Fake identities tried on a face before it is covered (default 8).")]
 Identities = Annotated[int | None, typer.Option(min=1, help="Size of the pool of fake identities (default: from the number of faces).")]
 Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any known face (default: calibrated).")]
+Calibration = Annotated[
+    str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
+]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
@@ -82,6 +84,7 @@ def _run_verb(name: str, text: str) -> None:
         attempts: Attempts = None,
         identities: Identities = None,
         threshold: Threshold = None,
+        calibration: Calibration = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
@@ -97,6 +100,7 @@ def _run_verb(name: str, text: str) -> None:
             storage_options=storage_options_of(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
+            guard__calibration=calibration,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,

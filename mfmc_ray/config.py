@@ -43,6 +43,8 @@ class GuardConfig:
     shards: int = 0
     """Search actors that share out the known faces, for more of them than fit into a node's memory. 0: each node holds all of them once.
     The result is the same, bit for bit; so it may change between a run and its continuation."""
+    calibration: str | None = None
+    """Folder with false-match curves, as `mfmc known calibrate` writes them. None: those that ship."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class RunConfig:
         plain["storage_options"] = sorted(self.storage_options)
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
+        plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
         del plain["out"], plain["work"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
@@ -110,6 +113,8 @@ class RunConfig:
         """sha-256 over these sections (all of them that decide the result if none is named)."""
         plain = self.to_dict()
         del plain["guard"]["shards"]
+        if self.guard.calibration is None:
+            del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 

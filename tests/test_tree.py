@@ -13,7 +13,7 @@ LAYERS = [
     {"tables", "config", "__init__"},
     {"codec", "scrub", "collection", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli"},
     {"cli"},
 ]
 

@@ -6,12 +6,10 @@ PEOPLE has a folder of photos for each person, the person in the middle of the p
 impostor pairs. SCENES are photos of other people; they check the curve. SHEET shows the 20 most similar impostor pairs: look at it
 before you believe the tail, for a wrongly labelled photo makes a false "impostor".
 
-The rate is the share of pairs at or above a cosine, down to the rate that 30 pairs support. From there on it falls as exp(−cosine/scale),
-with the scale fitted by maximum likelihood (the mean excess) to the most similar 0.5 % of the pairs. Fitted to one half of the
-people, it foretells more similar pairs in the other half than are found (means of 200 halvings: at rate 1e-4 SFace 5.5 for 3.6 and dlib 6.6
-for 3.2; at 3e-5 2.2 for 1.3 and 1.4 for 1.2). A generalised Pareto tail is nearer at 1e-4 (3.6 and 4.0) but foretells too few at 3e-5 (1.0
-and 0.45), and goes on to rates of nothing. The exponential one was taken because it errs on the side of stating too high a rate.
-Intervals: 95 %, percentiles of a bootstrap over people with weights for their pairs.
+The method is that of `mfmc_ray/known/measure.py`. Its tail, an exponential excess, when fitted to one half of the people foretells more
+similar pairs in the other half than are found (means of 200 halvings: at rate 1e-4 SFace 5.5 for 3.6 and dlib 6.6 for 3.2; at 3e-5 2.2 for
+1.3 and 1.4 for 1.2). A generalised Pareto tail whose shape is fitted is nearer at 1e-4 (3.6 and 4.0) but foretells too few at 3e-5 (1.0 and
+0.45), and goes on to rates of nothing. The exponential one was taken because it errs on the side of stating too high a rate.
 """
 
 from __future__ import annotations
@@ -36,8 +34,7 @@ from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Embedder
 from mfmc_ray.faces.store import load_lock
-
-F64 = NDArray[np.float64]
+from mfmc_ray.known.measure import Impostors, calibrate, genuine, strict_threshold
 
 EMBEDDERS: Mapping[str, tuple[Callable[[], Embedder], str]] = {
     "sface": (SFaceEmbedder, "sface"),
@@ -45,14 +42,6 @@ EMBEDDERS: Mapping[str, tuple[Callable[[], Embedder], str]] = {
     "openface": (OpenFaceEmbedder, "openface"),
 }
 """Name → how to make it, and its weights in models.lock."""
-# the vendor's verification threshold; for others the cosine of a false-match rate of 1e-3 is taken
-VENDOR_THRESHOLDS = {"sface": (0.363, "OpenCV Zoo's verification threshold of SFace, cosine")}
-STRICT_RATE = 1e-3
-LEAST_PAIRS = 30  # that support an empirical rate
-TAIL_SHARE = 0.005  # of the pairs, to fit the tail
-TAIL_RATES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-ROUNDS = 1000
-SHARES = np.unique(np.concatenate([1 - np.arange(0, 0.9, 0.1), np.geomspace(0.1, 1e-6, 61)]))[::-1]
 
 
 def main() -> int:
@@ -76,22 +65,18 @@ def main() -> int:
         make, weights = EMBEDDERS[name]
         embedder = make()
         vectors = np.concatenate([embedder.embed(image, points) for _, image, points in faces])
-        calibration = calibrate(vectors, names)
-        strict, strict_source = VENDOR_THRESHOLDS.get(
-            name, (None, f"the cosine of a false-match rate of {STRICT_RATE:g} here, rounded down")
-        )
-        if strict is None:
-            strict = np.floor(rate_inverse(calibration["points"], STRICT_RATE) * 1000) / 1000
+        calibration = calibrate(Impostors.among(vectors, names, most=len(vectors)))
+        strict, strict_source = strict_threshold(name, calibration["points"], "down")
         source = f"all pairs of photos of different people among {calibration['people']} people × about 4 photos ({arguments.source})"
         plain: dict[str, Any] = {
             "recognizer": name,
             "model_sha256": model_sha[weights],
             "source": source,
             "created": datetime.now(UTC).date().isoformat(),
-            "strict_threshold": float(strict),
+            "strict_threshold": strict,
             "strict_source": strict_source,
             **calibration,
-            "genuine": genuine(vectors, names, float(strict)),
+            "genuine": genuine(vectors, names, strict),
         }
         others = np.concatenate([embedder.embed(image, points) for image, points in scenes]) if scenes else None
         if others is not None:
@@ -111,69 +96,6 @@ def main() -> int:
         if arguments.sheet is not None:
             draw(arguments.sheet.with_stem(f"{arguments.sheet.stem}_{name}"), faces, vectors, names)
     return 0
-
-
-def calibrate(vectors: F32, names: NDArray[np.str_]) -> dict[str, Any]:
-    """The curve: points of (cosine, rate, low, high, pairs at or above it), with the tail's scale."""
-    people, person = np.unique(names, return_inverse=True)
-    a, b = np.triu_indices(len(vectors), 1)
-    different = person[a] != person[b]
-    a, b = a[different], b[different]
-    cosines = (vectors.astype(np.float64) @ vectors.T.astype(np.float64))[a, b]
-    order = np.argsort(-cosines, kind="stable")
-    cosines, pa, pb = cosines[order], person[a][order], person[b][order]
-
-    counts = np.unique(np.maximum(np.round(SHARES * len(cosines)).astype(int), LEAST_PAIRS))[::-1]
-    at = np.unique(cosines[counts - 1])  # the count-th highest
-    at = at[np.append(True, np.diff(np.searchsorted(-cosines, -at, side="right")) < 0)]
-    last = float(at[-1])
-    tail_from = len(at)
-    start_rate = float((cosines >= last).mean())
-    scale = tail_scale(cosines, np.ones(len(cosines)))
-    at = np.concatenate([at, [last + scale * np.log(start_rate / rate) for rate in TAIL_RATES if rate < start_rate]])
-
-    rounds = np.empty((ROUNDS, len(at)))
-    rng = np.random.default_rng(0)
-    for i in range(ROUNDS):
-        times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
-        rounds[i] = rates(cosines, (times[pa] * times[pb]).astype(np.float64), at, tail_from)
-    low, high = np.percentile(rounds, [2.5, 97.5], axis=0)
-    estimate = rates(cosines, np.ones(len(cosines)), at, tail_from)
-    above = np.searchsorted(-cosines, -at, side="right")
-    columns = zip(at, estimate, low, high, above, strict=True)
-    return {
-        "people": len(people),
-        "pairs": len(cosines),
-        "tail": {"method": f"exponential, fitted to the most similar {TAIL_SHARE:.1%}", "start": round(last, 5), "scale": round(scale, 6)},
-        "points": [[round(float(t), 5), *(float(f"{max(r, 1e-12):.4g}") for r in (e, lo, hi)), int(n)] for t, e, lo, hi, n in columns],
-    }
-
-
-def rates(cosines: F64, weights: F64, at: F64, tail_from: int) -> F64:
-    """The false-match rate at each cosine of `at`: the weighted share of pairs, and from `tail_from` on the tail."""
-    share = np.append(0, np.cumsum(weights)) / weights.sum()
-    result = share[np.searchsorted(-cosines, -at, side="right")]
-    result[tail_from:] = result[tail_from - 1] * np.exp(-(at[tail_from:] - at[tail_from - 1]) / tail_scale(cosines, weights))
-    return np.asarray(result)
-
-
-def tail_scale(cosines: F64, weights: F64) -> float:
-    """The mean excess over the cosine that `TAIL_SHARE` of the pairs exceed; `cosines` fall."""
-    k = int(np.searchsorted(np.cumsum(weights), TAIL_SHARE * weights.sum()))
-    return float(np.average(cosines[:k] - cosines[k], weights=weights[:k]))
-
-
-def rate_inverse(points: list[list[float]], rate: float) -> float:
-    return float(np.interp(-np.log(rate), [-np.log(p[1]) for p in points], [p[0] for p in points]))
-
-
-def genuine(vectors: F32, names: NDArray[np.str_], strict: float) -> dict[str, Any]:
-    """Pairs of photos of the same person: how many a threshold recognizes."""
-    a, b = np.triu_indices(len(vectors), 1)
-    same = names[a] == names[b]
-    cosines = (vectors.astype(np.float64) @ vectors.T.astype(np.float64))[a[same], b[same]]
-    quantiles = {f"{q:g}": round(float(np.quantile(cosines, q)), 4) for q in (0.01, 0.05, 0.25, 0.5)}
-    return {"pairs": len(cosines), "rate_at_strict_threshold": round(float((cosines >= strict).mean()), 4), "quantiles": quantiles}
 
 
 def read(path: Path) -> Image:

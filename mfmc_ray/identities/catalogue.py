@@ -7,6 +7,8 @@ from importlib import resources
 
 import numpy as np
 
+_BEYOND = {1e-5: 0.93, 3e-5: 0.83, 1e-4: 0.605, 3e-4: 0.36, 1e-3: 0.19, 1.2e-3: 0.155}
+
 
 def seeds(first: int = 0) -> Iterator[int]:
     """An endless sequence of seeds, each once: the catalogue's (turned by `first`, so that runs differ), then all others from 2·10⁹ on.
@@ -26,6 +28,17 @@ def seeds(first: int = 0) -> Iterator[int]:
 def catalogued() -> int:
     """How many seeds the catalogue holds."""
     return len(_catalogue())
+
+
+def pass_beyond(rate: float) -> float:
+    """The share of seeds after the catalogue's that resemble none of the model's own 200 references, which fakes are made of.
+
+    Measured on 800 seeds with SFace and dlib, both at their thresholds of the same false-match rate; linear in the logarithm between.
+
+    Args:
+        rate: the false-match rate of strangers at the thresholds, above 0.
+    """
+    return float(np.interp(np.log(rate), np.log(list(_BEYOND)), list(_BEYOND.values())))
 
 
 def _catalogue() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

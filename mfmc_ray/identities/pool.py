@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mfmc_ray.identities.catalogue import catalogued
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.identities.surface import F32
 from mfmc_ray.tables import embedding_column, pool_schema
 
+LEAST_POOL, MOST_POOL = 500, 3000
+"""Fake identities that a run makes, so that every sex, age and skin tone has some to choose from."""
+SEEDS_PER_PART = 20
 NEAREST = 60
 """From how many of the best-fitting identities one is drawn at random."""
 LIKE = 6.0
@@ -105,6 +110,30 @@ class Pool:
         """How like the original some identities are beside the others: 0 the least, 1 the most, the mean over the recognizers."""
         ranks = [np.argsort(np.argsort(self.embeddings[n][some] @ v, kind="stable")) for n, v in original.items() if n in self.embeddings]
         return np.asarray(np.mean(ranks, 0) / max(1, len(some) - 1) if ranks else np.zeros(len(some)), np.float32)
+
+
+def pool_size(faces: int) -> int:
+    """How many identities a run wants for so many faces, unless a number is asked for."""
+    return min(max(faces, LEAST_POOL), MOST_POOL)
+
+
+def more_seeds(wanted: int, admitted: int, offered: int, *, asked: bool) -> int | None:
+    """How many further seeds a run offers; 0 when it has identities enough, None when it gives up.
+
+    Args:
+        wanted: the pool's size.
+        admitted: identities so far.
+        offered: seeds so far.
+        asked: the size was asked for.
+    """
+    missing = wanted - admitted
+    # past the catalogue few seeds pass: a fair pool is then enough, unless a size was asked for
+    if missing <= 0 or (not asked and admitted >= LEAST_POOL / 2 and offered >= catalogued()):
+        return 0
+    if offered > 200 + 100 * wanted:
+        return None
+    rate = max(0.02, admitted / offered) if offered else 0.9
+    return math.ceil(missing / rate)
 
 
 def keyed(key: bytes, *parts: Any) -> np.random.Generator:

@@ -1,17 +1,18 @@
 """What a cosine threshold means: the false-match rate of strangers, measured per recognizer, and the thresholds that follow from it.
 
-`data/<recognizer>.json` is made by `tools/calibrate_thresholds.py` from pairs of photos of different people. Down to the rate that 30
-pairs still support, the rate is the share of pairs at or above the cosine; beyond it is extrapolated by an exponential tail. Intervals
-are 95 %, from a bootstrap over people, because the pairs of one person depend on each other.
+`data/<recognizer>.json` is made by `tools/calibrate_thresholds.py` from pairs of photos of different people, and `mfmc known calibrate`
+makes the same from a run's own faces; both by `measure`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -79,7 +80,7 @@ class Curve:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """What `tools/calibrate_thresholds.py` wrote.
+        """What `tools/calibrate_thresholds.py` or `mfmc known calibrate` wrote.
 
         Raises:
             CalibrationError: if it is something else.
@@ -99,7 +100,20 @@ class Curve:
                 tail_start=float(plain["tail"]["start"]),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CalibrationError(f"this is no calibration ({error!r}); make one with tools/calibrate_thresholds.py") from error
+            raise CalibrationError(f"this is no calibration ({error!r}); make one with `mfmc known calibrate`") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads, to the last digit."""
+        names = ("recognizer", "model_sha256", "source", "created", "people", "pairs", "strict_threshold")
+        points = [[float(v) for v in point] for point in np.vstack([self.cosines, self.rates]).T]
+        return {**{name: getattr(self, name) for name in names}, "tail": {"start": self.tail_start}, "points": points}
+
+    @property
+    def digest(self) -> str:
+        """sha-256, hex, over all that thresholds follow from: what names a curve in a manifest."""
+        plain = self.to_json()
+        decides = {name: plain[name] for name in ("recognizer", "model_sha256", "strict_threshold", "tail", "points")}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def at(self, cosine: float) -> Rate:
         """The false-match rate at a threshold; 1 below the least cosine measured, and beyond the last point along the last slope."""
@@ -146,6 +160,37 @@ class Calibration:
 
     def __init__(self, curves: Mapping[str, Curve] | None = None) -> None:
         self.curves = dict(_shipped() if curves is None else curves)
+
+    @classmethod
+    def load(cls, folder: str | Path | None, models: Mapping[str, str] | None = None) -> Self:
+        """The curves of a folder; those that ship for recognizers that it has none of.
+
+        Args:
+            folder: holds `<recognizer>.json`, made by `mfmc known calibrate`; None: the shipped curves alone.
+            models: recognizer → sha-256 of its weights, hex. Curves of these must have been measured with them.
+
+        Raises:
+            CalibrationError: when there is no curve in the folder, one cannot be read, or it is of other weights.
+        """
+        if folder is None:
+            return cls()
+        curves: dict[str, Curve] = {}
+        for file in sorted(Path(folder).glob("*.json")):
+            try:
+                curve = Curve.from_json(json.loads(file.read_text()))
+            except (OSError, ValueError) as error:
+                raise CalibrationError(f"{file} cannot be used: {error}") from error
+            if curve.recognizer != file.stem:
+                raise CalibrationError(f"{file} is the curve of {curve.recognizer!r}; name it {curve.recognizer}.json, or take it out")
+            if models and models.get(curve.recognizer, curve.model_sha256) != curve.model_sha256:
+                raise CalibrationError(
+                    f"{file} was measured with other weights of {curve.recognizer} than this version pins, so its rates are not theirs; "
+                    "measure anew with `mfmc known calibrate`, or leave the setting out to use the shipped curves"
+                )
+            curves[curve.recognizer] = curve
+        if not curves:
+            raise CalibrationError(f"there is no curve (<recognizer>.json) in {folder}; make one with `mfmc known calibrate`")
+        return cls({**_shipped(), **curves})
 
     def fmr(self, recognizer: str, threshold: float) -> float:
         """The false-match rate: how often two photos of different people have a cosine of at least `threshold`.
@@ -205,7 +250,7 @@ class Calibration:
         if recognizer not in self.curves:
             raise CalibrationError(
                 f"there is no calibration for the recognizer {recognizer!r} (there is for: {', '.join(sorted(self.curves))}); "
-                "measure it with tools/calibrate_thresholds.py"
+                "measure it with `mfmc known calibrate`"
             )
         return self.curves[recognizer]
 

@@ -107,6 +107,7 @@ class Guard:
             if not -1 < threshold <= 1:
                 raise ValueError(f"the {name} threshold must be a cosine above −1 and at most 1, not {threshold}")
         self._known = known
+        self.calibration = calibration
         self._searches = dict(searches or {name: ExactSearch(vectors) for name, vectors in known.vectors.items()})
         for name, search in self._searches.items():
             if len(search) != len(known):

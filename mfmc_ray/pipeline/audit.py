@@ -44,19 +44,27 @@ class AuditStage:
         thresholds: recognizer → the cosine a published face must stay below.
         scan: where the scan's rows are.
         asked: known ids, rising, of the faces whose embeddings the leak rate needs; they are kept in WORK/audit until it is measured.
+        calibration: what the thresholds come from.
     """
 
     def __init__(
-        self, settings: RunConfig, ledger: Ledger, known: KnownFaces, thresholds: Mapping[str, float], scan: ScanIndex, asked: leak.Ids
+        self,
+        settings: RunConfig,
+        ledger: Ledger,
+        known: KnownFaces,
+        thresholds: Mapping[str, float],
+        scan: ScanIndex,
+        asked: leak.Ids,
+        calibration: Calibration,
     ) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.scan, self.asked = ledger, scan, asked
         self.max_pixels = settings.find.max_pixels
-        self.search = PlainSearch(known, thresholds)
+        self.search = PlainSearch(known, thresholds, calibration)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
         self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
         self.look, self.metadata = AuditLook(), MetadataCheck()
-        self.strict = {name: Calibration().strict_threshold(name) for name in self.held_out}
+        self.strict = {name: calibration.strict_threshold(name) for name in self.held_out}
         self.reader = SourceReader(settings.storage_options)
 
     def asked_for(self, ids: Sequence[str]) -> list[int]:

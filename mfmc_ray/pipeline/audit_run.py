@@ -179,7 +179,7 @@ def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.T
         if row["identity_id"] not in pool:
             findings.add(checks.IDENTITY_CERTIFICATES, f"{row['identity_id']} is not in the pool")
     if known:
-        search = PlainSearch(audited.known, audited.thresholds)
+        search = PlainSearch(audited.known, audited.thresholds, audited.calibration)
         taken = audited.pool.take([pool[row["identity_id"]] for row in known])
         vectors = {name: matrix(taken[embedding_column(name)], DIMENSIONS[name]) for name in audited.thresholds}
         found = {name: search.highest(name, v) for name, v in vectors.items()}
@@ -205,6 +205,9 @@ def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
         for key, value in wanted.items():
             if guard[name].get(key) != value:
                 findings.add(checks.MANIFEST, f"{name}: {key} is {value}")
+        curve = audited.calibration.curves[name].digest
+        if guard[name].get("calibration", curve) != curve:  # runs of version 0.1 do not name it
+            findings.add(checks.MANIFEST, f"{name}: calibration is {curve}")
         if not abs(number(guard[name].get("threshold")) - audited.thresholds[name]) <= 1e-6:
             findings.add(checks.MANIFEST, f"{name}: threshold is {audited.thresholds[name]:.4f}")
     pinned = {model.name: model.sha256 for model in load_lock()}

@@ -21,6 +21,7 @@ from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import findings as checks
+from mfmc_ray.pipeline.curves import used
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.known import gallery_stages, named_faces, recognisable
 from mfmc_ray.pipeline.leak import LEAST_PEOPLE, People, measure, sexes_of
@@ -43,6 +44,7 @@ class Audited:
         scan: where the scan's rows are.
         pool: the admitted identities.
         people: who the known faces of the collection are, as far as recognizers tell.
+        calibration: the curves that the run's thresholds come from.
         findings: what was found so far.
     """
 
@@ -55,6 +57,7 @@ class Audited:
     scan: ScanIndex
     pool: pa.Table
     people: People
+    calibration: Calibration
     findings: Findings = field(default_factory=Findings)
 
     @classmethod
@@ -74,10 +77,10 @@ class Audited:
             names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
             scan = ScanIndex(_files(ledger, SCAN))
             pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
-            strict = Calibration().strict_threshold
-            people = People.of_collection(known, {name: strict(name) for name in names})
-            thresholds = _thresholds(settings, names, len(known))
-            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, findings)
+            calibration = used(ledger.work, settings)
+            people = People.of_collection(known, {name: calibration.strict_threshold(name) for name in names})
+            thresholds = _thresholds(settings, names, len(known), calibration)
+            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, calibration, findings)
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
@@ -85,8 +88,15 @@ class Audited:
 
     def for_stage(self) -> dict[str, Any]:
         """The arguments of `AuditStage`."""
-        named = {"settings": self.settings, "ledger": self.ledger, "known": self.known, "thresholds": self.thresholds, "scan": self.scan}
-        return named | {"asked": self.people.ids if len(self.people) >= LEAST_PEOPLE else self.people.ids[:0]}
+        return {
+            "settings": self.settings,
+            "ledger": self.ledger,
+            "known": self.known,
+            "thresholds": self.thresholds,
+            "scan": self.scan,
+            "asked": self.people.ids if len(self.people) >= LEAST_PEOPLE else self.people.ids[:0],
+            "calibration": self.calibration,
+        }
 
     def leak(self, held_out: Sequence[str]) -> tuple[Any, str]:
         """The leak rate, from what the stage kept, or why there is none; see `leak.measure`."""
@@ -155,8 +165,7 @@ def _settings(ledger: Ledger, manifest: Mapping[str, Any], config: RunConfig, fi
     return replace(settings, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray)
 
 
-def _thresholds(settings: RunConfig, recognizers: tuple[str, ...], n_known: int) -> dict[str, float]:
-    calibration = Calibration()
+def _thresholds(settings: RunConfig, recognizers: tuple[str, ...], n_known: int, calibration: Calibration) -> dict[str, float]:
     chosen = {name: calibration.default_threshold(name, n_known).value for name in recognizers}
     if settings.guard.threshold is not None:
         chosen[recognizers[0]] = settings.guard.threshold

@@ -10,7 +10,6 @@ import numpy as np
 from mfmc_ray.faces.detect import View, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.pack import ModelPack
-from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard, Verdict
 
 
@@ -40,8 +39,7 @@ class OutputCheck:
     def __init__(self, pack: ModelPack, guard: Guard) -> None:
         self.pack = pack
         self.guard = guard
-        calibration = Calibration()
-        self._usual = {name: calibration.threshold_for(name, 0.5) for name in guard.recognizers}
+        self._usual = {name: guard.calibration.threshold_for(name, 0.5) for name in guard.recognizers}
         self._closeup = YuNet(min_score=0.3)
         self._closeup.views = (View(160, border=32, enlarge=8),)
 

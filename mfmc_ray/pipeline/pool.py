@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from mfmc_ray.identities.catalogue import catalogued, seeds
+from mfmc_ray.identities.catalogue import seeds
+from mfmc_ray.identities.pool import SEEDS_PER_PART, more_seeds
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.known import files_of_stage
@@ -18,18 +18,8 @@ from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL
 from mfmc_ray.tables import CERTIFICATE, embedding_column
 
-SEEDS_PER_PART = 20
-LEAST_POOL = 500
-"""Fake identities at least, so that every sex, age and skin tone has some to choose from."""
-MOST_POOL = 3000
-"""Fake identities at most, unless more are asked for."""
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
-
-
-def pool_size(asked: int, faces: int) -> int:
-    """How many identities a run wants for this many faces; `asked`, if not 0."""
-    return asked or int(np.clip(faces, LEAST_POOL, MOST_POOL))
 
 
 def fill_pool(
@@ -61,16 +51,13 @@ def fill_pool(
     offered = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
     while True:
         pool = read_pool(ledger, recognizers)
-        missing, tried = wanted - pool.num_rows, len(offered) * SEEDS_PER_PART
-        # past the catalogue few seeds pass
-        enough = not asked and pool.num_rows >= LEAST_POOL / 2 and tried >= catalogued()
-        if missing <= 0 or enough:
+        missing = more_seeds(wanted, pool.num_rows, len(offered) * SEEDS_PER_PART, asked=asked)
+        if missing == 0:
             break
-        if tried > 200 + 100 * wanted:
+        if missing is None:
             console.print(f"[yellow]Only {pool.num_rows} of {wanted} fake identities are far enough from all known faces.")
             break
-        rate = max(0.02, pool.num_rows / tried) if tried else 0.9
-        more = int(np.ceil(missing / rate / SEEDS_PER_PART))
+        more = -(-missing // SEEDS_PER_PART)
         parts = [{"part": len(offered) + k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(more)]
         offered.extend(parts)
         certify(parts)

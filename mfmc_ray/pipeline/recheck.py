@@ -90,10 +90,11 @@ class PlainSearch:
     Args:
         known: the known faces.
         thresholds: recognizer → the cosine that a face must stay below; its keys are the guard recognizers.
+        calibration: the run's; None: the shipped one.
     """
 
-    def __init__(self, known: KnownFaces, thresholds: Mapping[str, float]) -> None:
-        calibration = Calibration()
+    def __init__(self, known: KnownFaces, thresholds: Mapping[str, float], calibration: Calibration | None = None) -> None:
+        calibration = calibration or Calibration()
         self.known = known
         self.thresholds = dict(thresholds)
         # a raised threshold never lets a face nearer to its own original

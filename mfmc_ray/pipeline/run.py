@@ -24,14 +24,16 @@ from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig, load
 from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
+from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.known import build_index, gallery_stages, note_gallery
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
-from mfmc_ray.pipeline.pool import admitted, fill_pool, pool_size, renew_pool
+from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
@@ -49,17 +51,21 @@ class Run:
         config: all settings; `input`, `out` and `work` are given.
         restart: start anew instead of resuming.
         notices: what a reader of the result must know besides, for its manifest, card and report.
+        calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError: the folders or the input cannot be used.
+        LedgerError, CollectionError, CalibrationError: the folders, the input or the calibration cannot be used.
     """
 
-    def __init__(self, config: RunConfig, *, restart: bool = False, notices: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config: RunConfig, *, restart: bool = False, notices: Sequence[str] = (), calibration: Calibration | None = None
+    ) -> None:
         self.config = config
         self.restart = restart
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.calibration = calibration or calibration_of(config)
         self.console = Console(stderr=True, highlight=False)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
@@ -89,6 +95,7 @@ class Run:
             (self.ledger.work / "galleries.json").unlink(missing_ok=True)
         settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
         (self.ledger.work / _SETTINGS).write_text(json.dumps(settings, indent=1))
+        keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart)
         self.units = units
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
@@ -116,6 +123,7 @@ class Run:
         loaded = load(None, **{name: value for name, value in settings.items() if name not in ("storage_options", "ray")})
         return cls(
             replace(loaded, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray),
+            calibration=used(ledger.work, loaded),
             notices=json.loads((ledger.work / _FINISHED).read_text())["notices"],
         )
 
@@ -207,17 +215,15 @@ class Run:
 
     def thresholds(self, n_known: int) -> dict[str, float]:
         """recognizer → the cosine a published face must stay below."""
-        calibration = Calibration()
         chosen = {}
         for i, name in enumerate(self.recognizers):
             given = self.config.guard.threshold if i == 0 else None
-            chosen[name] = calibration.default_threshold(name, n_known).value if given is None else given
+            chosen[name] = self.calibration.default_threshold(name, n_known).value if given is None else given
         return chosen
 
     def warnings(self, n_known: int) -> list[str]:
         """What the user must know about the thresholds."""
-        calibration = Calibration()
-        found = [calibration.default_threshold(name, n_known).warning for name in self.recognizers]
+        found = [self.calibration.default_threshold(name, n_known).warning for name in self.recognizers]
         return [warning for warning in found if warning]
 
     def read_manifest(self) -> dict[str, Any]:
@@ -227,7 +233,6 @@ class Run:
 
     def manifest(self, known: KnownFaces, pool: pa.Table, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What was done, with which settings, models and index."""
-        calibration = Calibration()
         chosen = self.thresholds(len(known))
         used = files_of([*self.config.find.detectors, *self.recognizers, "mesh", "attributes"])
         return {
@@ -247,8 +252,9 @@ class Run:
                 {
                     "recognizer": name,
                     "threshold": chosen[name],
-                    "false_match_rate": calibration.fmr(name, chosen[name]),
-                    "strict_threshold": calibration.strict_threshold(name),
+                    "false_match_rate": self.calibration.fmr(name, chosen[name]),
+                    "strict_threshold": self.calibration.strict_threshold(name),
+                    "calibration": self.calibration.curves[name].digest,
                     "known_faces": len(known),
                     "generation": known.generation,
                     "index_digest": known.digest,
@@ -310,7 +316,7 @@ class Run:
             "ledger": self.ledger,
             "known": known,
             "thresholds": thresholds,
-            "calibration": Calibration(),
+            "calibration": self.calibration,
             "searches": self._shards.searches(known),
         }
 
@@ -330,7 +336,7 @@ class Run:
         pool = fill_pool(
             self.ledger,
             self.recognizers,
-            wanted=pool_size(asked, faces),
+            wanted=asked or pool_size(faces),
             asked=bool(asked),
             seed=self.config.swap.seed,
             certify=certify,

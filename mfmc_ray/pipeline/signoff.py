@@ -35,7 +35,6 @@ from rich.table import Table
 from mfmc_ray import __version__
 from mfmc_ray.faces.pack import EMBEDDERS, HELD_OUT, files_of
 from mfmc_ray.faces.store import load_lock
-from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline import leak, sampling
 from mfmc_ray.pipeline.audit import nearest_first
@@ -89,7 +88,7 @@ def result(audited: Audited, drawn: sampling.Drawn, summaries: list[Summary], se
         }
         for name in audited.thresholds
     }
-    strict = Calibration().strict_threshold
+    strict = audited.calibration.strict_threshold
     others = [name for name in (*EMBEDDERS, *HELD_OUT) if name not in audited.thresholds]
     held_out = {
         name: {

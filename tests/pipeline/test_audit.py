@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audit_run import audit, conclude, limit, parts_of
 from mfmc_ray.pipeline.audited import Audited
+from mfmc_ray.pipeline.curves import keep
 from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
@@ -45,7 +46,7 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
 from mfmc_ray.scrub import scrub
 from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper
-from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, pool_schema, scan_schema
+from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, pool_schema, published_schema, scan_schema
 
 pytestmark = pytest.mark.models
 RECOGNIZERS = {"sface": 128}
@@ -246,6 +247,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Made:
         face_row(unchanged[1], kept, "kept", access_reason="a row", certificates=[]),
     ]
     tables = {"images": pa.Table.from_pylist(images, schema=IMAGES), "faces": pa.Table.from_pylist(face_rows, schema=FACES)}
+    tables["published"] = published_schema(RECOGNIZERS).empty_table()  # which no audit reads
     ledger.commit_part(ANONYMIZE, 0, tables, {"images": 5, "faces": 3})
     ledger.commit("identities", 0, pa.Table.from_pylist([identity | {"uses": 1}], schema=IDENTITIES))
     guards = {"recognizer": "sface", "threshold": certificate.threshold, "known_faces": len(index)}
@@ -312,6 +314,19 @@ def test_the_original_file_is_found(made: Made) -> None:
 
     made.rewrite(IMAGE_FILE, change, IMAGES)
     assert set(made.found()) == {checks.MATCHES, checks.CERTIFICATES, checks.PIXELS, checks.METADATA}
+
+
+def test_the_thresholds_are_those_of_the_run_s_own_curves(made: Made) -> None:
+    """With the curves that WORK holds all is well; with stricter ones the certificates are not theirs."""
+    shipped = Calibration()
+    keep(made.folder / "work", shipped, ["sface"], restart=False)
+    made.rewrite_json("out/manifest.json", lambda m: m | {"guard": [m["guard"][0] | {"calibration": shipped.curves["sface"].digest}]})
+    assert made.found() == {}
+    strict = Calibration({"sface": replace(shipped.curves["sface"], strict_threshold=0.2)})
+    keep(made.folder / "work", strict, ["sface"], restart=True)
+    found = made.found()
+    assert {checks.CERTIFICATES, checks.IDENTITY_CERTIFICATES} <= set(found)
+    assert found[checks.MANIFEST] == 2  # the threshold, and what it comes from
 
 
 def test_the_original_face_is_found_with_honest_certificates(made: Made) -> None:

@@ -1,0 +1,68 @@
+"""The false-match curves of a run: taken from its settings, kept in WORK, and read from there by the audit.
+
+WORK/calibration-used/<recognizer>.json is what the run's thresholds were chosen by. A resumed run must have the same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.pack import EMBEDDERS, digests_of
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.ledger import LedgerError
+
+USED = "calibration-used"
+"""Folder in WORK."""
+
+
+def calibration_of(config: RunConfig) -> Calibration:
+    """The curves that these settings name.
+
+    Raises:
+        CalibrationError: they cannot be read, or are of other weights than the pinned ones.
+    """
+    return Calibration.load(config.guard.calibration, digests_of(list(EMBEDDERS)))
+
+
+def keep(work: Path, calibration: Calibration, recognizers: Sequence[str], *, restart: bool) -> None:
+    """Puts the curves of a run into WORK, or compares them with those that are there.
+
+    Raises:
+        LedgerError: the run in WORK was begun with other curves.
+        CalibrationError: what is there cannot be read, or there is no curve for a recognizer.
+    """
+    folder = work / USED
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in recognizers:
+        calibration.strict_threshold(name)  # or there is none
+        file = folder / f"{name}.json"
+        if file.exists():
+            if Calibration.load(folder).curves[name].digest != calibration.curves[name].digest:
+                raise LedgerError(
+                    f"WORK ({work}) holds a run whose thresholds come from another calibration of {name}: undo the change to resume it, "
+                    "give another WORK and OUT, or start anew with --restart"
+                )
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(calibration.curves[name].to_json(), indent=1) + "\n")
+        temporary.replace(file)
+
+
+def used(work: Path, config: RunConfig) -> Calibration:
+    """The curves that the run in WORK was made with.
+
+    Raises:
+        LedgerError: its settings name a calibration, and WORK does not have it.
+        CalibrationError: what is there cannot be read, or is of other weights than the pinned ones.
+    """
+    if (work / USED).is_dir():
+        return Calibration.load(work / USED, digests_of(list(EMBEDDERS)))
+    if config.guard.calibration is not None:
+        raise LedgerError(f"{work / USED} is missing, which holds the curves that the run's thresholds come from; restore it from a copy")
+    return Calibration()
