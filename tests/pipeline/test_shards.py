@@ -187,6 +187,14 @@ def test_certificates_of_workers_are_the_same(shards: Shards, absent: KnownFaces
     assert {len(rows) for summary in found.values() for rows in summary["rows"]} == {2}
 
 
+def test_the_object_store_is_read_in_place(known: KnownFaces, queries: F32) -> None:
+    stored = ray.get(ray.put(known.vectors["sface"]))
+    assert not stored.flags.writeable
+    search = ExactSearch(stored)
+    assert search.known is stored
+    same(search, known.vectors["sface"], queries[:100])
+
+
 def test_a_changed_index_is_refused(tmp_path: Path, queries: F32) -> None:
     index = KnownIndex.open(tmp_path, DIMS)
     index.append([str(i) for i in range(2)], ["collection"] * 2, dict.fromkeys(DIMS, queries[:2]))
