@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -93,7 +95,7 @@ class CompressedSearch:
         deviation = self._checked(queries)
         if len(queries) == 0 or len(self) == 0:
             return np.full(len(queries), -1, np.float32), np.full(len(queries), -1, np.int64)
-        similarity, row = found(*products.nearest(queries, self._blocks(deviation), exact_among(queries, self.known)))
+        similarity, row = found(*products.nearest(queries, len(self), self._blocks(deviation), exact_among(queries, self.known)))
         return similarity.astype(np.float32), row
 
     def above(self, queries: F32, threshold: float) -> list[I64]:
@@ -101,7 +103,7 @@ class CompressedSearch:
         deviation, least = self._checked(queries), least_cosine(threshold, self.dim)
         if len(queries) == 0:
             return []
-        return similar(queries, self.known, products.within(queries, self._blocks(deviation), least), threshold)
+        return similar(queries, self.known, products.within(queries, len(self), self._blocks(deviation), least), threshold)
 
     def _checked(self, queries: F32) -> float:
         return max(self._deviation, checked(queries, "queries", self.dim))
@@ -128,6 +130,12 @@ class CompressedSearch:
         return block
 
     def _blocks(self, deviation: float) -> Iterator[products.Block]:
-        room = np.empty((min(len(self), products.BLOCK), self.dim), np.float32)
+        rooms = threading.local()  # a thread is done with a block before it takes another
+
+        def decoded(first: int) -> F32:
+            if not hasattr(rooms, "room"):
+                rooms.room = np.empty((min(len(self), products.BLOCK), self.dim), np.float32)
+            return self._decoded(first, rooms.room)
+
         for first, residual in zip(range(0, len(self), products.BLOCK), self._residuals, strict=True):
-            yield first, self._decoded(first, room), decoding_bound(self.dim, float(residual), deviation) + EXACT_ERROR
+            yield first, partial(decoded, first), decoding_bound(self.dim, float(residual), deviation) + EXACT_ERROR

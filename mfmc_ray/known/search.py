@@ -147,7 +147,7 @@ class ExactSearch:
         if len(queries) == 0 or len(self) == 0:
             return np.full(len(queries), -1.0), np.full(len(queries), -1, np.int64)
         if not gpu.available():
-            return found(*products.nearest(queries, self._blocks(bound), self._exact(queries)))
+            return found(*products.nearest(queries, len(self), self._blocks(bound), self._exact(queries)))
         scores, rows = gpu.neighbours(queries, self.known, min(2, len(self)))
         row = rows[:, 0].astype(np.int64)
         similarity = self._exact(queries)(np.arange(len(queries)), row)
@@ -156,7 +156,7 @@ class ExactSearch:
         if len(rivals):  # any row within two bounds of the best can be the nearest
             some = queries[rivals]
             similarity[rivals], row[rivals] = found(
-                *products.nearest(some, self._blocks(bound), self._exact(some), floor=similarity[rivals])
+                *products.nearest(some, len(self), self._blocks(bound), self._exact(some), floor=similarity[rivals])
             )
         return similarity, row
 
@@ -180,7 +180,7 @@ class ExactSearch:
         if len(queries) == 0 or len(self) == 0:
             return [np.zeros(0, np.int64) for _ in queries]
         if not gpu.available():
-            return similar(queries, self.known, products.within(queries, self._blocks(bound), least), threshold)
+            return similar(queries, self.known, products.within(queries, len(self), self._blocks(bound), least), threshold)
         return similar(queries, self.known, self._within_on_gpu(queries, bound, least), threshold)
 
     def _within_on_gpu(self, queries: F32, bound: float, least: float) -> Iterable[tuple[I64, I64]]:
@@ -196,7 +196,7 @@ class ExactSearch:
             yield who[i], rows[i, j].astype(np.int64)
             who = who[~done]
         if len(who):
-            for i, row in products.within(np.ascontiguousarray(queries[who]), self._blocks(bound), least):
+            for i, row in products.within(np.ascontiguousarray(queries[who]), len(self), self._blocks(bound), least):
                 yield who[i], row
 
     def _bound(self, queries: F32) -> float:

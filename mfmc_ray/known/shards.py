@@ -11,6 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from mfmc_ray.known.products import merged
 from mfmc_ray.known.search import F32, F64, I64, ExactSearch
 
 
@@ -87,11 +88,7 @@ def merged_top1(answers: Sequence[tuple[F64, I64]]) -> tuple[F32, I64]:
     Returns:
         float32 (q,) and int64 (q,), as of `ExactSearch.top1`: the highest cosine, and of equals the lowest row.
     """
-    similarity, row = answers[0][0].copy(), answers[0][1].copy()
-    for other, other_row in answers[1:]:
-        equal = (other == similarity) & (other_row < row)
-        better = (other_row >= 0) & ((row < 0) | (other > similarity) | equal)  # −1 stands for a shard without faces
-        similarity[better], row[better] = other[better], other_row[better]
+    similarity, row = merged(answers)
     return similarity.astype(np.float32), row
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
+from hard_vectors import hard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -273,3 +276,45 @@ def test_crowds_of_equals_are_settled_in_turns(monkeypatch: pytest.MonkeyPatch) 
     assert (row < 300).all()
     for i, r in enumerate(row):
         assert (known[r] == known[exact[i].argmax()]).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_threads_change_nothing(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever thread is faster: crowds of equals and of rivals within rounding, in many small blocks."""
+    monkeypatch.setattr(products, "BLOCK", 16)
+    monkeypatch.setattr(products, "_QUERIES", 8)
+    queries, known = hard(5, 20, 3000, 128)
+    monkeypatch.setattr(products, "threads", lambda queries, rows: 1)
+    search = ExactSearch(known)
+    similarity, row = search.top1(queries)
+    similar = search.above(queries, float(np.median(similarity)))
+    monkeypatch.setattr(products, "threads", lambda queries, rows: count)
+    for _ in range(5):
+        got = search.top1(queries)
+        np.testing.assert_array_equal(got[0].view(np.int32), similarity.view(np.int32))
+        np.testing.assert_array_equal(got[1], row)
+        for one, other in zip(search.above(queries, float(np.median(similarity))), similar, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_thread_that_fails_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "threads", lambda queries, rows: 2)
+
+    def broken(known: F32, bound: float) -> Iterator[products.Block]:
+        yield 0, lambda: known[:2], bound
+        raise OSError("the mapped file is gone")
+
+    monkeypatch.setattr(products, "in_place", broken)
+    search = ExactSearch(random_unit(1, 10, 8))
+    for ask in (search.top1, lambda queries: search.above(queries, 0.1)):
+        with pytest.raises(OSError, match="is gone"):
+            ask(random_unit(2, 3, 8))
+
+
+@pytest.mark.parametrize("d", [128, 512])
+def test_agrees_with_faiss(d: int) -> None:
+    queries, known = random_unit(3, 50, d), random_unit(4, 5000, d)
+    scores, rows = faiss.knn(queries, known, 1, faiss.METRIC_INNER_PRODUCT)
+    similarity, row = top1(queries, known)
+    np.testing.assert_array_equal(row, rows[:, 0])
+    np.testing.assert_allclose(similarity, scores[:, 0], atol=rounding_bound(d))
