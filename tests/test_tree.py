@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    {"tables", "config", "__init__"},
-    {"codec", "scrub", "collection", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
+    {"tables", "config", "folders", "places", "runlock", "__init__"},
+    {"codec", "published", "scrub", "collection", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli"},
     {"cli"},
 ]
 
