@@ -60,11 +60,13 @@ class Traces:
 
     Attributes:
         files, size: how many files of the private folder, and their bytes.
+        embeddings: how many were looked for; 0 when the faces were forgotten before.
         found: names of those with an embedding that should be gone.
     """
 
     files: int
     size: int
+    embeddings: int
     found: tuple[str, ...]
 
 
@@ -116,7 +118,7 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
         gone = {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers}
         traces = look_for(run.ledger.work, gone)
         fallen = run.publish(run.known())
-    proof = {"files": traces.files, "bytes": traces.size, "embeddings": sum(len(v) for v in gone.values()), "found": list(traces.found)}
+    proof = {"files": traces.files, "bytes": traces.size, "embeddings": traces.embeddings, "found": list(traces.found)}
     return _change(run, index.generation, len(index), removed, fallen, {"removed": sorted(wanted), "searched": proof}), traces
 
 
@@ -161,7 +163,7 @@ def look_for(folder: Path, vectors: Mapping[str, F32]) -> Traces:
             hit = any(data.find(needle) >= 0 for needle in needles)
         if hit or (path.suffix == ".parquet" and any(_holds(path, name, v[usable(v)]) for name, v in vectors.items())):
             found.append(str(path.relative_to(folder)))
-    return Traces(files, size, tuple(found))
+    return Traces(files, size, len(needles), tuple(found))
 
 
 def _holds(path: Path, recognizer: str, vectors: F32) -> bool:
@@ -222,8 +224,11 @@ def _change(run: Run, generation: int, known: int, changed: int, fallen: list[di
     """Writes the report and sums it up."""
     identities = tuple(sorted({row["identity_id"] for row in fallen if "face_no" not in row}))
     faces = tuple(sorted({(row["path"], row["face_no"]) for row in fallen if "face_no" in row}))
-    report = run.ledger.work / "changes" / f"generation-{generation:05d}.json"
-    report.parent.mkdir(mode=0o700, exist_ok=True)
+    folder = run.ledger.work / "changes"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    report, again = folder / f"generation-{generation:05d}.json", 1
+    while report.exists():  # it may be the proof that somebody was forgotten
+        report, again = folder / f"generation-{generation:05d}-{again}.json", again + 1
     plain = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "generation": generation,

@@ -18,7 +18,7 @@ from mfmc_ray.evaluate.card import dataset_card
 from mfmc_ray.evaluate.report import write_report
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.ledger import Ledger
-from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
+from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, embedding_column
 
 SHOWN_IMAGES = 400
 """From about how many images the report draws its sample."""
@@ -76,11 +76,14 @@ def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 
 def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
-    """Reads the original of an image_id from where the scan found it."""
+    """Reads the original of an image_id from where the scan found it; a KeyError where somebody in it was forgotten."""
     places: dict[str, tuple[str, dict[str, Any]]] = {}
+    column = embedding_column(config.guard.recognizers[0])
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
-        table = pq.read_table(file, columns=["image_id", "unit", "locator"])
-        places.update({row["image_id"]: (row["unit"], row["locator"]) for row in table.to_pylist() if row["image_id"]})
+        table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", f"faces.list.element.{column}"])
+        for row in table.to_pylist():
+            if row["image_id"] and all(any(face[column] or ()) for face in row["faces"] or ()):
+                places[row["image_id"]] = row["unit"], row["locator"]
     reader = SourceReader(config.storage_options)
 
     def original(image_id: str) -> Image:
