@@ -88,6 +88,7 @@ def capacity(
 
     Example: mfmc known capacity --faces 100000
     """
+    from mfmc_ray.known.calibration import CalibrationError
     from mfmc_ray.known.capacity import attempts
     from mfmc_ray.pipeline.forecast import forecast
 
@@ -95,7 +96,12 @@ def capacity(
         raise ConfigError("give a number of known faces with --faces, or a run with --work")
     names = None if recognizers is None else [name.strip() for name in recognizers.split(",")]
     folder = None if work is None else _work_of(work)
-    result = forecast(faces, names, work=folder, images=images, calibration=calibration, trial=trial)
+    try:
+        result = forecast(faces, names, work=folder, images=images, calibration=calibration, trial=trial)
+    except CalibrationError as error:
+        if names is None and calibration is None:
+            raise
+        raise ConfigError(str(error)) from error
     if as_json:
         typer.echo(json.dumps(result.plain(), indent=1))
         return

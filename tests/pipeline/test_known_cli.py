@@ -58,3 +58,5 @@ def test_wrong_usage_says_what_to_do(work: Path, tmp_path: Path) -> None:
         said("capacity")
     with pytest.raises(ConfigError, match="no private folder of a run"):
         said("calibrate", tmp_path)
+    with pytest.raises(ConfigError, match="no calibration for the recognizer 'nobody'"):
+        said("capacity", "--faces", 100, "--trial", 0, "--recognizers", "nobody")
