@@ -256,16 +256,18 @@ def published_of(table: pa.Table, recognizers: Mapping[str, int]) -> pa.Table:
 
 def summary(images: pa.Table, faces: pa.Table) -> dict[str, Any]:
     """Counts of a part: images and faces by verdict, redactions and failures by reason, attempts, uses of identities."""
-    redacted = [
-        reason for reason, verdict in zip(faces["reason"].to_pylist(), faces["verdict"].to_pylist(), strict=True) if verdict == "redacted"
-    ]
+
+    def reasons(table: pa.Table, *verdicts: str) -> list[str]:
+        pairs = zip(table["reason"].to_pylist(), table["verdict"].to_pylist(), strict=True)
+        return [reason or "" for reason, verdict in pairs if verdict in verdicts]
+
     return {
         "images": images.num_rows,
         "faces": faces.num_rows,
         "image_verdicts": dict(Counter(images["verdict"].to_pylist())),
         "face_verdicts": dict(Counter(faces["verdict"].to_pylist())),
-        "redacted": dict(Counter(redacted)),
-        "failed": dict(Counter(reason.split(":")[0] for reason in images["reason"].to_pylist() if reason)),
+        "redacted": dict(Counter(reasons(faces, "redacted"))),
+        "failed": dict(Counter(reason.split(":")[0] for reason in reasons(images, "failed", "withheld"))),
         "attempts": sum(faces["attempts"].to_pylist()),
         "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
     }
