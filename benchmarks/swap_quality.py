@@ -35,7 +35,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.access import ReplaceAll
 from mfmc_ray.codec import decode
-from mfmc_ray.collection import Collection, SourceReader
+from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.sheets import contact_sheet
 from mfmc_ray.faces.detect import YuNet
@@ -56,6 +56,7 @@ from mfmc_ray.pipeline.known import recognisable
 from mfmc_ray.pipeline.pool import NEAREST_FAKES
 from mfmc_ray.pipeline.rows import faces_of, matrix
 from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.sources import SourceReader
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import UNITS, embedding_column
 

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from mfmc_ray.access import AccessModel
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
-from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
@@ -25,6 +24,7 @@ from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.scrub import scrub
+from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mfmc_ray.codec import CodecError, decode
-from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
@@ -28,6 +27,7 @@ from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
+from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.tables import FACES, IMAGES, embedding_column
 
 CLOSEST = 10

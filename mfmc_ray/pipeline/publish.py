@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mfmc_ray.codec import decode
-from mfmc_ray.collection import SourceReader
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.card import dataset_card
 from mfmc_ray.evaluate.report import write_report
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.ledger import Ledger
+from mfmc_ray.sources import SourceReader
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
 SHOWN_IMAGES = 400
