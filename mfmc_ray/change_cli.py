@@ -108,7 +108,10 @@ def remove(
             f"[red]Embeddings were still found[/red] in {', '.join(traces.found)}: the same picture is known by another name, too."
         )
         sys.exit(1)
-    console.print(f"{searched} were searched: none of their embeddings is left. Proof: {change.report}")
+    if not traces.embeddings:
+        console.print(f"None of their embeddings was there any more, so none could be looked for. Details: {change.report}")
+        return
+    console.print(f"{searched} were searched for {traces.embeddings} embeddings: none is left. Proof: {change.report}")
 
 
 def _settings(out: str, work: str | None, options: str | None, actors: int | None, address: str | None) -> RunConfig:
