@@ -146,6 +146,15 @@ def known_of(
     return ids, {name: np.concatenate(parts) for name, parts in vectors.items() if parts}
 
 
+def forgotten_faces(ledger: Ledger) -> set[str]:
+    """What stands for everybody whom the index has forgotten (`index.face_digest`)."""
+    first = ledger.work / "known" / "generation-00000.json"
+    if not first.is_file():
+        return set()
+    recognizers = json.loads(first.read_text())["recognizers"]
+    return {f.face for header in Generations(first.parent, recognizers).headers for f in header.forgets}
+
+
 def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mapping[str, int], also: Set[str] = frozenset()) -> None:
     """Takes embedding, mesh and attributes of everybody whom the index has forgotten out of the scans.
 
@@ -157,8 +166,7 @@ def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mappin
         recognizers: guard recognizer → dimension.
         also: further known ids; of faces that were not fit for the index, for it does not remember those.
     """
-    headers = Generations(ledger.work / "known", recognizers).headers
-    gone = {f.face for header in headers for f in header.forgets} | {face_digest(name) for name in also}
+    gone = forgotten_faces(ledger) | {face_digest(name) for name in also}
     if not gone:
         return
     for stage in stages:
@@ -168,10 +176,18 @@ def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mappin
             there = np.any([matrix(flat.field(embedding_column(name)), dim).any(1) for name, dim in recognizers.items()], axis=0)
             wanted = {name for name, some in zip(names, there, strict=True) if some and face_digest(name) in gone}
             if wanted:
-                ledger.renew_part(stage, part, {stage.tables[0]: _blanked(table, names, wanted, recognizers)}, summary)
+                ledger.renew_part(stage, part, {stage.tables[0]: blanked(table, names, wanted, recognizers)}, summary)
 
 
-def _blanked(table: pa.Table, names: Sequence[str], wanted: Set[str], recognizers: Mapping[str, int]) -> pa.Table:
+def blanked(table: pa.Table, names: Sequence[str], wanted: Set[str], recognizers: Mapping[str, int]) -> pa.Table:
+    """Rows of a scan without embedding, mesh and attributes of these faces.
+
+    Args:
+        table: as `tables.scan_schema`.
+        names: the known ids of all its faces.
+        wanted: those of the faces.
+        recognizers: guard recognizer → dimension.
+    """
     rows, name = table.to_pylist(), iter(names)
     for row in rows:
         for face in row["faces"] or ():

@@ -17,7 +17,7 @@ from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.choice import CHOICE, worn
-from mfmc_ray.pipeline.known import _blanked
+from mfmc_ray.pipeline.known import blanked
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.swap.render import MorphSwapper
@@ -239,7 +239,7 @@ def test_a_forgotten_face_is_covered(stage: AnonymizeStage, scan: pa.Table, pack
     """Of somebody who was removed from the known faces the scan has box and points only."""
     ids = scan["image_id"].to_pylist()
     at = scan["path"].to_pylist().index("face.jpg")
-    blank = _blanked(scan.slice(at, 1), [f"{ids[at]}:0"], {f"{ids[at]}:0"}, pack.dimensions)
+    blank = blanked(scan.slice(at, 1), [f"{ids[at]}:0"], {f"{ids[at]}:0"}, pack.dimensions)
     (row,) = stage(blank).to_pylist()
     assert (row["verdict"], row["reason"]) == ("anonymized", None)
     (face,) = row["face_rows"]
