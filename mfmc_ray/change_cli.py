@@ -57,9 +57,11 @@ def add(
     from mfmc_ray.pipeline.change import add as add_gallery
     from mfmc_ray.pipeline.run import Run
 
-    change = add_gallery(Run.finished(_settings(out, work, storage_options, actors, address)), gallery)
+    change, unread = add_gallery(Run.finished(_settings(out, work, storage_options, actors, address)), gallery)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{change.changed} faces added: {change.known:,} are known, generation {change.generation}.")
+    if unread:
+        console.print(f"[yellow]{unread} pictures of the gallery could not be read:[/yellow] nobody in them is known.")
     console.print(f"Left the pool: {len(change.identities)} fake identities that no longer held.")
     console.print(f"Anonymized anew: the images of {len(change.faces)} published faces that no longer held.")
     for path, face in change.faces[:SHOWN]:

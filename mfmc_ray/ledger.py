@@ -338,6 +338,10 @@ class Ledger:
         """The committed files of a published table, in order, as names for `read_bytes`."""
         return [f"{table_name}/{name}" for name in sorted(self._public.sizes(table_name)) if _PART.fullmatch(name)]
 
+    def strangers(self, table_name: str) -> list[str]:
+        """What is in a published table's folder and is no part of it; a reader of the folder would read it all the same."""
+        return [f"{table_name}/{name}" for name in self._public.names(table_name) if not _PART.fullmatch(name)]
+
     def _make_work(self) -> None:
         try:
             self.work.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -71,7 +71,7 @@ class Traces:
     found: tuple[str, ...]
 
 
-def add(run: Run, gallery: str) -> Change:
+def add(run: Run, gallery: str) -> tuple[Change, int]:
     """Makes everybody in a gallery known to a finished run, and everything published hold against them.
 
     Pool and published faces are compared with the new faces only. What no longer holds is replaced before this returns; until then OUT
@@ -82,16 +82,19 @@ def add(run: Run, gallery: str) -> Change:
         run: of `Run.finished`.
         gallery: as any input: a folder, a glob, a URL, Parquet or tar files.
 
+    Returns:
+        what changed, and how many pictures of the gallery could not be read, so that nobody in them is known.
+
     Raises:
         CollectionError, LedgerError: the gallery or the run cannot be used.
     """
     with run.reopened():
         before = _newest(run)
-        run.scan_gallery(gallery)
+        unread = run.scan_gallery(gallery)
         run.withdraw()
         known = run.known()
         fallen = run.publish(known)
-    return _change(run, known.generation, len(known), len(known.since(before)), fallen, {})
+    return _change(run, known.generation, len(known), len(known.since(before)), fallen, {"unread": unread}), unread
 
 
 def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
@@ -112,6 +115,8 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
     with run.reopened():
         leak.forget(run.ledger.work / "audit")  # an audit that was killed has left embeddings of originals
         discard_gallery(run.ledger, len(run.config.guard.galleries))
+        for stage in _stages(run):
+            run.ledger.recover(stage)
         index = KnownIndex.open(folder, run.recognizers, vectors=False)
         held = np.flatnonzero(np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted))))
         vectors = [_stored(run, wanted), *(known_rows(folder, run.recognizers, int(row), int(row) + 1).vectors for row in held)]

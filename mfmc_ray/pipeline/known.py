@@ -109,6 +109,8 @@ def build_index(
         min_face: smaller faces are not known.
         vectors: as of `KnownIndex.open`.
     """
+    for stage in (*galleries, SCAN):
+        ledger.recover(stage)
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
     index.purge()

@@ -82,7 +82,7 @@ def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
     gone = forgotten_faces(ledger)
     places: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
-        table = pq.read_table(file, columns=["image_id", "unit", "locator", "faces.list.element.score"])
+        table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", "faces.list.element.score"])
         for row in table.to_pylist():
             name, faces = row["image_id"], row["faces"] or ()
             if name and not any(face_digest(f"{name}:{k}") in gone for k in range(len(faces))):

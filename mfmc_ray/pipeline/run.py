@@ -26,11 +26,12 @@ from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.generations import replace_file
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
-from mfmc_ray.pipeline.known import begin_gallery, build_index, end_gallery, gallery_stages
+from mfmc_ray.pipeline.known import added_galleries, begin_gallery, build_index, end_gallery, gallery_stages
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
@@ -129,8 +130,6 @@ class Run:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
             shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
-            for stage in (*gallery_stages(self.ledger, len(self.config.guard.galleries)), SCAN):
-                self.ledger.recover(stage)
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
             with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
@@ -172,6 +171,10 @@ class Run:
             says of published faces. It holds again, or is gone, when this returns.
         """
         self.withdraw()
+        path = self.ledger.work / _FINISHED
+        finished = json.loads(path.read_text()) if path.is_file() else {}
+        if len(self.ledger.done(SCAN)) < finished.get("scan_parts", 0):
+            raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
         parts = anonymize_parts(self.ledger, self.config.output.rows_per_part)
         done = self.ledger.recover(ANONYMIZE)
         stale = done.keys() - {part["part"] for part in parts}
@@ -199,7 +202,8 @@ class Run:
         if todo:
             self._timed("anonymize", started, images_in(todo), sum(s["faces"] for s in summaries))
         publish(self.ledger, self.config, self.manifest(known, pool, summaries), admitted(self.ledger), count(summaries, "uses"))
-        (self.ledger.work / _FINISHED).write_text(json.dumps({"notices": self.notices}))
+        finished = {"notices": self.notices, "scan_parts": len(self.ledger.done(SCAN))}
+        replace_file(self.ledger.work / _FINISHED, lambda path: path.write_text(json.dumps(finished)))
         return fallen
 
     def withdraw(self) -> None:
@@ -301,16 +305,25 @@ class Run:
         yield from zip(gallery_stages(self.ledger, configured)[:configured], self.gallery_units, strict=True)
         yield SCAN, self.units
 
-    def scan_gallery(self, place: str) -> None:
-        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over."""
+    def scan_gallery(self, place: str) -> int:
+        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over.
+
+        Returns:
+            how many of its pictures could not be read: nobody in them becomes known.
+        """
         collection = Collection.open(place, self.config.storage_options)
         self.ledger.check_input(collection.root)
         units = listed(collection)
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
-        stage = begin_gallery(self.ledger, len(self.config.guard.galleries), digest)
+        configured = len(self.config.guard.galleries)
+        stage = begin_gallery(self.ledger, configured, digest)
         if stage is not None:
             self._scan(stage, units, "Scanning the gallery")
+            self.withdraw()  # from now on whatever is done to the run makes them known
             end_gallery(self.ledger)
+        number = configured + added_galleries(self.ledger).index(digest)
+        summaries = self.ledger.done(gallery_stages(self.ledger, configured)[number]).values()
+        return sum(sum(summary["bad"].values()) for summary in summaries)
 
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
