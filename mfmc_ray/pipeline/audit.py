@@ -286,8 +286,9 @@ class _Part:
         for k, worn in enumerate(self.worn):
             mine = {name: (float(cosines[k]), int(rows[k])) for name, (cosines, rows) in found.items()}
             own = {name: float((unit(worn.vectors[name][None]) * unit(worn.originals[name][None])).sum()) for name in mine}
+            first = (worn.row["certificates"] or [{}])[0].get("recognizer")
             if search.known.is_forgotten(ids[k]):  # nothing of the original is left to compare with: what was certified then stands
-                own = dict.fromkeys(mine, number(worn.row["similarity_to_original"]))
+                own = {name: number(worn.row["similarity_to_original"]) if name == first else -1.0 for name in mine}
                 self.totals["originals forgotten"] += 1
             before = self.findings.counts.total()
             faults = search.faults(worn.row["certificates"], worn.vectors, mine)

@@ -16,7 +16,9 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.card import dataset_card
 from mfmc_ray.evaluate.report import write_report
 from mfmc_ray.faces.faces import Image
+from mfmc_ray.known.index import face_digest
 from mfmc_ray.ledger import Ledger
+from mfmc_ray.pipeline.known import forgotten_faces
 from mfmc_ray.sources import SourceReader
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
@@ -76,11 +78,15 @@ def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 
 def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
-    """Reads the original of an image_id from where the scan found it."""
+    """Reads the original of an image_id from where the scan found it; not one with a face that was removed from the known ones."""
+    gone = forgotten_faces(ledger)
     places: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
-        table = pq.read_table(file, columns=["image_id", "unit", "locator"])
-        places.update({row["image_id"]: (row["unit"], row["locator"]) for row in table.to_pylist() if row["image_id"]})
+        table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", "faces.list.element.score"])
+        for row in table.to_pylist():
+            name, faces = row["image_id"], row["faces"] or ()
+            if name and not any(face_digest(f"{name}:{k}") in gone for k in range(len(faces))):
+                places[name] = row["unit"], row["locator"]
     reader = SourceReader(config.storage_options)
 
     def original(image_id: str) -> Image:
