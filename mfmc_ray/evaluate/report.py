@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.evaluate.sheets import face_crop, thumbnail
@@ -163,11 +164,11 @@ class Guarantee:
         replaced: faces that wear a fake identity.
         broken: those of them with a similarity, to a known face by any guard or to their original, that is missing or not below
             the threshold.
-        worst: the highest similarity to any known face.
-        margin: the smallest distance to the threshold.
+        worst: the highest similarity to any known face, by the first guard.
+        margin: the smallest distance to a threshold, of any guard.
         attempts: identities tried for each replaced face, mean.
         known: known faces, of the guard with the most.
-        guards: as in the manifest.
+        guards: as in the manifest, each with its own `worst`.
     """
 
     replaced: int
@@ -188,19 +189,17 @@ def _guarantee(manifest: Mapping[str, Any], faces: pa.Table) -> Guarantee:
     passed = np.asarray(pc.fill_null(pc.and_(*holds), False).to_numpy(), bool)
     # and every guard's certificate; what is not recorded does not hold
     certificates = pc.list_flatten(replaced["certificates"])
-    below = pc.fill_null(pc.less(pc.struct_field(certificates, "max_similarity"), pc.struct_field(certificates, "threshold")), False)
+    names, closest, limits = (pc.struct_field(certificates, name) for name in ("recognizer", "max_similarity", "threshold"))
+    below = pc.fill_null(pc.less(closest, limits), False)
     owners = pc.list_parent_indices(replaced["certificates"]).to_numpy()
     certified = np.bincount(owners, weights=below.to_numpy(), minlength=len(replaced)) >= max(1, len(guards))
-    margin = pc.min(pc.subtract(threshold, replaced["max_similarity_to_known"])).as_py()
-    return Guarantee(
-        len(replaced),
-        int((~(passed & certified)).sum()),
-        pc.max(replaced["max_similarity_to_known"]).as_py(),
-        margin,
-        pc.mean(replaced["attempts"]).as_py(),
-        max(known) if known else None,
-        guards,
-    )
+    for guard in guards:
+        guard["worst"] = pc.max(closest.filter(pc.equal(names, guard.get("recognizer")))).as_py()
+    margins = _margins(replaced)
+    margin = float(np.nanmin(margins)) if np.isfinite(margins).any() else None
+    worst, attempts = pc.max(replaced["max_similarity_to_known"]).as_py(), pc.mean(replaced["attempts"]).as_py()
+    broken = int((~(passed & certified)).sum())
+    return Guarantee(len(replaced), broken, worst, margin, attempts, max(known, default=None), guards)
 
 
 def _speed(manifest: Mapping[str, Any]) -> list[Row]:
@@ -257,19 +256,27 @@ def _histogram(faces: pa.Table, column: str, bin_width: float = 0.02) -> Histogr
 def _closest(faces: pa.Table) -> list[Row]:
     """The replaced faces with the least margin, with the known face each came closest to, by any guard."""
     replaced = faces.filter(pc.equal(faces["verdict"], "replaced"))
-    rows = []
-    for face in replaced.take(_by_margin(replaced)[: 2 * _LISTED]).to_pylist():
-        for certificate in face["certificates"] or ():
-            rows.append({"image_id": face["image_id"], "face_no": face["face_no"], "identity_id": face["identity_id"], **certificate})
+    rows = [
+        {**{name: face[name] for name in ("image_id", "face_no", "identity_id")}, **certificate}
+        for face in replaced.take(_by_margin(replaced)[:_LISTED]).to_pylist()
+        for certificate in face["certificates"] or ()
+    ]
     rows.sort(key=lambda row: (row["threshold"] or 0) - (row["max_similarity"] or 0))
     return rows[:_LISTED]
 
 
+def _margins(faces: pa.Table) -> NDArray[np.float64]:
+    """float64 (n,): each face's smallest distance to a threshold, by any guard; NaN if none is recorded."""
+    certificates = pc.list_flatten(faces["certificates"])
+    gaps = pc.subtract(pc.struct_field(certificates, "threshold"), pc.struct_field(certificates, "max_similarity")).to_numpy()
+    margins = pc.subtract(faces["threshold"], faces["max_similarity_to_known"]).to_numpy().astype(np.float64)
+    np.fmin.at(margins, pc.list_parent_indices(faces["certificates"]).to_numpy(), gaps)
+    return margins
+
+
 def _by_margin(faces: pa.Table) -> pa.Array:
-    margin = pc.subtract(faces["threshold"], faces["max_similarity_to_known"])
-    return pc.sort_indices(
-        pa.table({"margin": margin, "image_id": faces["image_id"]}), [("margin", "ascending"), ("image_id", "ascending")]
-    )
+    table = pa.table({"margin": _margins(faces), "image_id": faces["image_id"]})
+    return pc.sort_indices(table, [("margin", "ascending"), ("image_id", "ascending")])
 
 
 def _identities(identities: pa.Table, faces: pa.Table) -> Row:

@@ -248,3 +248,14 @@ def test_an_audits_sample_held_out_recognizer_and_leak_rate_are_told(run: Run, t
     assert "63.3 %" in text
     assert "clusters, not labels" in text
     assert "Leak rate: not measured" in page(run, tmp_path, audit={"checks": [], "leak": None, "leak_reason": "12 are there"}).text
+
+
+def test_the_narrowest_margin_may_be_any_guards(run: Run, tmp_path: Path) -> None:
+    # by the first guard the face is the farthest of all
+    face = next(face for face in run.faces if face["verdict"] == "replaced")
+    face["max_similarity_to_known"] = face["certificates"][0]["max_similarity"] = 0.05
+    face["certificates"].append({**face["certificates"][0], "recognizer": "dlib", "max_similarity": 0.922, "threshold": 0.923})
+    shown = page(run, tmp_path)
+    assert "The narrowest margin of all was 0.001" in shown.text
+    closest = shown.text.partition("The closest pairs")[2]
+    assert closest.partition(f"{face['image_id'][:16]}:{face['face_no']}")[2].split()[2:5] == ["dlib", "0.922", "0.923"]
