@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import mmap
@@ -164,13 +165,14 @@ def look_for(folder: Path, vectors: Mapping[str, F32]) -> Traces:
     needles = [row.tobytes()[:_NEEDLE] for array in wanted.values() for row in array]
     files, size, found = 0, 0, []
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or not path.stat().st_size:
-            continue
-        files, size = files + 1, size + path.stat().st_size
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            hit = any(data.find(needle) >= 0 for needle in needles)
-        if hit or (path.suffix == ".parquet" and any(_holds(path, name, v) for name, v in wanted.items())):
-            found.append(str(path.relative_to(folder)))
+        with contextlib.suppress(FileNotFoundError):  # Ray's own files come and go
+            if not path.is_file() or not (length := path.stat().st_size):
+                continue
+            with path.open("rb") as file, mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as data:
+                hit = any(data.find(needle) >= 0 for needle in needles)
+            if hit or (path.suffix == ".parquet" and any(_holds(path, name, v) for name, v in wanted.items())):
+                found.append(str(path.relative_to(folder)))
+            files, size = files + 1, size + length
     return Traces(len(needles), files, size, tuple(found))
 
 
