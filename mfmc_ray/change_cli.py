@@ -29,14 +29,14 @@ def list_(out: Out, work: Work = None, storage_options: Storage = None) -> None:
     settings = _settings(out, work, storage_options, None, None)
     table = Table()
     for heading in ("generation", "created", "faces", "removed since", "digest"):
-        table.add_column(heading, justify="left" if heading in ("created", "digest") else "right")
+        table.add_column(heading, justify="left" if heading in ("created", "digest") else "right", overflow="fold")
     rows = generations(Ledger(settings.out, settings.work, settings.storage_options))
     for row in rows:
         faces = f"removes {row['removes']}" if row["removes"] else f"{row['rows']:,}"
-        table.add_row(str(row["generation"]), row["created"], faces, f"{row['removed'] or ''}", row["digest"][:16] + "…")
+        table.add_row(str(row["generation"]), row["created"][:19], faces, f"{row['removed'] or ''}", row["digest"][:12] + "…")
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
-    console.print(f"{sum(row['rows'] - row['removed'] for row in rows):,} known faces")
+    console.print(f"{sum(row['rows'] - row['removed'] for row in rows):,} known faces. Generation 0: portraits fakes are made of")
 
 
 def add(
@@ -100,7 +100,9 @@ def remove(
         console.print(f"  {where}  {name}", markup=False)
     if len(found) > SHOWN:
         console.print(f"  … and {len(found) - SHOWN} more")
-    if not yes and not typer.confirm(f"Forget these {len(found)} faces for ever?"):
+    what = "this face" if len(found) == 1 else f"these {len(found)} faces"
+    if not yes and not typer.confirm(f"Forget {what} for ever?"):
+        console.print("Nothing was removed.")
         raise typer.Exit(1)
     change, traces = forget(run, [name for name, _ in found])
     console.print(f"{change.changed} known faces removed: {change.known:,} are known, generation {change.generation}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -207,6 +208,10 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
+# what a folder that cannot be written says: full, read-only, forbidden, no folder
+_PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+
 def main() -> None:
     """The entry point: errors a user can mend are one sentence; exit codes 0 done, 1 refuted or failed, 2 wrong usage."""
     from mfmc_ray.errors import USER_ERRORS
@@ -219,6 +224,14 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _PLACES:
+            traceback.print_exc()
+            sys.exit(1)
+        where = f" ({error.filename})" if error.filename else ""
+        text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+        sys.exit(1)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

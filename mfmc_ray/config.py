@@ -131,7 +131,7 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         overrides: dotted names with "__" for the dot (`swap__attempts=4`); None values are passed over.
 
     Raises:
-        ConfigError: for an unknown key or a value of the wrong type.
+        ConfigError: for an unknown key, a value of the wrong type, or a threshold that is no cosine.
     """
     plain: dict[str, Any] = {}
     if path is not None:
@@ -153,6 +153,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
                 raise ConfigError(f"{section} wants `key: value` lines, not {at!r}")
         at[key] = value
     config: RunConfig = _build(RunConfig, plain, "")
+    if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
+        raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
     return config
 
 

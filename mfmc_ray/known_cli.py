@@ -106,7 +106,7 @@ def capacity(
     table = Table(title="For orientation", title_justify="left")
     names = [one.recognizer for one in result.capacity.each]
     for heading in ("known faces", *names, "a fake passes all", "fakes for one that passes", "offered for a pool", "admitted"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "known faces")
     for one, supplies in result.table:
         thresholds = [f"{each.threshold.value:.3f}{'†' if each.threshold.capacity_exceeded else ''}" for each in one.each]
         chances = [one.dependent.value, one.independent.value]

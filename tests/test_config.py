@@ -29,6 +29,7 @@ def test_yaml_and_overrides(tmp_path: Path) -> None:
         ("swap: {attempts: true}", "swap.attempts wants int"),
         ("swap: 3", "swap. wants"),
         ("guard: {threshold: high}", "guard.threshold wants float"),
+        ("guard: {threshold: 3.0}", "wants a cosine above -1 and at most 1, not 3.0"),
         ("- a list", "key: value"),
         ("input: [", "cannot be read as YAML"),
         ("storage_options: endpoint", "storage_options wants"),

@@ -271,7 +271,7 @@ def _margins(faces: pa.Table) -> NDArray[np.float64]:
     gaps = pc.subtract(pc.struct_field(certificates, "threshold"), pc.struct_field(certificates, "max_similarity")).to_numpy()
     margins: NDArray[np.float64] = pc.subtract(faces["threshold"], faces["max_similarity_to_known"]).to_numpy().astype(np.float64)
     np.fmin.at(margins, pc.list_parent_indices(faces["certificates"]).to_numpy(), gaps)
-    return margins
+    return np.asarray(margins, np.float64)
 
 
 def _by_margin(faces: pa.Table) -> pa.Array:

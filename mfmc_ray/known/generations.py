@@ -182,7 +182,7 @@ class Generations:
             if header.recognizers != self.recognizers:
                 raise KnownIndexError(
                     f"{folder / name} holds embeddings of {header.recognizers}, wanted {self.recognizers}; delete the index and run "
-                    "`mfmc scan`"
+                    "`mfmc index`"
                 )
             self.headers.append(header)
 
@@ -324,7 +324,7 @@ class Generations:
     def _damaged(self, number: int, why: object) -> KnownIndexError:
         return KnownIndexError(
             f"{self.folder / stem(number)}: the known-face index is damaged or was changed ({why}); restore it from a copy, or delete the "
-            "index and run `mfmc scan`"
+            "index and run `mfmc index`"
         )
 
 

@@ -108,7 +108,7 @@ class KnownIndex:
                 if recorded.setdefault(recognizer, sha) != sha:
                     raise KnownIndexError(
                         f"{Path(folder) / stem(header.number)} was made with another {recognizer} model; delete the index and run "
-                        "`mfmc scan`"
+                        "`mfmc index`"
                     )
             some = generations.verified(header.number, digest)
             parts.append(joined([rows if vectors else replace(rows, vectors={}) for rows in some], recognizers if vectors else {}))

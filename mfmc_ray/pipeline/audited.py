@@ -207,5 +207,5 @@ def _files(ledger: Ledger, stage: Stage) -> list[Path]:
                     raise ValueError(f"{path} is damaged or was changed; restore it, or run again with --restart")
             files.append(path)
     if not files:
-        raise ValueError(f"no table of {stage.name} is there; give the run's own WORK")
+        raise ValueError(f"no table of {stage.name} is there; repeat a `mfmc known add` that was broken off, or give the run's own WORK")
     return files

@@ -39,6 +39,10 @@ def published(out: Path) -> dict[str, bytes]:
     return {row["path"]: row["image"]["bytes"] for row in rows(out / "images")}
 
 
+def originals_shown(work: Path) -> int:
+    return (work / "report" / "index.html").read_text().count('alt="original"')
+
+
 def assert_holds(out: Path, work: Path) -> None:
     """A search of our own: every replaced face, as published, against every known face."""
     known = KnownIndex.open(work / "known", DIMENSIONS).faces
@@ -162,6 +166,12 @@ def test_who_is_forgotten_is_nowhere_in_work(mfmc: Any, run: Path) -> None:
                         assert max(float(index.vectors[name][i] @ np.array(vector, np.float32)) for i in mine) < 0.9999
     assert not (work / "audit").exists()
     assert published(out) == before  # whoever was replaced stays replaced
+    assert originals_shown(work) < shown  # nor does the private report show them
+    proofs = sorted((work / "changes").iterdir())
+    proof = proofs[-1].read_bytes()
+    again = mfmc("known", "remove", out, "--work", work, "--path", "face1*", "--yes")
+    assert "forgotten before" in again.stdout, again.stdout + again.stderr
+    assert proofs[-1].read_bytes() == proof
     assert_holds(out, work)
     audit = mfmc("audit", out, "--work", work)
     assert audit.returncode == 0, audit.stdout
