@@ -35,7 +35,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.access import ReplaceAll
 from mfmc_ray.codec import decode
-from mfmc_ray.collection import Collection, SourceReader
+from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.sheets import contact_sheet
 from mfmc_ray.faces.detect import YuNet
@@ -43,7 +43,7 @@ from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.faces.pack import ModelPack, load_pack
 from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Pool
+from mfmc_ray.identities.pool import LEAST_POOL, SEEDS_PER_PART, Pool
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
@@ -52,9 +52,11 @@ from mfmc_ray.known.search import usable
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.known import recognisable
+from mfmc_ray.pipeline.pool import NEAREST_FAKES
 from mfmc_ray.pipeline.rows import faces_of, matrix
-from mfmc_ray.pipeline.run import LEAST_POOL, NEAREST_FAKES, SEEDS_PER_PART, recognisable
 from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.sources import SourceReader
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import UNITS, embedding_column
 

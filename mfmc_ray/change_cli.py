@@ -57,9 +57,11 @@ def add(
     from mfmc_ray.pipeline.change import add as add_gallery
     from mfmc_ray.pipeline.run import Run
 
-    change = add_gallery(Run.finished(_settings(out, work, storage_options, actors, address)), gallery)
+    change, unread = add_gallery(Run.finished(_settings(out, work, storage_options, actors, address)), gallery)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{change.changed} faces added: {change.known:,} are known, generation {change.generation}.")
+    if unread:
+        console.print(f"[yellow]{unread} pictures of the gallery could not be read:[/yellow] nobody in them is known.")
     console.print(f"Left the pool: {len(change.identities)} fake identities that no longer held.")
     console.print(f"Anonymized anew: the images of {len(change.faces)} published faces that no longer held.")
     for path, face in change.faces[:SHOWN]:
@@ -111,9 +113,9 @@ def remove(
         )
         sys.exit(1)
     if not traces.embeddings:
-        console.print(f"These faces were forgotten before: there is no embedding left to look for. Report: {change.report}")
+        console.print(f"None of their embeddings was there any more, so none could be looked for. Details: {change.report}")
         return
-    console.print(f"{searched} were searched: none of their embeddings is left. Proof: {change.report}")
+    console.print(f"{searched} were searched for {traces.embeddings} embeddings: none is left. Proof: {change.report}")
 
 
 def _settings(out: str, work: str | None, options: str | None, actors: int | None, address: str | None) -> RunConfig:

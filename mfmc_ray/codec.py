@@ -194,8 +194,12 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synth
     xmp = XMP if synthetic else None
     out = io.BytesIO()
     if like.format == "JPEG":
-        progressive = like.jpeg is not None and like.jpeg.progressive
-        image.save(out, "JPEG", icc_profile=icc, xmp=xmp, progressive=progressive, **_jpeg_options(like, quality))
+        options = {"icc_profile": icc, "xmp": xmp, **_jpeg_options(like, quality)}
+        try:
+            image.save(out, "JPEG", progressive=like.jpeg is not None and like.jpeg.progressive, **options)
+        except OSError:  # with very fine tables Pillow's buffer for progressive files is too small; the pixels are the same without
+            out = io.BytesIO()
+            image.save(out, "JPEG", **options)
         return out.getvalue(), "JPEG"
     if like.format == "WEBP":
         # exact: what is under transparency would be thrown away

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mfmc_ray.collection import CollectionError, SourceError
+from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
 from mfmc_ray.faces.store import ModelError
@@ -12,6 +12,7 @@ from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
+from mfmc_ray.sources import SourceError
 
 USER_ERRORS = (
     ConfigError,

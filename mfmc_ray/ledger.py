@@ -17,12 +17,14 @@ without one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ __all__ = ["Ledger", "LedgerError", "Stage", "write_parquet"]
 ROWS_PER_GROUP = 128
 GROUP_BYTES = 128 << 20
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
+_COMING = re.compile(r"next-(\d+)\.parquet")
+"""A private part as it becomes, until it takes the place of what it was."""
+_PRIVATE = ("scan", "gallery-*", "galleries.json", "known", "pool", "published", "report", "audit", "calibration-used", "times.json")
+"""What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
 """What a run makes in OUT; a restart removes these and nothing else. The manifest goes first: without it OUT is no finished dataset."""
 
@@ -102,7 +108,7 @@ class Ledger:
         Args:
             config_digest: of the settings that decide the result.
             input_digest: of the listed units.
-            restart: remove what this WORK's run has made in OUT, and its ledger, and start anew.
+            restart: remove what this WORK's run has made in OUT and WORK, and start anew. Killed meanwhile, it can only be restarted again.
 
         Returns:
             Whether an earlier run goes on.
@@ -127,15 +133,19 @@ class Ledger:
                     "give another WORK and OUT, or start anew with --restart"
                 )
             return True
-        if old is not None and old.get("out") == self.out:
-            shutil.rmtree(self.work / "ledger", ignore_errors=True)  # before the files: a file without a marker is what `recover` removes
-            for name in _PUBLISHED:
-                self._public.remove(name)
-        elif strangers := self._public.names():
+        mine = old is not None and old.get("out") == self.out
+        if not mine and (strangers := self._public.names()):
             raise LedgerError(
                 f"OUT ({self.out}) is not empty (it holds {strangers[0]}) and was not made with this WORK ({self.work}): "
                 "give an empty OUT, or the WORK that belongs to it"
             )
+        if old is not None:
+            self._private.replace("run.json", _text(json.dumps({"out": self.out})))  # until all is gone nobody resumes what is left
+            shutil.rmtree(self.work / "ledger", ignore_errors=True)  # before the files: a file without a marker is what `recover` removes
+            for name in _PUBLISHED if mine else ():
+                self._public.remove(name)
+            for path in [path for pattern in _PRIVATE for path in self.work.glob(pattern)]:
+                self._private.remove(path.name)
         shutil.rmtree(self.work / "ledger", ignore_errors=True)
         self._private.replace("run.json", _text(json.dumps({**identity, "begun": time.ctime()}, indent=2)))
         return False
@@ -198,13 +208,38 @@ class Ledger:
     def renew_part(self, stage: Stage, part_id: int, tables: Mapping[str, pa.Table], summary: Mapping[str, Any]) -> None:
         """Write some tables of a committed part anew, and its marker; the others stay as they are.
 
+        A part of a private stage is committed at every moment, as it was or as it becomes: what it was made from may be gone by now.
+
         Raises:
             ValueError: the part is not committed, or has no such table.
         """
         marker = self._markers(stage).get(part_id)
         if marker is None or not set(tables) <= {*stage.tables, *stage.kept}:
             raise ValueError(f"part {part_id} of stage {stage.name} is not committed, or has no table {', '.join(tables)}")
-        self._commit_part(stage, part_id, tables, summary, marker, None)
+        if not stage.private:
+            self._commit_part(stage, part_id, tables, summary, marker, None)
+            return
+        entries = {entry["file"]: entry for entry in marker["files"]}
+        for name, table in tables.items():
+            size, digest = self._private.replace(_coming(name, part_id), partial(write_parquet, table))
+            file = f"{name}/part-{part_id:05d}.parquet"
+            entries[file] = {"file": file, "rows": table.num_rows, "bytes": size, "sha256": digest}
+        marker |= {"files": list(entries.values()), "summary": dict(summary)}
+        self._private.replace(_marker(stage, part_id), _text(json.dumps(marker)))
+        self._arrive(stage)
+
+    def _arrive(self, stage: Stage) -> None:
+        """Puts the parts that `renew_part` has committed into their places, and removes those that it had not."""
+        for table in stage.tables if stage.private else ():
+            for name in self._private.sizes(table):
+                if match := _COMING.fullmatch(name):
+                    coming, file = self.work / table / name, f"{table}/part-{int(match[1]):05d}.parquet"
+                    marker = self._markers(stage, int(match[1])).get(int(match[1]), {"files": []})
+                    digest = hashlib.sha256(coming.read_bytes()).hexdigest()
+                    if any((entry["file"], entry["sha256"]) == (file, digest) for entry in marker["files"]):
+                        coming.replace(self.work / file)
+                    else:
+                        coming.unlink()
 
     def _commit_part(
         self,
@@ -232,17 +267,19 @@ class Ledger:
     def recover(self, stage: Stage) -> dict[int, dict[str, Any]]:
         """Put right what a crash left; call it with the lock held, before work goes on.
 
-        Files without a marker and unfinished ones are removed, and markers whose files are not there as they were committed.
+        Files without a marker and unfinished ones are removed, and markers whose files are not all there as they were committed.
 
         Returns:
             As `done`.
         """
+        self._arrive(stage)
         markers = self._markers(stage)
         # what is published last: a part whose private files are gone is taken out of OUT
         for key, tables, place in (("kept", stage.kept, self._private), ("files", stage.tables, self._place(stage.private))):
             sizes = {f"{table}/{name}": size for table in tables for name, size in place.sizes(table).items()}
             for part, marker in list(markers.items()):
-                if any(sizes.get(file["file"]) != file["bytes"] for file in marker[key]):
+                listed = {file["file"].partition("/")[0] for file in marker[key]}  # of older versions a part may lack a table
+                if listed != set(tables) or any(sizes.get(file["file"]) != file["bytes"] for file in marker[key]):
                     self._private.remove(_marker(stage, part))
                     del markers[part]
             committed = {file["file"] for marker in markers.values() for file in marker[key]}
@@ -253,15 +290,21 @@ class Ledger:
         shutil.rmtree(self.work / "staging", ignore_errors=True)
         return {part: marker["summary"] for part, marker in markers.items()}
 
-    def read_table(self, stage: Stage, table_name: str, part_id: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """A table of a committed part.
+    def read_table(self, stage: Stage, table_name: str, part_id: int) -> pa.Table:
+        """A table of a committed part, as it was committed.
 
         Raises:
-            FileNotFoundError: it is not there.
+            LedgerError: the part is not committed, its file is not there, or has been changed since.
         """
-        place = self._place(stage.private or table_name in stage.kept)
-        data = place.read(f"{table_name}/part-{part_id:05d}.parquet")
-        return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+        name, marker = f"{table_name}/part-{part_id:05d}.parquet", self._markers(stage, part_id).get(part_id)
+        entries = [entry for key in ("files", "kept") for entry in (marker or {}).get(key, ()) if entry["file"] == name]
+        try:
+            data = self._place(stage.private or table_name in stage.kept).read(name)
+        except FileNotFoundError:
+            data = b""
+        if not entries or hashlib.sha256(data).hexdigest() != entries[0]["sha256"]:
+            raise LedgerError(f"{name} is not what was committed; restore it, or start anew with --restart")
+        return pq.read_table(pa.BufferReader(data))
 
     def write_text(self, name: str, text: str) -> None:
         """Put a small text file into OUT, such as `README.md`."""
@@ -295,6 +338,10 @@ class Ledger:
         """The committed files of a published table, in order, as names for `read_bytes`."""
         return [f"{table_name}/{name}" for name in sorted(self._public.sizes(table_name)) if _PART.fullmatch(name)]
 
+    def strangers(self, table_name: str) -> list[str]:
+        """What is in a published table's folder and is no part of it; a reader of the folder would read it all the same."""
+        return [f"{table_name}/{name}" for name in self._public.names(table_name) if not _PART.fullmatch(name)]
+
     def _make_work(self) -> None:
         try:
             self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -304,10 +351,11 @@ class Ledger:
     def _place(self, private: bool) -> LocalPlace | RemotePlace:
         return self._private if private else self._public
 
-    def _markers(self, stage: Stage) -> dict[int, dict[str, Any]]:
+    def _markers(self, stage: Stage, part_id: int | None = None) -> dict[int, dict[str, Any]]:
+        """The markers of a stage, or of one part."""
         found = {}
         for name in sorted(self._private.sizes(f"ledger/{stage.name}")):
-            if match := _PART.fullmatch(name):
+            if (match := _PART.fullmatch(name)) and part_id in (None, int(match[1])):
                 with contextlib.suppress(ValueError, KeyError):  # a damaged marker marks nothing
                     marker = json.loads(self._private.read(f"ledger/{stage.name}/{name}"))
                     found[int(match[1])] = {"files": marker["files"], "kept": marker.get("kept", []), "summary": marker["summary"]}
@@ -351,6 +399,10 @@ def _text(text: str) -> Callable[[Path], None]:
         path.write_text(text, encoding="utf-8")
 
     return write
+
+
+def _coming(table_name: str, part_id: int) -> str:
+    return f"{table_name}/next-{part_id:05d}.parquet"
 
 
 def _marker(stage: Stage, part_id: int) -> str:

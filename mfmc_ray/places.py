@@ -53,9 +53,10 @@ class LocalPlace:
             return {f.name: f.stat().st_size for f in (self.root / folder).iterdir() if f.is_file()}
         return {}
 
-    def names(self) -> list[str]:
-        """What the folder holds, but for hidden files."""
-        return sorted(f.name for f in self.root.iterdir() if not f.name.startswith(".")) if self.root.is_dir() else []
+    def names(self, folder: str = "") -> list[str]:
+        """What is right in a folder, files and folders, but for hidden ones."""
+        path = self.root / folder
+        return sorted(f.name for f in path.iterdir() if not f.name.startswith(".")) if path.is_dir() else []
 
     def remove(self, name: str) -> None:
         path = self.root / name
@@ -93,8 +94,9 @@ class RemotePlace:
     def sizes(self, folder: str) -> dict[str, int]:
         return {i["name"].rpartition("/")[2]: i["size"] for i in self._list(f"{self.root}/{folder}") if i["type"] == "file"}
 
-    def names(self) -> list[str]:
-        found = [i["name"].rstrip("/").rpartition("/")[2] for i in self._list(self.root) if i["name"].rstrip("/") != self.root.rstrip("/")]
+    def names(self, folder: str = "") -> list[str]:
+        path = f"{self.root}/{folder}".rstrip("/")
+        found = [i["name"].rstrip("/").rpartition("/")[2] for i in self._list(path) if i["name"].rstrip("/") != path]
         return sorted(n for n in found if not n.startswith("."))
 
     def remove(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 import struct
@@ -431,3 +432,16 @@ def test_broken_bytes_raise_codec_errors_only(data: bytes, flips: list[tuple[flo
     assert isinstance(result, Decoded)
     assert result.pixels.shape == (result.height, result.width, 3)
     encode(result.pixels, result)
+
+
+def test_a_progressive_jpeg_with_the_finest_tables_is_written() -> None:
+    """Pillow's buffer is too small for it."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    coarse = io.BytesIO()
+    Image.fromarray(noise).save(coarse, "JPEG", quality=50, progressive=True, subsampling=0)
+    source = decode(coarse.getvalue())
+    assert source.jpeg is not None
+    finest = dataclasses.replace(source, jpeg=dataclasses.replace(source.jpeg, tables=((1,) * 64, (1,) * 64)))
+    data, kind = encode(noise, finest)
+    assert kind == "JPEG"
+    assert np.abs(decode(data).pixels.astype(int) - noise).mean() < 1

@@ -21,19 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from s3 import S3, s3, s3_endpoint  # noqa: F401 (fixtures)
 
-from mfmc_ray import collection as module
-from mfmc_ray.collection import (
-    Collection,
-    CollectionError,
-    Source,
-    SourceError,
-    SourceReader,
-    Unit,
-    escape,
-    image_column,
-    read_unit,
-    unescape,
-)
+from mfmc_ray import sources as module
+from mfmc_ray.collection import Collection, CollectionError
+from mfmc_ray.sources import Source, SourceError, SourceReader, Unit, escape, image_column, read_unit, unescape
 from mfmc_ray.tables import LOCATOR
 
 

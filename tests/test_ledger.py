@@ -413,3 +413,89 @@ def test_a_published_part_can_have_private_tables_and_be_renewed_in_part(ledger:
     (ledger.work / "published/part-00005.parquet").write_bytes(b"left by a crash")
     ledger.recover(stage)
     assert listing(ledger.work / "published") == {"part-00000.parquet"}
+
+
+def test_a_part_of_an_older_version_that_lacks_a_table_is_done_again(ledger: Ledger) -> None:
+    """Version 0.1 kept no embeddings of published faces: its parts cannot be renewed, and are no parts of this version's stage."""
+    ledger.begin("c", "i")
+    ledger.commit_part(ANONYMIZE, 0, tables(0), {"n": 0})
+    assert ledger.recover(Stage("anonymize", ("faces", "images"), kept=("published",))) == {}
+    assert not out_files(ledger)
+
+
+def test_a_changed_table_is_not_read(ledger: Ledger) -> None:
+    """Or renewing a part would put the run's own mark on what somebody else has written."""
+    ledger.begin("c", "i")
+    ledger.commit_part(ANONYMIZE, 0, tables(0), {})
+    assert ledger.read_table(ANONYMIZE, "faces", 0).equals(tables(0)["faces"])
+    ledger.commit("faces", 0, tables(7)["faces"])
+    for part, table in ((0, "faces"), (1, "faces")):
+        with pytest.raises(LedgerError, match="not what was committed"):
+            ledger.read_table(ANONYMIZE, table, part)
+
+
+RENEWED = """
+import os, signal, sys
+import pyarrow as pa
+from mfmc_ray.ledger import Ledger, Stage
+count = 0
+def dies(real):
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+ledger = Ledger(sys.argv[1], sys.argv[2])
+os.fsync, os.replace, os.unlink, os.open = dies(os.fsync), dies(os.replace), dies(os.unlink), dies(os.open)
+ledger.renew_part(Stage("scan", ("scan",), private=True), 0, {"scan": pa.table({"x": [2]})}, {"n": 2})
+"""
+
+
+def test_killed_while_renewing_a_private_part(tmp_path: Path) -> None:
+    """kill -9 before any system call: the part is what it was or what it becomes. (Its photos may be gone, so it could not be repeated.)"""
+    seen = []
+    for call in range(1, 30):
+        out, work = tmp_path / f"{call}/out", tmp_path / f"{call}/work"
+        ledger = Ledger(str(out), str(work))
+        ledger.begin("c", "i")
+        ledger.commit_part(SCAN, 0, {"scan": pa.table({"x": [1]})}, {"n": 1})
+        code = subprocess.run([sys.executable, "-c", RENEWED, str(out), str(work), str(call)], capture_output=True, check=False).returncode
+        done = ledger.recover(SCAN)
+        value = ledger.read_table(SCAN, "scan", 0)["x"][0].as_py()
+        assert done == {0: {"n": value}}
+        assert listing(work / "scan") == {"part-00000.parquet"}
+        seen.append(value)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert seen == sorted(seen)
+    assert set(seen) == {1, 2}
+
+
+def test_a_restart_leaves_nothing_of_the_run_before(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a restart that was killed is not taken for the new run, whose index would be the old one's."""
+    ledger.begin("c", "i")
+    mine = [
+        "known/generation-00000.json",
+        "scan/part-00000.parquet",
+        "gallery-3/part-00000.parquet",
+        "galleries.json",
+        "audit/part-00000.npz",
+    ]
+    for name in [*mine, "changes/generation-00001.json", "notes.txt"]:
+        (ledger.work / name).parent.mkdir(exist_ok=True)
+        (ledger.work / name).write_text("x")
+
+    def dies(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._public, "remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.begin("c", "i", restart=True)
+    with pytest.raises(LedgerError, match="--restart"):
+        ledger.begin("c", "i")
+    ledger.begin("c", "i", restart=True)
+    assert listing(ledger.work) == {"changes/generation-00001.json", "notes.txt", "run.json"}

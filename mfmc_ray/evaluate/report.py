@@ -269,7 +269,7 @@ def _margins(faces: pa.Table) -> NDArray[np.float64]:
     """float64 (n,): each face's smallest distance to a threshold, by any guard; NaN if none is recorded."""
     certificates = pc.list_flatten(faces["certificates"])
     gaps = pc.subtract(pc.struct_field(certificates, "threshold"), pc.struct_field(certificates, "max_similarity")).to_numpy()
-    margins = pc.subtract(faces["threshold"], faces["max_similarity_to_known"]).to_numpy().astype(np.float64)
+    margins: NDArray[np.float64] = pc.subtract(faces["threshold"], faces["max_similarity_to_known"]).to_numpy().astype(np.float64)
     np.fmin.at(margins, pc.list_parent_indices(faces["certificates"]).to_numpy(), gaps)
     return np.asarray(margins, np.float64)
 

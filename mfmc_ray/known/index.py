@@ -30,6 +30,7 @@ class KnownFaces:
         digest: sha-256 of the index, hex.
         starts: int64 (generation + 1,): of each generation the row with which it begins; a removal has no rows.
         forgotten: sha-256 of the known ids that were removed, hex.
+        digests: sha-256 of the index as of each generation, hex; none where nobody needs them.
 
     Raises:
         ValueError: when the arrays do not have the same number of rows.
@@ -41,6 +42,7 @@ class KnownFaces:
     digest: str
     starts: tuple[int, ...] = ()
     forgotten: frozenset[str] = frozenset()
+    digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, array in self.vectors.items():
@@ -59,7 +61,7 @@ class KnownFaces:
         start = self.starts[generation + 1] if generation + 1 < len(self.starts) else len(self)
         starts = tuple(max(0, s - start) for s in self.starts)
         vectors = {name: array[start:] for name, array in self.vectors.items()}
-        return KnownFaces(self.ids[start:], vectors, self.generation, self.digest, starts, self.forgotten)
+        return KnownFaces(self.ids[start:], vectors, self.generation, self.digest, starts, self.forgotten, self.digests)
 
     def is_forgotten(self, known_id: str | None) -> bool:
         """Whether this face was removed."""
@@ -120,7 +122,8 @@ class KnownIndex:
             rows = self._parts[0] if len(self._parts) == 1 else joined(self._parts, self._held)
             starts = tuple(int(n) for n in np.cumsum([0, *(len(part) for part in self._parts[:-1])])) if self._parts else ()
             forgotten = frozenset(f.face for header in self._generations.headers for f in header.forgets)
-            self._faces = KnownFaces(rows.ids, rows.vectors, self.generation, self.digest, starts, forgotten)
+            digests = tuple(header.digest for header in self._generations.headers)
+            self._faces = KnownFaces(rows.ids, rows.vectors, self.generation, self.digest, starts, forgotten, digests)
         return self._faces
 
     def append(self, ids: Sequence[str], sources: Sequence[str], embeddings: Mapping[str, F32]) -> int:
@@ -154,8 +157,7 @@ class KnownIndex:
     def remove(self, ids: Collection[str]) -> int:
         """Forgets known faces for ever: their rows leave the files, and these ids are never taken in again.
 
-        A removal that was killed half-way is completed by the next one, whatever that removes, and what is removed is not searched from
-        the moment it is committed.
+        A removal that was killed half-way is completed by `purge`, and what is removed is not searched from the moment it is committed.
 
         Args:
             ids: known ids; those that the index does not hold are passed over.
@@ -178,8 +180,12 @@ class KnownIndex:
         if forgets:
             self._generations.remove(forgets, self._models, self.digest)
             self._changed([*parts, joined([], self._held)])
-        self._generations.purge()
+        self.purge()
         return len(forgets)
+
+    def purge(self) -> None:
+        """Takes what was removed out of the files; there is nothing to do unless a removal was killed."""
+        self._generations.purge()
 
     def nearest(self, recognizer: str, queries: F32) -> tuple[F32, list[str | None]]:
         """The most similar known face of each query.

@@ -22,7 +22,8 @@ class Renewal:
     """Renews certificates of faces whose embeddings are known.
 
     What a face's certificate says of an earlier generation stays true of its known faces, so only those added since are compared:
-    q faces × ΔN additions instead of q × N. A face whose nearest known face has been removed is compared with all of them again.
+    q faces × ΔN additions instead of q × N. A face whose nearest known face has been removed is compared with all of them again, and so
+    is one whose certificate does not name this index by its digest: of another index (restored, or built anew) it says nothing.
 
     Args:
         folder: of the index.
@@ -81,8 +82,10 @@ class Renewal:
             old = next((c for c in some if c["recognizer"] == name), None)
             if old is None or self._known.is_forgotten(old["nearest_known"]) or not np.isfinite(old["max_similarity"]):
                 continue
-            best[i], nearest[i] = old["max_similarity"], old["nearest_known"]
-            starts[i] = bounds[min(old["generation"] + 1, len(bounds) - 1)]
+            generation, digests = old["generation"], self._known.digests
+            if not 0 <= generation < len(digests) or digests[generation] != old["index_digest"]:
+                continue
+            best[i], nearest[i], starts[i] = old["max_similarity"], old["nearest_known"], bounds[generation + 1]
         return best, nearest, starts
 
     def _since(self, start: int) -> Iterator[tuple[int, dict[str, ExactSearch]]]:

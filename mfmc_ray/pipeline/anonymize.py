@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from mfmc_ray.access import AccessModel
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
-from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
@@ -25,6 +24,7 @@ from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.scrub import scrub
+from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
@@ -256,16 +256,18 @@ def published_of(table: pa.Table, recognizers: Mapping[str, int]) -> pa.Table:
 
 def summary(images: pa.Table, faces: pa.Table) -> dict[str, Any]:
     """Counts of a part: images and faces by verdict, redactions and failures by reason, attempts, uses of identities."""
-    redacted = [
-        reason for reason, verdict in zip(faces["reason"].to_pylist(), faces["verdict"].to_pylist(), strict=True) if verdict == "redacted"
-    ]
+
+    def reasons(table: pa.Table, *verdicts: str) -> list[str]:
+        pairs = zip(table["reason"].to_pylist(), table["verdict"].to_pylist(), strict=True)
+        return [reason or "" for reason, verdict in pairs if verdict in verdicts]
+
     return {
         "images": images.num_rows,
         "faces": faces.num_rows,
         "image_verdicts": dict(Counter(images["verdict"].to_pylist())),
         "face_verdicts": dict(Counter(faces["verdict"].to_pylist())),
-        "redacted": dict(Counter(redacted)),
-        "failed": dict(Counter(reason.split(":")[0] for reason in images["reason"].to_pylist() if reason)),
+        "redacted": dict(Counter(reasons(faces, "redacted"))),
+        "failed": dict(Counter(reason.split(":")[0] for reason in reasons(images, "failed", "withheld"))),
         "attempts": sum(faces["attempts"].to_pylist()),
         "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
     }

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mfmc_ray.codec import CodecError, decode
-from mfmc_ray.collection import SourceError, SourceReader
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
@@ -28,6 +27,7 @@ from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
+from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.tables import FACES, IMAGES, embedding_column
 
 CLOSEST = 10
@@ -286,8 +286,9 @@ class _Part:
         for k, worn in enumerate(self.worn):
             mine = {name: (float(cosines[k]), int(rows[k])) for name, (cosines, rows) in found.items()}
             own = {name: float((unit(worn.vectors[name][None]) * unit(worn.originals[name][None])).sum()) for name in mine}
+            first = (worn.row["certificates"] or [{}])[0].get("recognizer")
             if search.known.is_forgotten(ids[k]):  # nothing of the original is left to compare with: what was certified then stands
-                own = dict.fromkeys(mine, number(worn.row["similarity_to_original"]))
+                own = {name: number(worn.row["similarity_to_original"]) if name == first else -1.0 for name in mine}
                 self.totals["originals forgotten"] += 1
             before = self.findings.counts.total()
             faults = search.faults(worn.row["certificates"], worn.vectors, mine)

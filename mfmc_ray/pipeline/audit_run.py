@@ -121,6 +121,8 @@ def conclude(
         for entry in marker["files"]:
             if entry["file"] not in listed:
                 findings.add(checks.CHANGED, f"{entry['file']}: it is gone")
+    for name in (name for table in ("images", "faces", "identities") for name in audited.ledger.strangers(table)):
+        findings.add(checks.CHANGED, f"{name}: the run did not write it")
     for summary in summaries:
         findings.merge(summary["counts"], summary["examples"])
     _check_images(audited, summaries)
@@ -208,8 +210,13 @@ def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
         curve = audited.calibration.curves[name].digest
         if guard[name].get("calibration", curve) != curve:  # runs of version 0.1 do not name it
             findings.add(checks.MANIFEST, f"{name}: calibration is {curve}")
+        strict, rate = audited.calibration.strict_threshold(name), audited.calibration.fmr(name, audited.thresholds[name])
         if not abs(number(guard[name].get("threshold")) - audited.thresholds[name]) <= 1e-6:
             findings.add(checks.MANIFEST, f"{name}: threshold is {audited.thresholds[name]:.4f}")
+        if not abs(number(guard[name].get("strict_threshold", strict)) - strict) <= 1e-6:
+            findings.add(checks.MANIFEST, f"{name}: strict_threshold is {strict:.4f}")
+        if not abs(number(guard[name].get("false_match_rate", rate)) - rate) <= 1e-3 * rate:
+            findings.add(checks.MANIFEST, f"{name}: false_match_rate is {rate:.2e}")
     pinned = {model.name: model.sha256 for model in load_lock()}
     for model in manifest.get("models") or []:
         if not isinstance(model, dict) or pinned.get(str(model.get("name"))) != model.get("sha256"):

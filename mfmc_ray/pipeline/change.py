@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mfmc_ray.faces.faces import F32
@@ -20,7 +21,8 @@ from mfmc_ray.known.generations import Generations
 from mfmc_ray.known.index import KnownIndex, known_rows
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
-from mfmc_ray.pipeline.known import files_of_stage, gallery_stages, named_faces
+from mfmc_ray.pipeline import leak
+from mfmc_ray.pipeline.known import discard_gallery, files_of_stage, forget_in_scans, gallery_stages, named_faces
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import SCAN
@@ -59,36 +61,41 @@ class Traces:
     """Where embeddings were looked for.
 
     Attributes:
+        embeddings: how many were looked for; 0 if a removal that was killed had taken all of them away.
         files, size: how many files of the private folder, and their bytes.
-        embeddings: how many were looked for; 0 when the faces were forgotten before.
         found: names of those with an embedding that should be gone.
     """
 
+    embeddings: int
     files: int
     size: int
-    embeddings: int
     found: tuple[str, ...]
 
 
-def add(run: Run, gallery: str) -> Change:
+def add(run: Run, gallery: str) -> tuple[Change, int]:
     """Makes everybody in a gallery known to a finished run, and everything published hold against them.
 
     Pool and published faces are compared with the new faces only. What no longer holds is replaced before this returns; until then OUT
-    has no manifest. After a crash the same call (or `mfmc anonymize`) goes on.
+    has no manifest. After a crash the same call goes on; whatever else is done to the run instead, a gallery that was not scanned to its
+    end is as if it had never been given, and one that was is made known.
 
     Args:
         run: of `Run.finished`.
         gallery: as any input: a folder, a glob, a URL, Parquet or tar files.
+
+    Returns:
+        what changed, and how many pictures of the gallery could not be read, so that nobody in them is known.
 
     Raises:
         CollectionError, LedgerError: the gallery or the run cannot be used.
     """
     with run.reopened():
         before = _newest(run)
-        run.scan_gallery(gallery)
+        unread = run.scan_gallery(gallery)
+        run.withdraw()
         known = run.known()
         fallen = run.publish(known)
-    return _change(run, known.generation, len(known), len(known.since(before)), fallen, {})
+    return _change(run, known.generation, len(known), len(known.since(before)), fallen, {"unread": unread}), unread
 
 
 def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
@@ -107,16 +114,17 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
     """
     wanted, folder = set(ids), run.ledger.work / "known"
     with run.reopened():
+        leak.forget(run.ledger.work / "audit")  # an audit that was killed has left embeddings of originals
+        discard_gallery(run.ledger, len(run.config.guard.galleries))
+        for stage in _stages(run):
+            run.ledger.recover(stage)
         index = KnownIndex.open(folder, run.recognizers, vectors=False)
         held = np.flatnonzero(np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted))))
         vectors = [_stored(run, wanted), *(known_rows(folder, run.recognizers, int(row), int(row) + 1).vectors for row in held)]
+        run.withdraw()
         removed = index.remove(wanted)
-        for stage in _stages(run):
-            for part, table, names in _parts_with(run.ledger, stage, wanted):
-                summary = run.ledger.done(stage)[part]
-                run.ledger.renew_part(stage, part, {stage.tables[0]: _blanked(table, names, wanted, run.recognizers)}, summary)
-        gone = {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers}
-        traces = look_for(run.ledger.work, gone)
+        forget_in_scans(run.ledger, _stages(run), run.recognizers, wanted)
+        traces = look_for(run.ledger.work, {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers})
         fallen = run.publish(run.known())
     proof = {"files": traces.files, "bytes": traces.size, "embeddings": traces.embeddings, "found": list(traces.found)}
     return _change(run, index.generation, len(index), removed, fallen, {"removed": sorted(wanted), "searched": proof}), traces
@@ -153,17 +161,19 @@ def look_for(folder: Path, vectors: Mapping[str, F32]) -> Traces:
         folder: the private one.
         vectors: recognizer → float32 (n, d).
     """
-    needles = [row[:_NEEDLE] for array in vectors.values() for row in (v.tobytes() for v in array[usable(array)])]
+    wanted = {name: np.unique(array[usable(array)], axis=0) for name, array in vectors.items()}
+    needles = [row.tobytes()[:_NEEDLE] for array in wanted.values() for row in array]
     files, size, found = 0, 0, []
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or not path.stat().st_size:
-            continue
-        files, size = files + 1, size + path.stat().st_size
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            hit = any(data.find(needle) >= 0 for needle in needles)
-        if hit or (path.suffix == ".parquet" and any(_holds(path, name, v[usable(v)]) for name, v in vectors.items())):
-            found.append(str(path.relative_to(folder)))
-    return Traces(files, size, len(needles), tuple(found))
+        with contextlib.suppress(FileNotFoundError):  # Ray's own files come and go
+            if not path.is_file() or not (length := path.stat().st_size):
+                continue
+            with path.open("rb") as file, mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as data:
+                hit = any(data.find(needle) >= 0 for needle in needles)
+            if hit or (path.suffix == ".parquet" and any(_holds(path, name, v) for name, v in wanted.items())):
+                found.append(str(path.relative_to(folder)))
+            files, size = files + 1, size + length
+    return Traces(len(needles), files, size, tuple(found))
 
 
 def _holds(path: Path, recognizer: str, vectors: F32) -> bool:
@@ -183,37 +193,16 @@ def _stages(run: Run) -> list[Stage]:
     return [*gallery_stages(run.ledger, len(run.config.guard.galleries)), SCAN]
 
 
-def _parts_with(ledger: Ledger, stage: Stage, wanted: set[str]) -> Iterator[tuple[int, pa.Table, list[str]]]:
-    """The parts of a scan that hold one of these faces: number, table and the known ids of its faces."""
-    for part in sorted(ledger.done(stage)):
-        table = ledger.read_table(stage, stage.tables[0], part)
-        names, _ = named_faces(table, "collection" if stage is SCAN else "gallery")
-        if wanted & set(names):
-            yield part, table, names
-
-
 def _stored(run: Run, wanted: set[str]) -> dict[str, F32]:
     """The embeddings of these faces in the scans."""
     vectors = {name: [np.zeros((0, dim), np.float32)] for name, dim in run.recognizers.items()}
     for stage in _stages(run):
-        for _, table, names in _parts_with(run.ledger, stage, wanted):
-            flat = table["faces"].combine_chunks().flatten()
+        for file in files_of_stage(run.ledger, stage):
+            names, flat = named_faces(pq.read_table(file, columns=["image_id", "faces"]), "collection" if stage is SCAN else "gallery")
             mine = np.array([name in wanted for name in names], bool)
             for name, dim in run.recognizers.items():
                 vectors[name].append(matrix(flat.field(embedding_column(name)), dim)[mine])
     return {name: np.concatenate(parts) for name, parts in vectors.items()}
-
-
-def _blanked(table: pa.Table, names: Sequence[str], wanted: set[str], recognizers: Mapping[str, int]) -> pa.Table:
-    """A scan's rows in which these faces have neither embedding nor mesh nor attributes; box and points stay, so that they are covered."""
-    rows, name = table.to_pylist(), iter(names)
-    for row in rows:
-        for face in row["faces"] or ():
-            if next(name) not in wanted:
-                continue
-            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone"), 0.0) | {"pose": [0.0] * 3, "mesh": [0.0] * len(face["mesh"])}
-            face |= {embedding_column(recognizer): [0.0] * dim for recognizer, dim in recognizers.items()}
-    return pa.Table.from_pylist(rows, schema=table.schema)
 
 
 def _newest(run: Run) -> int:
@@ -226,9 +215,9 @@ def _change(run: Run, generation: int, known: int, changed: int, fallen: list[di
     faces = tuple(sorted({(row["path"], row["face_no"]) for row in fallen if "face_no" in row}))
     folder = run.ledger.work / "changes"
     folder.mkdir(mode=0o700, exist_ok=True)
-    report, again = folder / f"generation-{generation:05d}.json", 1
-    while report.exists():  # it may be the proof that somebody was forgotten
-        report, again = folder / f"generation-{generation:05d}-{again}.json", again + 1
+    # a change that was killed and repeated has several; the proof of a removal is not to be lost to a command that had nothing to do
+    names = (f"generation-{generation:05d}{f'-{n}' if n > 1 else ''}.json" for n in itertools.count(1))
+    report = next(path for path in (folder / name for name in names) if not path.exists())
     plain = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "generation": generation,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import digests_of
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.known.index import KnownIndex
+from mfmc_ray.known.generations import Generations, replace_file
+from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, Stage
 from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
@@ -29,24 +32,62 @@ _ADDED = "galleries.json"
 def gallery_stages(ledger: Ledger, configured: int) -> list[Stage]:
     """The scans of the galleries: of those in the settings, then of those that were added to the finished run."""
     count = configured + len(added_galleries(ledger))
-    return [replace(GALLERY, name=f"gallery-{n}", tables=(f"gallery-{n}",)) for n in range(count)]
+    return [_gallery(number) for number in range(count)]
 
 
 def added_galleries(ledger: Ledger) -> list[str]:
-    """What tells the added galleries apart: the digest of each one's listing, in the order in which they came."""
+    """The digest of each added gallery's listing, in the order in which they came; only of those that were scanned to their end."""
+    return list(_noted(ledger)["added"])
+
+
+def begin_gallery(ledger: Ledger, configured: int, digest: str) -> Stage | None:
+    """The stage that scans a further gallery; None if it was scanned before. It counts once `end_gallery` has noted it.
+
+    What a killed scan has left is taken up if it was of the same gallery, and else removed: nobody in it is known.
+
+    Args:
+        ledger: the folders.
+        configured: galleries of the settings.
+        digest: of its listing.
+    """
+    noted = _noted(ledger)
+    if digest in noted["added"]:
+        return None
+    number = configured + len(noted["added"])
+    if noted["begun"] != digest:
+        discard_gallery(ledger, configured)
+        _note(ledger, noted | {"begun": digest})
+    return _gallery(number)
+
+
+def end_gallery(ledger: Ledger) -> None:
+    """Notes that the gallery that was begun has been scanned to its end."""
+    noted = _noted(ledger)
+    _note(ledger, {"added": [*noted["added"], noted["begun"]], "begun": None})
+
+
+def discard_gallery(ledger: Ledger, configured: int) -> None:
+    """Removes what a killed scan of a further gallery has left."""
+    noted = _noted(ledger)
+    name = _gallery(configured + len(noted["added"])).name
+    shutil.rmtree(ledger.work / "ledger" / name, ignore_errors=True)
+    shutil.rmtree(ledger.work / name, ignore_errors=True)
+    if noted["begun"] is not None:
+        _note(ledger, noted | {"begun": None})
+
+
+def _gallery(number: int) -> Stage:
+    return replace(GALLERY, name=f"gallery-{number}", tables=(f"gallery-{number}",))
+
+
+def _noted(ledger: Ledger) -> dict[str, Any]:
     path = ledger.work / _ADDED
-    return list(json.loads(path.read_text())) if path.is_file() else []
+    noted = json.loads(path.read_text()) if path.is_file() else []
+    return {"added": noted, "begun": None} if isinstance(noted, list) else dict(noted)
 
 
-def note_gallery(ledger: Ledger, digest: str) -> int:
-    """Notes an added gallery; its place among the added ones, the same if it was there already."""
-    added = added_galleries(ledger)
-    if digest not in added:
-        added.append(digest)
-        temporary = ledger.work / (_ADDED + ".tmp")
-        temporary.write_text(json.dumps(added))
-        temporary.replace(ledger.work / _ADDED)
-    return added.index(digest)
+def _note(ledger: Ledger, noted: Mapping[str, Any]) -> None:
+    replace_file(ledger.work / _ADDED, lambda path: path.write_text(json.dumps(noted)))
 
 
 def files_of_stage(ledger: Ledger, stage: Stage) -> list[Path]:
@@ -59,6 +100,8 @@ def build_index(
 ) -> KnownIndex:
     """The index with every known face of the scans in it: a generation for each source that brings new ones.
 
+    A removal that was killed is completed, and who was removed is taken out of what was scanned since.
+
     Args:
         ledger: the folders.
         galleries: their stages.
@@ -66,7 +109,11 @@ def build_index(
         min_face: smaller faces are not known.
         vectors: as of `KnownIndex.open`.
     """
+    for stage in (*galleries, SCAN):
+        ledger.recover(stage)
+    forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
+    index.purge()
     if index.generation < 0:
         references = load_model().references
         names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
@@ -99,6 +146,58 @@ def known_of(
         for recognizer, array in arrays.items():
             vectors[recognizer].append(array[keep])
     return ids, {name: np.concatenate(parts) for name, parts in vectors.items() if parts}
+
+
+def forgotten_faces(ledger: Ledger) -> set[str]:
+    """What stands for everybody whom the index has forgotten (`index.face_digest`)."""
+    first = ledger.work / "known" / "generation-00000.json"
+    if not first.is_file():
+        return set()
+    recognizers = json.loads(first.read_text())["recognizers"]
+    return {f.face for header in Generations(first.parent, recognizers).headers for f in header.forgets}
+
+
+def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mapping[str, int], also: Set[str] = frozenset()) -> None:
+    """Takes embedding, mesh and attributes of everybody whom the index has forgotten out of the scans.
+
+    Box and points stay, so that the face is covered in an image that is anonymized again.
+
+    Args:
+        ledger: the folders.
+        stages: the scans.
+        recognizers: guard recognizer → dimension.
+        also: further known ids; of faces that were not fit for the index, for it does not remember those.
+    """
+    gone = forgotten_faces(ledger) | {face_digest(name) for name in also}
+    if not gone:
+        return
+    for stage in stages:
+        for part, summary in ledger.done(stage).items():
+            table = ledger.read_table(stage, stage.tables[0], part)
+            names, flat = named_faces(table, "collection" if stage.name == SCAN.name else "gallery")
+            there = np.any([matrix(flat.field(embedding_column(name)), dim).any(1) for name, dim in recognizers.items()], axis=0)
+            wanted = {name for name, some in zip(names, there, strict=True) if some and face_digest(name) in gone}
+            if wanted:
+                ledger.renew_part(stage, part, {stage.tables[0]: blanked(table, names, wanted, recognizers)}, summary)
+
+
+def blanked(table: pa.Table, names: Sequence[str], wanted: Set[str], recognizers: Mapping[str, int]) -> pa.Table:
+    """Rows of a scan without embedding, mesh and attributes of these faces.
+
+    Args:
+        table: as `tables.scan_schema`.
+        names: the known ids of all its faces.
+        wanted: those of the faces.
+        recognizers: guard recognizer → dimension.
+    """
+    rows, name = table.to_pylist(), iter(names)
+    for row in rows:
+        for face in row["faces"] or ():
+            if next(name) not in wanted:
+                continue
+            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone"), 0.0) | {"pose": [0.0] * 3, "mesh": [0.0] * len(face["mesh"])}
+            face |= {embedding_column(recognizer): [0.0] * dim for recognizer, dim in recognizers.items()}
+    return pa.Table.from_pylist(rows, schema=table.schema)
 
 
 def named_faces(table: pa.Table, source: str) -> tuple[list[str], pa.StructArray]:

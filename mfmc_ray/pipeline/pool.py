@@ -48,7 +48,9 @@ def fill_pool(
     """
     done = ledger.recover(POOL)
     offer = seeds(seed)
-    offered = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(len(done))]
+    offered = [{"part": k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(max(done, default=-1) + 1)]
+    if lost := [part for part in offered if part["part"] not in done]:  # parts are done in any order, and a killed run stops anywhere
+        certify(lost)
     while True:
         pool = read_pool(ledger, recognizers)
         missing = more_seeds(wanted, pool.num_rows, len(offered) * SEEDS_PER_PART, asked=asked)
@@ -86,21 +88,21 @@ def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:
     return pool.take(kept)
 
 
-def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, generation: int) -> list[dict[str, Any]]:
+def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, index_digest: str) -> list[dict[str, Any]]:
     """Compares the pool with the known faces that it was not compared with yet, and takes out who no longer holds.
 
     Args:
         ledger: the folders.
         recognizers: guard recognizer → dimension.
         renewal: of the newest generation.
-        generation: its number.
+        index_digest: of that generation. Its number would not do: an index that was restored or built anew counts from 0, too.
 
     Returns:
         the failed certificates, as rows of `tables.CERTIFICATE` with `identity_id`.
     """
     fallen: list[dict[str, Any]] = []
     for part, summary in ledger.recover(POOL).items():
-        if summary.get("generation") == generation:
+        if summary.get("index_digest") == index_digest:
             continue
         table = ledger.read_table(POOL, "pool", part)
         vectors = {name: matrix(table[embedding_column(name)], dim) for name, dim in recognizers.items()}
@@ -114,5 +116,5 @@ def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal,
         ]
         rows = pa.array([[certificate.row() for certificate in some] for some in renewed], pa.list_(CERTIFICATE))
         table = table.set_column(table.schema.get_field_index("certificates"), "certificates", rows).filter(pa.array(holds, pa.bool_()))
-        ledger.renew_part(POOL, part, {"pool": table}, {**summary, "faces": table.num_rows, "generation": generation})
+        ledger.renew_part(POOL, part, {"pool": table}, {**summary, "faces": table.num_rows, "index_digest": index_digest})
     return fallen

@@ -12,13 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mfmc_ray.codec import decode
-from mfmc_ray.collection import SourceReader
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.card import dataset_card
 from mfmc_ray.evaluate.report import write_report
 from mfmc_ray.faces.faces import Image
+from mfmc_ray.known.index import face_digest
 from mfmc_ray.ledger import Ledger
-from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, embedding_column
+from mfmc_ray.pipeline.known import forgotten_faces
+from mfmc_ray.sources import SourceReader
+from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
 SHOWN_IMAGES = 400
 """From about how many images the report draws its sample."""
@@ -76,14 +78,15 @@ def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 
 def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
-    """Reads the original of an image_id from where the scan found it; a KeyError where somebody in it was forgotten."""
+    """Reads the original of an image_id from where the scan found it; not one with a face that was removed from the known ones."""
+    gone = forgotten_faces(ledger)
     places: dict[str, tuple[str, dict[str, Any]]] = {}
-    column = embedding_column(config.guard.recognizers[0])
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
-        table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", f"faces.list.element.{column}"])
+        table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", "faces.list.element.score"])
         for row in table.to_pylist():
-            if row["image_id"] and all(any(face[column] or ()) for face in row["faces"] or ()):
-                places[row["image_id"]] = row["unit"], row["locator"]
+            name, faces = row["image_id"], row["faces"] or ()
+            if name and not any(face_digest(f"{name}:{k}") in gone for k in range(len(faces))):
+                places[name] = row["unit"], row["locator"]
     reader = SourceReader(config.storage_options)
 
     def original(image_id: str) -> Image:

@@ -26,11 +26,12 @@ from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.generations import replace_file
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
-from mfmc_ray.pipeline.known import build_index, gallery_stages, note_gallery
+from mfmc_ray.pipeline.known import added_galleries, begin_gallery, build_index, end_gallery, gallery_stages
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
@@ -88,11 +89,6 @@ class Run:
         self.gallery_units = [listed(gallery) for gallery in galleries]
         digest = hashlib.sha256(json.dumps([units, *self.gallery_units], sort_keys=True).encode()).hexdigest()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart)
-        if self.restart:
-            for folder in ("scan", "gallery-*", "known", "pool", "published", "report"):
-                for path in self.ledger.work.glob(folder):
-                    shutil.rmtree(path, ignore_errors=True)
-            (self.ledger.work / "galleries.json").unlink(missing_ok=True)
         settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
         (self.ledger.work / _SETTINGS).write_text(json.dumps(settings, indent=1))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart)
@@ -116,6 +112,8 @@ class Run:
             begun = json.loads((ledger.work / "run.json").read_text())
         except (OSError, ValueError) as error:
             raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out}") from error
+        if "config" not in begun:
+            raise LedgerError(f"the run in {ledger.work} was being started anew; run `mfmc anonymize --restart` again first")
         if begun.get("out") != ledger.out:
             raise LedgerError(f"WORK ({ledger.work}) belongs to another OUT ({begun.get('out')})")
         if not (ledger.work / _FINISHED).is_file():
@@ -131,6 +129,7 @@ class Run:
     def reopened(self) -> Iterator[None]:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
+            shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
             with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
@@ -171,6 +170,11 @@ class Run:
             what no longer held: failed certificates (`tables.CERTIFICATE`) with the `identity_id` of a pool identity, or what `RenewWorker`
             says of published faces. It holds again, or is gone, when this returns.
         """
+        self.withdraw()
+        path = self.ledger.work / _FINISHED
+        finished = json.loads(path.read_text()) if path.is_file() else {}
+        if len(self.ledger.done(SCAN)) < finished.get("scan_parts", 0):
+            raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
         parts = anonymize_parts(self.ledger, self.config.output.rows_per_part)
         done = self.ledger.recover(ANONYMIZE)
         stale = done.keys() - {part["part"] for part in parts}
@@ -178,10 +182,7 @@ class Run:
             raise LedgerError(f"OUT holds {len(stale)} parts that this run did not plan; start anew with --restart")
         todo = [part for part in parts if part["part"] not in done]
         old = [part | {"summary": done[part["part"]]} for part in parts if part["part"] in done]
-        old = [part for part in old if part["summary"].get("generation") != known.generation]
-        if old:
-            for name in ("manifest.json", "audit.json"):  # until it is renewed, it is no finished dataset
-                self.ledger.remove(name)
+        old = [part for part in old if part["summary"].get("index_digest") != known.digest]
         pool, fallen = self._pool(known)
         kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
         count_of = actors(self.config.ray)
@@ -201,8 +202,14 @@ class Run:
         if todo:
             self._timed("anonymize", started, images_in(todo), sum(s["faces"] for s in summaries))
         publish(self.ledger, self.config, self.manifest(known, pool, summaries), admitted(self.ledger), count(summaries, "uses"))
-        (self.ledger.work / _FINISHED).write_text(json.dumps({"notices": self.notices}))
+        finished = {"notices": self.notices, "scan_parts": len(self.ledger.done(SCAN))}
+        replace_file(self.ledger.work / _FINISHED, lambda path: path.write_text(json.dumps(finished)))
         return fallen
+
+    def withdraw(self) -> None:
+        """Takes manifest and audit out of OUT, which is no finished dataset until `publish` has ended."""
+        for name in ("manifest.json", "audit.json"):
+            self.ledger.remove(name)
 
     def all(self) -> dict[str, Any]:
         """Every step, in order; the manifest."""
@@ -298,15 +305,25 @@ class Run:
         yield from zip(gallery_stages(self.ledger, configured)[:configured], self.gallery_units, strict=True)
         yield SCAN, self.units
 
-    def scan_gallery(self, place: str) -> None:
-        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over."""
+    def scan_gallery(self, place: str) -> int:
+        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over.
+
+        Returns:
+            how many of its pictures could not be read: nobody in them becomes known.
+        """
         collection = Collection.open(place, self.config.storage_options)
         self.ledger.check_input(collection.root)
         units = listed(collection)
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
         configured = len(self.config.guard.galleries)
-        number = configured + note_gallery(self.ledger, digest)
-        self._scan(gallery_stages(self.ledger, configured)[number], units, "Scanning the gallery")
+        stage = begin_gallery(self.ledger, configured, digest)
+        if stage is not None:
+            self._scan(stage, units, "Scanning the gallery")
+            self.withdraw()  # from now on whatever is done to the run makes them known
+            end_gallery(self.ledger)
+        number = configured + added_galleries(self.ledger).index(digest)
+        summaries = self.ledger.done(gallery_stages(self.ledger, configured)[number]).values()
+        return sum(sum(summary["bad"].values()) for summary in summaries)
 
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
@@ -324,7 +341,7 @@ class Run:
         """The pool, renewed and filled up, and the certificates that no longer held."""
         started, certifying = time.monotonic(), self._certifying(known)
         renewal = Renewal(self.ledger.work / "known", self.recognizers, known, certifying["thresholds"], certifying["calibration"])
-        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.generation)
+        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.digest)
 
         def certify(parts: list[dict[str, Any]]) -> None:
             total = sum(len(part["seeds"]) for part in parts)

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from mfmc_ray.codec import CodecError, decode
-from mfmc_ray.collection import Source, Unit, read_unit
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.rows import faces_column
+from mfmc_ray.sources import Source, Unit, read_unit
 from mfmc_ray.tables import UNITS, scan_schema
 
 

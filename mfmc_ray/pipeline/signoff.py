@@ -143,6 +143,8 @@ def _verdict(plain: Mapping[str, Any]) -> str:
     images, faces = sum(plain["totals"]["images"].values()), sum(plain["totals"]["faces"].values())
     failed, sample = sum(not row["ok"] for row in plain["checks"]), plain["sample"]
     told = f"{images:,} images and {faces:,} faces audited. {sampling.in_words(sample)}"
+    if forgotten := plain["totals"]["originals forgotten"]:
+        told += f" {forgotten:,} originals are forgotten: that their fakes do not resemble them is what was certified before."
     if not plain["passed"]:
         return f"The promise is REFUTED by {failed} checks: {told}"
     return f"The promise holds{'' if sample['images'] == sample['of'] else ' as far as a sample shows'}: {told}"

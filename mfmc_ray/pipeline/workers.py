@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import cv2
@@ -68,7 +68,7 @@ class IdentityWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.generation = ledger, known.generation
+        self.ledger, self.index_digest = ledger, known.digest
         pack = load_pack(config.find, config.guard.recognizers)
         check = OutputCheck(pack, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
@@ -78,7 +78,7 @@ class IdentityWorker:
         admitted = self.stage(pa.table({"seed": pa.array(part["seeds"], pa.int64())}))
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
-        result = {**counts, "cpu_seconds": seconds, "generation": self.generation}
+        result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -98,7 +98,7 @@ class AnonymizeWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.generation = ledger, known.generation
+        self.ledger, self.index_digest = ledger, known.digest
         model = load_model()
         pack = load_pack(config.find, config.guard.recognizers)
         self.stage = AnonymizeStage(
@@ -117,18 +117,23 @@ class AnonymizeWorker:
         rows = self._rows(part)
         return self._commit(part, self._anonymized(part, rows, range(rows.num_rows)))
 
-    def again(self, part: dict[str, Any], some: Sequence[int], faces: pa.Table, published: pa.Table) -> dict[str, Any]:
+    def again(self, part: dict[str, Any], which: Set[tuple[str, str]], faces: pa.Table, published: pa.Table) -> dict[str, Any]:
         """Anonymizes some images of a committed part anew.
 
         Args:
             part: as before.
-            some: their rows in the part.
+            which: their image_id and path.
             faces, published: the part's tables, whose rows of the other images stay.
+
+        Raises:
+            LedgerError: the part's images are not those that were committed.
         """
         images = self.ledger.read_table(ANONYMIZE, "images", part["part"])
+        named = [(row["image_id"], row["path"]) for row in images.select(["image_id", "path"]).to_pylist()]
+        places = {name: i for i, name in enumerate(named)}
+        some = [i for i, name in enumerate(named) if name in which]
         others = np.setdiff1d(np.arange(images.num_rows), some)
-        places = {(row["image_id"], row["path"]): i for i, row in enumerate(images.select(["image_id", "path"]).to_pylist())}
-        new = self._anonymized(part, self._rows(part).take(list(some)), some)
+        new = self._anonymized(part, self._rows(part).take(some), some)
         tables = {}
         for name, old in (("images", images), ("faces", faces), ("published", published)):
             keys = [places[row["image_id"], row["path"]] for row in old.select(["image_id", "path"]).to_pylist()]
@@ -149,7 +154,7 @@ class AnonymizeWorker:
         return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers)}
 
     def _commit(self, part: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-        result = {**summary(tables["images"], tables["faces"]), "generation": self.generation}
+        result = {**summary(tables["images"], tables["faces"]), "index_digest": self.index_digest}
         self.ledger.commit_part(ANONYMIZE, part["part"], tables, result)
         return result
 

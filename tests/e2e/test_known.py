@@ -90,8 +90,9 @@ def test_a_published_face_that_becomes_known_is_found_and_replaced_anew(mfmc: An
     path = min(faces)
     (tmp_path / "gallery").mkdir()
     (tmp_path / "gallery" / "seen.jpg").write_bytes(before[path])
+    (tmp_path / "gallery" / "broken.jpg").write_bytes(before[path][:500])
 
-    # killed as soon as the newcomer is in the index: OUT is then no finished dataset, or refuted
+    # killed as soon as the newcomer is in the index: OUT is then no finished dataset
     process = mfmc.start("known", "add", tmp_path / "gallery", out, "--work", work)
     end = time.monotonic() + 120
     while not (work / "known" / "generation-00002.json").exists():
@@ -106,11 +107,13 @@ def test_a_published_face_that_becomes_known_is_found_and_replaced_anew(mfmc: An
         except psutil.NoSuchProcess:
             continue
     process.wait()
+    assert not (out / "manifest.json").exists()
     assert mfmc("audit", out, "--work", work).returncode == 1
 
     added = mfmc("known", "add", tmp_path / "gallery", out, "--work", work)
     assert added.returncode == 0, added.stderr
     assert f"{path}#0" in added.stdout
+    assert "1 pictures of the gallery could not be read" in added.stdout
     report = json.loads((work / "changes" / "generation-00002.json").read_text())
     assert path in {row["path"] for row in report["faces"]}
     after = published(out)
@@ -124,6 +127,7 @@ def test_a_published_face_that_becomes_known_is_found_and_replaced_anew(mfmc: An
     same = published(out)
     assert mfmc("known", "add", tmp_path / "gallery", out, "--work", work).returncode == 0  # again: nothing to do
     assert published(out) == same
+    assert json.loads((work / "changes" / "generation-00002.json").read_text()) == report  # which is not overwritten
     listed = mfmc("known", "list", out, "--work", work)
     assert "3 known faces" not in listed.stdout
     assert f"{len(KnownIndex.open(work / 'known', DIMENSIONS))} known faces" in listed.stdout
@@ -146,8 +150,9 @@ def test_who_is_forgotten_is_nowhere_in_work(mfmc: Any, run: Path) -> None:
     assert asked.returncode == 1  # nobody said yes
     assert len(KnownIndex.open(work / "known", DIMENSIONS)) == len(index)
 
-    before = published(out)
-    shown = originals_shown(work)
+    before, shown = published(out), originals_shown(work)
+    (work / "audit").mkdir()
+    (work / "audit" / "part-00000.npz").write_bytes(b"embeddings that a killed audit has left")
     removed = mfmc("known", "remove", out, "--work", work, "--path", "face1*", "--yes")
     assert removed.returncode == 0, removed.stdout + removed.stderr
     everywhere = b"".join(path.read_bytes() for path in work.rglob("*") if path.is_file())
@@ -159,12 +164,13 @@ def test_who_is_forgotten_is_nowhere_in_work(mfmc: Any, run: Path) -> None:
                     vector = face.get(f"embedding_{name}")
                     if vector is not None:
                         assert max(float(index.vectors[name][i] @ np.array(vector, np.float32)) for i in mine) < 0.9999
+    assert not (work / "audit").exists()
     assert published(out) == before  # whoever was replaced stays replaced
     assert originals_shown(work) < shown  # nor does the private report show them
     proofs = sorted((work / "changes").iterdir())
     proof = proofs[-1].read_bytes()
     again = mfmc("known", "remove", out, "--work", work, "--path", "face1*", "--yes")
-    assert "forgotten before" in again.stdout, again.stdout + again.stderr
+    assert "none could be looked for" in again.stdout, again.stdout + again.stderr
     assert proofs[-1].read_bytes() == proof
     assert_holds(out, work)
     audit = mfmc("audit", out, "--work", work)

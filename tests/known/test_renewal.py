@@ -118,3 +118,20 @@ def test_an_embedding_that_is_none_is_refused(tmp_path: Path, index: KnownIndex)
     faces["dlib"][1] = np.nan
     with pytest.raises(ValueError, match="dlib"):
         renewed(tmp_path, index, faces, old)
+
+
+def test_certificates_of_another_index_count_for_nothing(tmp_path: Path) -> None:
+    """The index was deleted and built anew, or restored from a copy: its generations have the same numbers and hold others."""
+    faces = people(2, 6)[2]
+    first = KnownIndex.open(tmp_path / "first", DIMS)
+    first.append(*people(1, 300))
+    first.append(*people(3, 20))
+    old = certified(first, faces)
+    again = KnownIndex.open(tmp_path / "again", DIMS)
+    planted = people(4, 20)
+    planted[2]["sface"][5] = faces["sface"][1]  # never compared with, though of a generation that the certificates name
+    again.append(*planted)
+    again.append(*people(1, 300))
+    new = renewed(tmp_path / "again", again, faces, old)
+    assert new == certified(again, faces)
+    assert new[1][0]["nearest_known"] == "4:5"

@@ -17,6 +17,7 @@ from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.choice import CHOICE, worn
+from mfmc_ray.pipeline.known import blanked
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.swap.render import MorphSwapper
@@ -232,3 +233,15 @@ def test_an_unforeseen_error_in_the_scan_is_a_row(folder: Path, pack: ModelPack,
     rows = ScanStage(broken_pack, 178_956_970)(units(folder)).to_pylist()
     assert len(rows) == len(list(folder.iterdir()))
     assert all(row["reason"] and row["faces"] is None for row in rows)
+
+
+def test_a_forgotten_face_is_covered(stage: AnonymizeStage, scan: pa.Table, pack: ModelPack) -> None:
+    """Of somebody who was removed from the known faces the scan has box and points only."""
+    ids = scan["image_id"].to_pylist()
+    at = scan["path"].to_pylist().index("face.jpg")
+    blank = blanked(scan.slice(at, 1), [f"{ids[at]}:0"], {f"{ids[at]}:0"}, pack.dimensions)
+    (row,) = stage(blank).to_pylist()
+    assert (row["verdict"], row["reason"]) == ("anonymized", None)
+    (face,) = row["face_rows"]
+    assert (face["verdict"], face["reason"]) == ("redacted", "no_mesh")
+    split(stage(blank))

@@ -40,6 +40,7 @@ from mfmc_ray.pipeline.audit_run import audit, conclude, limit, parts_of
 from mfmc_ray.pipeline.audited import Audited
 from mfmc_ray.pipeline.curves import keep
 from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
+from mfmc_ray.pipeline.known import forget_in_scans
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
 from mfmc_ray.pipeline.sampling import Sample
@@ -535,6 +536,41 @@ def lists_of_numbers(plain: Any) -> list[list[Any]]:
     return [[]]
 
 
+def test_a_forgotten_original_is_told_of(made: Made) -> None:
+    """It is not compared with any more, and what was certified must be enough; a face that is only said to be forgotten is not."""
+    ledger, work = made.ledger, made.folder / "work"
+    rows = pq.read_table(made.folder / "out" / FACE_FILE).to_pylist()
+    worn = first(rows, path="swapped.jpg")
+    picture = decode(first(pq.read_table(made.folder / "out" / IMAGE_FILE).to_pylist(), path="swapped.jpg")["image"]["bytes"]).pixels
+    vector = SFaceEmbedder().embed(picture, np.array(worn["points"], np.float32).reshape(1, 5, 2))
+    neutral = np.array(pq.read_table(work / "pool/part-00000.parquet")["embedding_sface"].to_pylist(), np.float32)
+    index = KnownIndex.open(work / "known", RECOGNIZERS)
+    assert index.remove([f"{worn['image_id']}:0"]) == 1
+    assert checks.UNKNOWN in made.found()  # the scan still holds it
+    forget_in_scans(ledger, [SCAN], RECOGNIZERS)
+
+    threshold = Calibration().default_threshold("sface", len(index)).value
+    face, identity = Guard(index.faces, {"sface": threshold}, Calibration()).certify({"sface": np.concatenate([vector, neutral])})
+
+    def renewed(rows: list[dict[str, Any]], verdict: Verdict, **more: Any) -> None:
+        (certificate,) = verdict.certificates
+        for row in rows:
+            if row.get("certificates"):
+                row |= {"certificates": [certificate.row()]} | more
+
+    highest = face.certificates[0].max_similarity
+    made.rewrite(FACE_FILE, lambda rows: renewed(rows, face, max_similarity_to_known=highest, threshold=threshold), FACES)
+    made.rewrite("identities/part-00000.parquet", lambda rows: renewed(rows, identity), IDENTITIES)
+    about = {"known_faces": len(index), "generation": index.generation, "index_digest": index.digest, "threshold": threshold}
+    made.rewrite_json("out/manifest.json", lambda m: m | {"guard": [m["guard"][0] | about]})
+    signed = made.audit()
+    assert [row["name"] for row in signed["checks"] if not row["ok"]] == []
+    assert signed["totals"]["originals forgotten"] == 1
+    assert "1 originals are forgotten" in signed["verdict"]
+    made.rewrite(FACE_FILE, lambda rows: first(rows, path="swapped.jpg").update(similarity_to_original=0.9), FACES)
+    assert made.found() == {checks.MATCHES: 1}
+
+
 def test_a_removed_face_row_is_found(made: Made) -> None:
     made.rewrite(FACE_FILE, lambda rows: [row for row in rows if row["path"] != "swapped.jpg"], FACES)
     found = made.found()
@@ -727,6 +763,21 @@ def test_bytes_changed_since_the_run_are_found(made: Made) -> None:
     path = made.folder / "out" / IMAGE_FILE
     pq.write_table(pq.read_table(path), path)
     assert made.found() == {checks.CHANGED: 1}
+
+
+@pytest.mark.parametrize("name", ["images/more.parquet", "faces/more/part-00000.parquet", "identities/rows.csv"])
+def test_what_the_run_did_not_write_is_found(made: Made, name: str) -> None:
+    """Whoever reads the table's folder reads it, too."""
+    path = made.folder / "out" / name
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(made.folder / "out" / IMAGE_FILE, path)
+    assert made.found() == {checks.CHANGED: 1}
+
+
+@pytest.mark.parametrize(("key", "value"), [("false_match_rate", 1e-9), ("strict_threshold", 0.9)])
+def test_a_manifest_that_promises_more_is_found(made: Made, key: str, value: float) -> None:
+    made.rewrite_json("out/manifest.json", lambda m: m | {"guard": [m["guard"][0] | {key: value}]})
+    assert made.found() == {checks.MANIFEST: 1}
 
 
 def test_a_wrong_manifest_is_found(made: Made) -> None:
