@@ -63,14 +63,12 @@ class Traces:
     Attributes:
         embeddings: how many were looked for; 0 if a removal that was killed had taken all of them away.
         files, size: how many files of the private folder, and their bytes.
-        embeddings: how many were looked for; 0 when the faces were forgotten before.
         found: names of those with an embedding that should be gone.
     """
 
     embeddings: int
     files: int
     size: int
-    embeddings: int
     found: tuple[str, ...]
 
 

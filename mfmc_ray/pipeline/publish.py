@@ -81,7 +81,6 @@ def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
     """Reads the original of an image_id from where the scan found it; not one with a face that was removed from the known ones."""
     gone = forgotten_faces(ledger)
     places: dict[str, tuple[str, dict[str, Any]]] = {}
-    column = embedding_column(config.guard.recognizers[0])
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
         table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", "faces.list.element.score"])
         for row in table.to_pylist():
