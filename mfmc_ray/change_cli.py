@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mfmc_ray import config
-from mfmc_ray.config import ConfigError, RunConfig
-from mfmc_ray.folders import storage_options_of, work_of
+from mfmc_ray.config import ConfigError
+from mfmc_ray.folders import finished_run
 
 Out = Annotated[str, typer.Argument(help="The published folder or prefix of a finished run.")]
 Work = Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")]
@@ -26,7 +25,7 @@ def list_(out: Out, work: Work = None, storage_options: Storage = None) -> None:
     from mfmc_ray.ledger import Ledger
     from mfmc_ray.pipeline.change import generations
 
-    settings = _settings(out, work, storage_options, None, None)
+    settings = finished_run(out, work, storage_options, None, None)
     table = Table()
     for heading in ("generation", "created", "faces", "removed since", "digest"):
         table.add_column(heading, justify="left" if heading in ("created", "digest") else "right", overflow="fold")
@@ -57,7 +56,7 @@ def add(
     from mfmc_ray.pipeline.change import add as add_gallery
     from mfmc_ray.pipeline.run import Run
 
-    change, unread = add_gallery(Run.finished(_settings(out, work, storage_options, actors, address)), gallery)
+    change, unread = add_gallery(Run.finished(finished_run(out, work, storage_options, actors, address)), gallery)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{change.changed} faces added: {change.known:,} are known, generation {change.generation}.")
     if unread:
@@ -91,7 +90,7 @@ def remove(
     from mfmc_ray.pipeline.change import find, forget
     from mfmc_ray.pipeline.run import Run
 
-    run = Run.finished(_settings(out, work, storage_options, actors, address))
+    run = Run.finished(finished_run(out, work, storage_options, actors, address))
     found = find(run, paths=path or (), images=image or (), ids=face or ())
     console = Console(highlight=False, soft_wrap=True)
     if not found:
@@ -116,15 +115,3 @@ def remove(
         console.print(f"None of their embeddings was there any more, so none could be looked for. Details: {change.report}")
         return
     console.print(f"{searched} were searched for {traces.embeddings} embeddings: none is left. Proof: {change.report}")
-
-
-def _settings(out: str, work: str | None, options: str | None, actors: int | None, address: str | None) -> RunConfig:
-    return config.load(
-        None,
-        input="-",
-        out=out,
-        work=work or work_of(out),
-        storage_options=storage_options_of(options),
-        ray__actors=actors,
-        ray__address=address,
-    )

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from mfmc_ray import __version__, change_cli, config, identities_cli, known_cli, models_cli
 from mfmc_ray.config import ConfigError, RunConfig
-from mfmc_ray.folders import storage_options_of, work_of
+from mfmc_ray.folders import finished_run, storage_options_of, work_of
 
 
 class _Verbs(TyperGroup):
@@ -150,15 +150,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = config.load(
-        None,
-        input="-",
-        out=out,
-        work=work or work_of(out),
-        storage_options=storage_options_of(storage_options),
-        ray__actors=actors,
-        ray__address=address,
-    )
+    settings = finished_run(out, work, storage_options, actors, address)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

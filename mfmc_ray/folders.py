@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.config import ConfigError
+from mfmc_ray.config import ConfigError, RunConfig, load
 
 
 def work_of(out: str) -> str:
@@ -35,3 +35,13 @@ def storage_options_of(text: str | None) -> dict[str, Any] | None:
     if not isinstance(options, dict):
         raise ConfigError("--storage-options wants a JSON object")
     return options
+
+
+def finished_run(out: str, work: str | None, options: str | None, actors: int | None, address: str | None) -> RunConfig:
+    """The places of a finished run; all else that decided its result is in its own settings.
+
+    Raises:
+        ConfigError: OUT is remote and WORK is not named, or the options are no JSON object.
+    """
+    storage = storage_options_of(options)
+    return load(None, input="-", out=out, work=work or work_of(out), storage_options=storage, ray__actors=actors, ray__address=address)

@@ -50,6 +50,13 @@ class Certificate:
     search: str
     passed: bool
 
+    @classmethod
+    def issued(
+        cls, known: KnownFaces, recognizer: str, similarity: float, nearest: str | None, threshold: float, rate: float, passed: bool
+    ) -> Certificate:
+        """By an exact search among these known faces."""
+        return cls(recognizer, similarity, nearest, threshold, rate, known.generation, known.digest, "exact", passed)
+
     def row(self) -> dict[str, Any]:
         """The fields of `tables.CERTIFICATE`."""
         fields = asdict(self)
@@ -189,14 +196,5 @@ class Guard:
         return n
 
     def _certificate(self, name: str, similarity: float, row: int, passed: bool) -> Certificate:
-        return Certificate(
-            recognizer=name,
-            max_similarity=similarity,
-            nearest_known=self._known.known_id(row),
-            threshold=self._thresholds[name],
-            false_match_rate=self._rates[name],
-            generation=self._known.generation,
-            index_digest=self._known.digest,
-            search="exact",
-            passed=passed,
-        )
+        nearest = self._known.known_id(row)
+        return Certificate.issued(self._known, name, similarity, nearest, self._thresholds[name], self._rates[name], passed)

@@ -69,8 +69,9 @@ class Renewal:
                         if row >= 0 and cosine > best[i]:
                             best[i], nearest[i] = cosine, self._known.known_id(first + int(row))
             passed = shown_below(best, self._thresholds[name], dim)
-            for k, certificate in enumerate(renewed):
-                certificate.append(self._certificate(name, float(best[k]), nearest[k], bool(passed[k])))
+            threshold, rate = self._thresholds[name], self._rates[name]
+            for k, some in enumerate(renewed):
+                some.append(Certificate.issued(self._known, name, float(best[k]), nearest[k], threshold, rate, bool(passed[k])))
         return [tuple(some) for some in renewed]
 
     def _before(self, name: str, certificates: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[F32, list[str | None], I64]:
@@ -97,16 +98,3 @@ class Renewal:
                 rows = known_rows(self._folder, self._recognizers, first, min(first + SLICE, len(self._known)))
                 self._slices[first] = {name: ExactSearch(vectors) for name, vectors in rows.vectors.items()}
             yield first, self._slices[first]
-
-    def _certificate(self, name: str, similarity: float, nearest: str | None, passed: bool) -> Certificate:
-        return Certificate(
-            recognizer=name,
-            max_similarity=similarity,
-            nearest_known=nearest,
-            threshold=self._thresholds[name],
-            false_match_rate=self._rates[name],
-            generation=self._known.generation,
-            index_digest=self._known.digest,
-            search="exact",
-            passed=passed,
-        )

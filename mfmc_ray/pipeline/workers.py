@@ -69,8 +69,7 @@ class IdentityWorker:
     ) -> None:
         cv2.setNumThreads(1)
         self.ledger, self.index_digest = ledger, known.digest
-        pack = load_pack(config.find, config.guard.recognizers)
-        check = OutputCheck(pack, Guard(known, thresholds, calibration, searches))
+        check = _check(config, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -100,12 +99,11 @@ class AnonymizeWorker:
         cv2.setNumThreads(1)
         self.ledger, self.index_digest = ledger, known.digest
         model = load_model()
-        pack = load_pack(config.find, config.guard.recognizers)
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=OutputCheck(pack, Guard(known, thresholds, calibration, searches)),
+            check=_check(config, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
             access=ReplaceAll(),
@@ -171,6 +169,10 @@ class AnonymizeWorker:
             at += rows
         table = file.read_row_groups(groups, columns=self.stage.needs.names)
         return table.slice(start - (first or 0), stop - start)
+
+
+def _check(config: RunConfig, guard: Guard) -> OutputCheck:
+    return OutputCheck(load_pack(config.find, config.guard.recognizers), guard)
 
 
 def count(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:
