@@ -118,6 +118,12 @@ class RunConfig:
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 
+    def made(self) -> str:
+        """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
+        swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
+        del swap["identities"], output["rows_per_part"]
+        return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
+
 
 def _last(place: str) -> str:
     return place.rstrip("/").rpartition("/")[2]
