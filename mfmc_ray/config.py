@@ -82,6 +82,20 @@ class RayConfig:
 
 
 @dataclass(frozen=True)
+class NightlyConfig:
+    """How `mfmc nightly` keeps a result up to date. None of it decides the result."""
+
+    max_hours: float | None = None
+    """A night that is expected to take longer does not start: exit code 3. None: any night does."""
+    wait_minutes: float = 0.0
+    """How long to wait for another process that works on the same run, before leaving with exit code 75."""
+    audit: str | None = None
+    """Audit the result at the end: a number of published images, a percentage as "5%", or "all". None: no audit."""
+    kept: int = 30
+    """Nights whose summaries are kept."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result."""
 
@@ -98,6 +112,7 @@ class RunConfig:
     swap: SwapConfig = field(default_factory=SwapConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    nightly: NightlyConfig = field(default_factory=NightlyConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the manifest holds it, which is published: of places only the last name, of storage options only the keys."""
@@ -106,7 +121,7 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
-        del plain["out"], plain["work"]
+        del plain["out"], plain["work"], plain["nightly"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:

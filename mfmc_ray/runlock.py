@@ -19,6 +19,10 @@ LEASE_SECONDS = 120.0
 _POLL_SECONDS = 5.0
 
 
+class BusyError(LedgerError):
+    """Another process is working on the run."""
+
+
 class RunLock:
     """A lease on a run: a file that names its holder and that a thread keeps fresh.
 
@@ -51,7 +55,7 @@ class RunLock:
         until = time.monotonic() + self._wait
         while not self._taken(holder):
             if time.monotonic() >= until:
-                raise LedgerError(f"{self._who()} is working on {self.path.parent}; wait for it, or stop it")
+                raise BusyError(f"{self._who()} is working on {self.path.parent}; wait for it, or stop it")
             time.sleep(min(_POLL_SECONDS, self._wait))
         self._thread.start()
         return self

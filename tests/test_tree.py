@@ -13,7 +13,7 @@ LAYERS = [
     {"tables", "config", "folders", "places", "runlock", "parquet", "__init__"},
     {"codec", "published", "scrub", "collection", "sources", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli"},
     {"cli"},
 ]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.sources import Unit, read_unit
 
 ROW = dict[str, Any]
@@ -78,6 +78,8 @@ def scanned(ledger: Ledger, stage: Stage) -> dict[str, Scanned]:
             found[unit["unit"]] = Scanned(part, unit["size"], unit["version"], unit["listed"], (), False)
         file = pq.ParquetFile(ledger.work / stage.tables[0] / f"part-{part:05d}.parquet")
         columns = ("unit", "image_id", "reason", "unit_size", "unit_version", "unit_listed")
+        if not set(columns) <= set(file.schema_arrow.names):
+            raise LedgerError(f"WORK ({ledger.work}) was made by an older version of mfmc-ray; start anew with --restart")
         images: dict[str, list[str | None]] = {}
         retry: set[str] = set()
         first: dict[str, tuple[Any, ...]] = {}

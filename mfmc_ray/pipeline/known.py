@@ -26,7 +26,7 @@ from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.tables import embedding_column
 
-_ADDED = "galleries.json"
+_ADDED, _FORGOTTEN = "galleries.json", "forgotten.json"
 
 
 def gallery_stages(ledger: Ledger, configured: int) -> list[Stage]:
@@ -183,12 +183,19 @@ def known_of(
 
 
 def forgotten_faces(ledger: Ledger) -> set[str]:
-    """What stands for everybody whom the index has forgotten (`index.face_digest`)."""
-    first = ledger.work / "known" / "generation-00000.json"
-    if not first.is_file():
-        return set()
-    recognizers = json.loads(first.read_text())["recognizers"]
-    return {f.face for header in Generations(first.parent, recognizers).headers if not header.returns for f in header.forgets}
+    """What stands for everybody whom the index has forgotten for good (`index.face_digest`), or an index that was here before."""
+    carried, first = ledger.work / _FORGOTTEN, ledger.work / "known" / "generation-00000.json"
+    found = set(json.loads(carried.read_text())) if carried.is_file() else set()
+    if first.is_file():
+        headers = Generations(first.parent, json.loads(first.read_text())["recognizers"]).headers
+        found |= {f.face for header in headers if not header.returns for f in header.forgets}
+    return found
+
+
+def carry_forgotten(ledger: Ledger) -> None:
+    """Notes whom the index has forgotten, before it is made anew: a restart must not bring them back."""
+    if found := forgotten_faces(ledger):
+        replace_file(ledger.work / _FORGOTTEN, lambda path: path.write_text(json.dumps(sorted(found))))
 
 
 def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mapping[str, int], also: Set[str] = frozenset()) -> None:

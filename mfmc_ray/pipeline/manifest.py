@@ -11,6 +11,7 @@ from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import files_of
 from mfmc_ray.faces.store import load_lock
+from mfmc_ray.identities.model import model_digest
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.pipeline.workers import count
@@ -21,6 +22,12 @@ _PACKAGES = ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-pyth
 def models_of(config: RunConfig) -> list[str]:
     """The model files that a run uses."""
     return files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"])
+
+
+def model_digests(config: RunConfig) -> dict[str, str]:
+    """sha-256 of each model file that a run uses, and of the identity model."""
+    used = models_of(config)
+    return {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
 
 
 def manifest_of(

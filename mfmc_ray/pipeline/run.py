@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,13 +17,12 @@ from rich.console import Console
 
 from mfmc_ray.access import AccessModel, ReplaceAll
 from mfmc_ray.collection import Collection
-from mfmc_ray.config import RunConfig, load
+from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import terms_of
-from mfmc_ray.known.generations import replace_file
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
@@ -34,24 +32,23 @@ from mfmc_ray.pipeline.known import (
     added_galleries,
     begin_gallery,
     build_index,
+    carry_forgotten,
     dropped_galleries,
     end_gallery,
     fix_galleries,
     gallery_stages,
 )
-from mfmc_ray.pipeline.manifest import manifest_of, models_of
+from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, listed, plan_parts
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
+from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker
-from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
-
-SETTINGS = "settings.json"
-_FINISHED = "ledger/finished.json"
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
 
 
 class Run:
@@ -89,7 +86,7 @@ class Run:
         """How each scan's listing differed from what it had scanned, once `scan` has run."""
         self.planned: Plan = Plan()
         """What `publish` did last."""
-        self.times = Times(self.ledger.work)
+        self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     @contextlib.contextmanager
@@ -124,9 +121,12 @@ class Run:
         """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
         units = [[{k: v for k, v in unit.items() if k != "listed"} for unit in some] for some in (self.units, *self.gallery_units)]
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        if self.restart:
+            carry_forgotten(self.ledger)
+        elif self.update:
+            self.state.reopen()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
-        settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
-        (self.ledger.work / SETTINGS).write_text(json.dumps(settings, indent=1))
+        self.state.begin(self.config, model_digests(self.config))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
         fix_galleries(self.ledger, len(self.config.guard.galleries))
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self._skipped.items()))
@@ -150,22 +150,12 @@ class Run:
             LedgerError: WORK holds no run, none of this OUT, or an unfinished one.
         """
         ledger = Ledger(config.out, config.work, config.storage_options)
-        try:
-            settings = json.loads((ledger.work / SETTINGS).read_text())
-            begun = json.loads((ledger.work / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out}") from error
-        if "config" not in begun:
-            raise LedgerError(f"the run in {ledger.work} was being started anew; run `mfmc anonymize --restart` again first")
-        if begun.get("out") != ledger.out:
-            raise LedgerError(f"WORK ({ledger.work}) belongs to another OUT ({begun.get('out')})")
-        if not (ledger.work / _FINISHED).is_file():
-            raise LedgerError(f"the run in {ledger.work} is not finished; run `mfmc anonymize` again to finish it first")
-        loaded = load(None, **{name: value for name, value in settings.items() if name not in ("storage_options", "ray")})
+        state = State(ledger.work)
+        loaded = state.finished_settings(ledger)
         return cls(
             replace(loaded, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray),
             calibration=used(ledger.work, loaded),
-            notices=json.loads((ledger.work / _FINISHED).read_text())["notices"],
+            notices=state.notices,
         )
 
     @contextlib.contextmanager
@@ -180,12 +170,12 @@ class Run:
 
     def scan(self) -> None:
         """Finds the faces of every image: WORK/scan."""
-        for stage, units in self._scans():
+        for stage, units in self.scans():
             self._scan(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""
-        missing = [stage.name for stage, units in self._scans() if difference(units, scanned(self.ledger, stage))]
+        missing = [stage.name for stage, units in self.scans() if difference(units, scanned(self.ledger, stage))]
         if missing:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
@@ -198,9 +188,7 @@ class Run:
         Raises:
             LedgerError: parts of the scan are gone; who is in them would be forgotten.
         """
-        path = self.ledger.work / _FINISHED
-        finished = json.loads(path.read_text()) if path.is_file() else {}
-        if len(self.ledger.done(SCAN)) < finished.get("scan_parts", 0):
+        if len(self.ledger.done(SCAN)) < self.state.scan_parts:
             raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
         galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
         return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
@@ -223,7 +211,7 @@ class Run:
         self.withdraw()
         self.ledger.recover(ANONYMIZE)
         plan = self.planned = plan_parts(
-            self.ledger, self.config.output.rows_per_part, made=self.config.made(), access=self.access.version, night=self.update
+            self.ledger, self.config.output.rows_per_part, made=made_of(self.config), access=self.access.version, night=self.update
         )
         for part in plan.gone:
             self.ledger.remove_part(ANONYMIZE, part)
@@ -271,8 +259,7 @@ class Run:
             notices=[*self.notices, *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
-        finished = {"notices": self.notices, "scan_parts": len(self.ledger.done(SCAN))}
-        replace_file(self.ledger.work / _FINISHED, lambda path: path.write_text(json.dumps(finished)))
+        self.state.finish(self.notices, len(self.ledger.done(SCAN)))
         return fallen
 
     def withdraw(self) -> None:
@@ -330,7 +317,7 @@ class Run:
                 on_result=lambda part, summary: timed.add(summary["images"], summary["faces"]),
             )
 
-    def _scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
+    def scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
         """The stages that scan, galleries first, each with its units."""
         configured = len(self.config.guard.galleries)
         yield from ((stage, []) for stage in dropped_galleries(self.ledger, configured) if self.update)

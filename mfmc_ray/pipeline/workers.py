@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mfmc_ray.access import ReplaceAll
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
-from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.model import load_model, model_digest
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard, terms_of
@@ -143,7 +143,7 @@ class AnonymizeWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.index_digest, self.made = ledger, known.digest, config.made()
+        self.ledger, self.index_digest, self.made = ledger, known.digest, made_of(config)
         self.terms = terms_of(thresholds, calibration)
         model = load_model()
         self.stage = AnonymizeStage(
@@ -254,6 +254,11 @@ def _member(unit: str, path: str) -> str:
     folders = unit.split("/")
     shard = next(("/".join(folders[i:]) + "/" for i in range(len(folders)) if path.startswith("/".join(folders[i:]) + "/")), "")
     return path[len(shard) :]
+
+
+def made_of(config: RunConfig) -> str:
+    """What stands for all that decides what becomes of a face, other than who is known: sha-256, hex."""
+    return hashlib.sha256(f"{config.made()} {model_digest()}".encode()).hexdigest()
 
 
 def _check(config: RunConfig, guard: Guard) -> OutputCheck:
