@@ -314,7 +314,7 @@ class Run:
                 actors=actors(self.config.ray),
                 label=label,
                 total=sum(len(part["units"]) for part in todo) if only_files else None,
-                on_result=lambda part, summary: timed.add(summary["images"], summary["faces"]),
+                on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
             )
 
     def scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:

@@ -72,7 +72,8 @@ class ScanWorker:
                 self.ledger.remove_part(self.stage, part["part"])
         else:
             self.ledger.commit_part(self.stage, part["part"], {name: table}, result)
-        return {"images": fresh.num_rows, "faces": len(fresh["faces"].combine_chunks().flatten())}
+        looked = len(fresh["faces"].combine_chunks().flatten())
+        return {"images": fresh.num_rows + again.num_rows, "faces": looked, "looked_at": fresh.num_rows}
 
     def _fresh(self, units: list[dict[str, Any]], old: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows of some units: of images that were looked at now, and of those that the part holds already, wherever they were."""
