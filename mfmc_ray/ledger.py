@@ -35,6 +35,7 @@ import pyarrow.parquet as pq
 from mfmc_ray.parquet import write_parquet
 from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, copy_of, full, inside, is_remote, is_temporary, text_of
 from mfmc_ray.runlock import RunLock
+from mfmc_ray.versions import purge_versions
 
 __all__ = ["Ledger", "LedgerError", "Stage"]
 
@@ -353,6 +354,14 @@ class Ledger:
         """Take a file out of OUT; nothing happens if it is not there."""
         self._fenced()
         self._public.remove(name)
+
+    def purge_versions(self) -> int:
+        """Remove what an object store keeps of replaced and deleted files of OUT; how many there were.
+
+        Raises:
+            VersionsError: it does not let them be removed.
+        """
+        return purge_versions(self._public.fs, self._public.root) if isinstance(self._public, RemotePlace) else 0
 
     def read_text(self, name: str) -> str:
         """A small text file of OUT.
