@@ -20,6 +20,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from mfmc_ray import __version__
+from mfmc_ray.access import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig, load
 from mfmc_ray.faces.pack import DIMENSIONS, files_of
@@ -30,6 +31,7 @@ from mfmc_ray.known.generations import replace_file
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.known import added_galleries, begin_gallery, build_index, end_gallery, gallery_stages
 from mfmc_ray.pipeline.parts import run_parts
@@ -55,7 +57,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError: the folders, the input or the calibration cannot be used.
+        LedgerError, CollectionError, CalibrationError, AccessError: the folders, the input, the calibration or the approvals cannot be
+            used.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
+        self.access = access_model(config)
         self.console = Console(stderr=True, highlight=False)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
@@ -92,6 +96,7 @@ class Run:
         settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
         (self.ledger.work / _SETTINGS).write_text(json.dumps(settings, indent=1))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart)
+        approved.begin(self.ledger.work, self.access, resumed=resumed)
         self.units = units
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
@@ -161,7 +166,10 @@ class Run:
 
     def anonymize(self) -> None:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces."""
-        self.publish(self.index())
+        known = self.index()
+        for line in approved.notes(self.access, self.ledger):
+            self.console.print(line, markup=False, soft_wrap=True)
+        self.publish(known)
 
     def publish(self, known: KnownFaces) -> list[dict[str, Any]]:
         """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
@@ -184,7 +192,7 @@ class Run:
         old = [part | {"summary": done[part["part"]]} for part in parts if part["part"] in done]
         old = [part for part in old if part["summary"].get("index_digest") != known.digest]
         pool, fallen = self._pool(known)
-        kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
+        kwargs = {**self._certifying(known), "pool": pool, "key": self._key(), "access": self.access}
         count_of = actors(self.config.ray)
         renew = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         run_parts(
