@@ -64,6 +64,9 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
+Approvals = Annotated[
+    str | None, typer.Option(help="CSV or Parquet file that names faces which may stay as they are (docs/access.md; default: none may).")
+]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
@@ -86,6 +89,7 @@ def _run_verb(name: str, text: str) -> None:
         identities: Identities = None,
         threshold: Threshold = None,
         calibration: Calibration = None,
+        approvals: Approvals = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
@@ -102,6 +106,7 @@ def _run_verb(name: str, text: str) -> None:
             guard__galleries=known,
             guard__threshold=threshold,
             guard__calibration=calibration,
+            access__approvals=approvals,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,
@@ -135,6 +140,9 @@ def audit(
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
+    approvals: Annotated[
+        str | None, typer.Option(help="Hold kept faces against this table (default: the run's own, as it is now).")
+    ] = None,
     sample_seed: Annotated[int | None, typer.Option(help="Draw the same sample again. Default: unpredictable; audit.json has it.")] = None,
     storage_options: Storage = None,
     actors: Actors = None,
@@ -151,7 +159,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address)
+    settings = finished_run(out, work, storage_options, actors, address, approvals)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

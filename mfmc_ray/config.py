@@ -13,6 +13,11 @@ from typing import Any
 
 import yaml
 
+from mfmc_ray.places import is_remote
+
+DECIDING = ("input", "find", "guard", "access", "swap", "output")
+"""The sections of `RunConfig` that decide a run's result."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names it and says what would do."""
@@ -45,6 +50,14 @@ class GuardConfig:
     shards: int = 0
     """Search actors that share out the known faces, for more of them than fit into a node's memory. 0: each node holds all of them once.
     The result is the same, bit for bit; so it may change between a run and its continuation."""
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """Which faces stay as they are."""
+
+    approvals: str | None = None
+    """CSV or Parquet file that names faces which may stay, or must not (docs/access.md). None: every face is replaced or covered."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +119,10 @@ class RunConfig:
     work: str = ""
     """Private folder; never inside `out`."""
     storage_options: dict[str, Any] = field(default_factory=dict)
-    """Passed to fsspec for remote `input` and `out`."""
+    """Passed to fsspec for remote `input`, `out` and tables."""
     find: FindConfig = field(default_factory=FindConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     swap: SwapConfig = field(default_factory=SwapConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     ray: RayConfig = field(default_factory=RayConfig)
@@ -121,6 +135,7 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
+        plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
         del plain["out"], plain["work"], plain["nightly"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
@@ -130,7 +145,9 @@ class RunConfig:
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         del plain["guard"]["shards"]
-        named = sections or ("input", "find", "guard", "swap", "output")
+        named = sections or DECIDING
+        if self.access.approvals is None:  # the same
+            named = tuple(name for name in named if name != "access")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 
     def made(self) -> str:
@@ -176,7 +193,13 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
     config: RunConfig = _build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
+        config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
     return config
+
+
+def _absolute(place: str) -> str:
+    return str(Path(place.removeprefix("file://")).expanduser().absolute())
 
 
 def _build(kind: Any, plain: Any, where: str) -> Any:

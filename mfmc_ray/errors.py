@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mfmc_ray.access import AccessError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -18,6 +19,7 @@ from mfmc_ray.versions import VersionsError
 USER_ERRORS = (
     ConfigError,
     CollectionError,
+    AccessError,
     SourceError,
     LedgerError,
     ModelError,

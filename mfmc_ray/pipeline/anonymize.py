@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfmc_ray.access import AccessModel
+from mfmc_ray.access import AccessModel, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.faces.attributes import Attributes
@@ -26,6 +26,7 @@ from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attribute
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
@@ -120,8 +121,8 @@ class AnonymizeStage:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)
         done["faces"] = len(faces)
-        decisions = self.access.decide(row["image_id"], row["path"], faces) if len(faces) else []
-        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decisions]
+        decided = decisions(self.access, row["image_id"], row["path"], faces)
+        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decided]
         if all(result.verdict == "kept" for result in results):
             image = _image(scrub(data, self.max_pixels), row["path"])
             done |= {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results) if results else []}
@@ -136,10 +137,22 @@ class AnonymizeStage:
         for i in np.argsort(-faces.sizes, kind="stable"):
             if results[i].verdict != "kept":
                 self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used)
+        self._restore(picture.pixels, canvas, faces, results)
         for i, result in enumerate(results):
             if result.verdict == "redacted":
                 result.cover(canvas, faces.boxes[i])
         return Draft(row, replace(picture, pixels=canvas), faces, results)
+
+    def _restore(self, original: Image, canvas: Image, faces: Faces, results: list[Result]) -> None:
+        """Gives the kept faces their pixels back where a neighbour's swap has moved them. The check of the output comes afterwards."""
+        kept = np.array([result.verdict == "kept" for result in results])
+        if kept.any():
+            others = [
+                area_of(faces.boxes[i], [faces.need("meshes")[i], *([] if result.moved is None else [result.moved])], canvas.shape)
+                for i, result in enumerate(results)
+                if not kept[i]
+            ]
+            restore(canvas, original, faces.boxes[kept], others)
 
     def _finished(self, draft: Draft) -> dict[str, Any]:
         """What a settled draft adds to its row.

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from mfmc_ray.access import AccessModel, ReplaceAll
+from mfmc_ray.access import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import DIMENSIONS
@@ -26,6 +26,7 @@ from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.difference import Difference, difference, scan_parts, scanned
 from mfmc_ray.pipeline.known import (
@@ -62,7 +63,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError: the folders, the input or the calibration cannot be used.
+        LedgerError, CollectionError, CalibrationError, AccessError: the folders, the input, the calibration or the approvals cannot be
+            used.
     """
 
     def __init__(
@@ -80,8 +82,8 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
+        self.access = access_model(config)
         self.console = Console(stderr=True, highlight=False)
-        self.access: AccessModel = ReplaceAll()
         self.differences: dict[str, Difference] = {}
         """How each scan's listing differed from what it had scanned, once `scan` has run."""
         self.planned: Plan = Plan()
@@ -128,6 +130,7 @@ class Run:
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
         self.state.begin(self.config, model_digests(self.config))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
+        approved.begin(self.ledger.work, self.access, resumed=resumed and not self.update)
         fix_galleries(self.ledger, len(self.config.guard.galleries))
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self._skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.units)} files in {self.config.input}{skipped}")
@@ -199,7 +202,10 @@ class Run:
 
     def anonymize(self) -> None:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces."""
-        self.publish(self.index())
+        known = self.index()
+        for line in approved.notes(self.access, self.ledger):
+            self.console.print(line, markup=False, soft_wrap=True)
+        self.publish(known)
 
     def publish(self, known: KnownFaces) -> list[dict[str, Any]]:
         """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
@@ -219,7 +225,7 @@ class Run:
         certifying = self._certifying(known)
         terms = known.digest, terms_of(certifying["thresholds"], self.calibration)
         old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
-        kwargs = {**certifying, "pool": pool, "key": self._key()}
+        kwargs = {**certifying, "pool": pool, "key": self._key(), "access": self.access}
         count_of = actors(self.config.ray)
         update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         with self.times.of("anonymize") as timed:

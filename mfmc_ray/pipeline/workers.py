@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access import AccessModel
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
@@ -141,6 +141,7 @@ class AnonymizeWorker:
         calibration: Calibration,
         pool: pa.Table,
         key: bytes,
+        access: AccessModel,
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
@@ -154,7 +155,7 @@ class AnonymizeWorker:
             check=_check(config, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
-            access=ReplaceAll(),
+            access=access,
             key=key,
             storage_options=config.storage_options,
         )
