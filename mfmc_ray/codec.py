@@ -60,14 +60,27 @@ _PNG_COLOUR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 LOSS = 46.0
 """dB, peak signal to noise, of a lossy WebP to the pixels it was made of, below which it is written without loss instead."""
 
-XMP = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-    "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-    '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-).encode()
-"""The label of a picture with synthetic parts (IPTC Photo Metadata Standard, "Digital Source Type")."""
+_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+SYNTHETIC = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
+"""The digital source type of a picture with parts that a trained model made (IPTC NewsCodes)."""
+ALTERED = _SOURCE_TYPES + "algorithmicallyEnhanced"
+"""That of a picture in which parts are merely covered: "Algorithmically-altered media"."""
+
+
+def label(source_type: str) -> bytes:
+    """The XMP packet that says where a picture comes from (IPTC Photo Metadata Standard, "Digital Source Type"), and nothing else."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+        f"<Iptc4xmpExt:DigitalSourceType>{source_type}"
+        '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    ).encode()
+
+
+XMP = label(SYNTHETIC)
+LABELS = frozenset({XMP, label(ALTERED)})
+"""What may be in a published picture."""
 
 
 class CodecError(ValueError):
@@ -157,7 +170,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         )
 
 
-def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, synthetic: bool = True) -> tuple[bytes, str]:
+def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: bytes | None = XMP) -> tuple[bytes, str]:
     """Write pixels in the format of the picture they came from: JPEG, PNG, TIFF and WebP stay what they are, anything else becomes PNG.
 
     A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is hardly changed; where turning it upright would
@@ -170,7 +183,7 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, synth
         pixels: uint8 (height, width, 3), RGB, upright, of the size of `like`.
         like: the decoded source.
         quality: 1–100, for a JPEG whose source's coding cannot be repeated.
-        synthetic: label the picture as holding synthetic parts.
+        xmp: the label to put in (`label`), or None.
 
     Returns:
         The file and its format's name.
@@ -181,7 +194,6 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, synth
     if pixels.dtype != np.uint8 or pixels.shape != (like.height, like.width, 3):
         raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
     icc = fitting_profile(like.icc, like.grey)
-    xmp = XMP if synthetic else None
     if like.format == "JPEG":
         image = turn(_stored(pixels, like), back(like.stored_in))
         options = {"icc_profile": icc, "xmp": xmp, "exif": b"Exif\0\0" + exif(like.stored_in) if like.stored_in > 1 else b""}

@@ -65,10 +65,15 @@ class SwapConfig:
 class OutputConfig:
     """How the result is written."""
 
-    jpeg_quality: int = 95
-    """For re-encoded JPEGs whose own tables cannot be kept."""
+    jpeg_quality: int = 98
+    """For re-encoded JPEGs whose own tables cannot be kept (CMYK, 4:4:0, 4:1:1)."""
     rows_per_part: int = 128
     """Images in one output file."""
+    c2pa_certificate: str | None = None
+    """PEM file with the certificate chain that anonymized images are signed with as Content Credentials (C2PA), the signer's first.
+    None: they are not signed. Needs the extra `c2pa`. On a cluster every node reads it, and the key, from this path."""
+    c2pa_key: str | None = None
+    """PEM file with the signer's private key. Neither it nor its name is published."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
-        del plain["out"], plain["work"]
+        plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
+        del plain["out"], plain["work"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
@@ -114,6 +120,8 @@ class RunConfig:
         plain = self.to_dict()
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
+        if self.output.c2pa_certificate is None:
+            del plain["output"]["c2pa_certificate"]  # likewise
         del plain["guard"]["shards"]
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mfmc_ray.codec import Decoded, decode, encode, encode_part
+from mfmc_ray.codec import XMP, Decoded, decode, encode, encode_part
 from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS, back, turned
 
 _UNIT = 16
@@ -39,11 +39,11 @@ class Published:
 
     Args:
         picture: what to publish; its pixels must not change while this is used.
-        quality: as for `encode`.
+        quality, xmp: as for `encode`.
     """
 
-    def __init__(self, picture: Decoded, quality: int) -> None:
-        self._picture, self._quality = picture, quality
+    def __init__(self, picture: Decoded, quality: int, xmp: bytes | None = XMP) -> None:
+        self._picture, self._quality, self._xmp = picture, quality, xmp
         self._stored = turned(picture.pixels, back(picture.stored_in))
         self._windows: list[tuple[int, int, NDArray[np.uint8]]] = []
         self._coding: tuple[Any, ...] | None = None
@@ -92,7 +92,7 @@ class Published:
         Raises:
             PublishedError: if its header says that it is coded otherwise than the windows.
         """
-        file, kind = self._file or encode(self._picture.pixels, self._picture, quality=self._quality)
+        file, kind = self._file or encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp)
         with Image.open(io.BytesIO(file), formats=(kind,)) as header:
             same = kind != "JPEG" or self._coding in (None, _coding(header))
             if (header.height, header.width) != self._stored.shape[:2] or not same:
@@ -108,7 +108,7 @@ class Published:
             height, width, _ = self._stored.shape
             made = self._part(*_grown(y0, y1, height), *_grown(x0, x1, width))
         else:
-            self._file = encode(self._picture.pixels, self._picture, quality=self._quality)
+            self._file = encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp)
             made = 0, 0, decode(self._file[0], self.shape[0] * self.shape[1]).pixels
             if made[2].shape != self.shape:
                 raise PublishedError("the file has another size than the picture")

@@ -120,6 +120,14 @@ def cut(data: bytes, mode: str, orientation: int, *, profile: bool, keep: Iterab
     return _built(source.order, source.big, kept, strips, tags)
 
 
+def value(data: bytes, tag: int) -> bytes:
+    """The bytes of a tag's value in the first directory; empty if it is not there."""
+    try:
+        return _directory(data).entries[tag].value
+    except (_Unusual, KeyError):
+        return b""
+
+
 def written(pixels: NDArray[np.uint8] | NDArray[np.uint16], *, icc: bytes | None, xmp: bytes | None) -> bytes:
     """Pixels as a TIFF, without loss (Deflate, horizontal differences), as `cut` would leave it but for the XMP.
 

@@ -16,7 +16,7 @@ from bad_images import SECRET, profile, save, sideways_exif, telling_exif
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 from skimage.data import astronaut
 
 from mfmc_ray import tiff
@@ -24,6 +24,7 @@ from mfmc_ray.codec import XMP, CodecError, decode
 from mfmc_ray.scrub import scrub
 
 FACE = Image.fromarray(astronaut())
+ICC = profile()  # once: it holds its time
 SMALL = FACE.crop((170, 60, 170 + 96, 60 + 65))
 RGB = np.asarray(SMALL)
 DEEP = RGB.astype(np.uint16) * 251 + 7
@@ -49,7 +50,7 @@ def told(pixels: NDArray[Any], **options: Any) -> bytes:
     big = {name: options.pop(name) for name in ("bigtiff", "byteorder") if name in options}
     tags = [(tag, 7, len(SECRET), SECRET, True) for tag in (33723, 34377, 37500, 37724, 50341, 65000)]
     tags += [(tag, 2, 0, SECRET.decode(), True) for tag in (269, 271, 272, 315, 316, 333, 33432, 42112)] + [(700, 1, len(XMP), XMP, True)]
-    tags += [(34675, 7, len(profile()), profile(), True)]
+    tags += [(34675, 7, len(ICC), ICC, True)]
     with tifffile.TiffWriter(out, **big) as writer:
         writer.write(
             pixels,
@@ -71,7 +72,6 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
     "one strip": (RGB, {"photometric": "rgb"}),
     "big-endian": (RGB, {"photometric": "rgb", "byteorder": ">"}),
     "BigTIFF": (RGB, {"photometric": "rgb", "bigtiff": True}),
-    "BigTIFF, big-endian": (DEEP, {"photometric": "rgb", "bigtiff": True, "byteorder": ">", "rowsperstrip": 9}),
     "tiles": (RGB, {"photometric": "rgb", "tile": (32, 48)}),
     "tiles, deflated": (RGB, {"photometric": "rgb", "tile": (32, 48), "compression": "zlib", "predictor": True}),
     "deflated": (RGB, {"photometric": "rgb", "compression": "zlib", "predictor": True, "rowsperstrip": 16}),
@@ -103,7 +103,7 @@ def test_a_tiff_of_pillows_is_returned_as_it_is(mode: str, compression: str) -> 
     if mode == "RGBA":
         image.putalpha(SMALL.convert("L"))
     for orientation in (1, 6):
-        data = save(image, "TIFF", compression=compression, exif=sideways_exif(orientation), icc_profile=profile())
+        data = save(image, "TIFF", compression=compression, exif=sideways_exif(orientation), icc_profile=ICC)
         assert scrub(data) == data
 
 
@@ -139,22 +139,14 @@ def test_metadata_goes_and_the_coded_pixels_stay(name: str, orientation: int) ->
         assert np.array_equal(page.asarray(), before)
         assert page.asarray().dtype == pixels.dtype
         assert {tag.code for tag in page.tags} <= tiff.DESCRIBING
-        assert page.tags[34675].value == profile()
+        assert page.tags[34675].value == ICC
         assert page.subifds is None
         if orientation != 1:
             assert page.tags[274].value == orientation
         assert file.byteorder == order
         assert file.is_bigtiff == options.get("bigtiff", False)
     assert np.array_equal(decode(out).pixels, decode(source).pixels)
-    assert np.array_equal(
-        decode(out).pixels, np.asarray(ImageOps.exif_transpose(opened(source)).convert("RGB")) if not _odd(name) else decode(out).pixels
-    )
     assert scrub(out) == out
-
-
-def _odd(name: str) -> bool:
-    """Whether Pillow's own conversion to RGB clips."""
-    return name in ("16-bit grey", "floats")
 
 
 def test_exif_gps_and_thumbnail_of_a_camera_go() -> None:
@@ -238,15 +230,31 @@ def test_a_comment_within_a_jpeg_strip_is_not_kept() -> None:
     assert np.array_equal(decode(out).pixels, decode(clean).pixels)
 
 
-def test_what_is_not_shown_is_not_let_through() -> None:
-    hidden = np.dstack([RGB, np.asarray(SMALL.convert("L"))])
-    for source in (
-        made(hidden, photometric="rgb", extrasamples=["unspecified"]),
-        made(np.dstack([hidden, GREY]), photometric="rgb", extrasamples=["unassalpha", "unspecified"]),
+def test_samples_that_are_not_shown_are_not_let_through() -> None:
+    hidden = np.dstack([RGB, 255 - GREY])
+    for source, shown in (
+        (made(hidden, photometric="rgb", extrasamples=["unspecified"]), RGB),
+        (made(np.dstack([hidden, GREY]), photometric="rgb", extrasamples=["unassalpha", "unspecified"]), hidden),
     ):
-        with pytest.raises(CodecError) as caught:
-            scrub(source)
-        assert caught.value.reason in ("unsupported_format", "corrupt")
+        out = scrub(source)
+        assert decode(out).format == "PNG"
+        assert np.array_equal(np.asarray(opened(out)), shown)
+    with pytest.raises(CodecError) as caught:
+        scrub(made(hidden.astype(np.uint16), photometric="rgb", extrasamples=["unspecified"]))
+    assert caught.value.reason == "unsupported_format"
+
+
+def test_a_big_endian_bigtiff_is_cut_though_pillow_cannot_read_it() -> None:
+    options = {"photometric": "rgb", "bigtiff": True, "byteorder": ">", "rowsperstrip": 9}
+    clean = made(DEEP, **options)
+    assert tiff.cut(clean, "RGB", 1, profile=True) == clean
+    out = tiff.cut(told(DEEP, **options), "RGB", 1, profile=True)
+    assert out is not None
+    assert SECRET not in out
+    with tifffile.TiffFile(io.BytesIO(out)) as file:
+        assert np.array_equal(file.pages[0].asarray(), DEEP)
+    with pytest.raises(CodecError):
+        scrub(clean)
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
@@ -261,19 +269,19 @@ def test_a_fax_becomes_a_png(compression: str) -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_pixels_are_written_and_read_back(kind: type, channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (700, 301, channels), kind)
-    data = tiff.written(pixels, icc=profile(), xmp=XMP)
+    data = tiff.written(pixels, icc=ICC, xmp=XMP)
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         (page,) = file.pages
         assert np.array_equal(np.atleast_3d(page.asarray()), pixels)
         assert page.tags[700].value == XMP
-        assert page.tags[34675].value == profile()
-    image = opened(data)
-    assert image.info["xmp"] == XMP
-    assert image.info["icc_profile"] == profile()
+        assert page.tags[34675].value == ICC
+    if (kind, channels) != (np.uint16, 2):  # Pillow does not know those
+        assert opened(data).info["xmp"] == XMP
+        assert opened(data).info["icc_profile"] == ICC
     if channels in (1, 3):
         seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(np.atleast_3d(seen)[..., ::-1], pixels)
-    plain = tiff.written(pixels, icc=profile(), xmp=None)
+    plain = tiff.written(pixels, icc=ICC, xmp=None)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels] if kind == np.uint8 or channels > 1 else "I;16"
     assert tiff.cut(plain, mode, 1, profile=True) == plain
     assert tiff.cut(data, mode, 1, profile=True) == plain
