@@ -153,20 +153,21 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         name = "JPEG" if image.format == "MPO" else str(image.format)
         icc = image.info.get("icc_profile")
         pixels, clear = np.array(rgb), None if alpha is None else np.array(alpha)
+        grey = image.mode in _GREY or (name == "PNG" and data[25] == 4)  # grey with transparency and 16 bits is RGBA to Pillow
         return Decoded(
             pixels=pixels,
             format=name,
             width=rgb.width,
             height=rgb.height,
             orientation=orientation,
-            grey=image.mode in _GREY,
+            grey=grey,
             alpha=clear,
             icc=icc if isinstance(icc, bytes) and icc else None,
             jpeg=coding_of(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
             lossless=name == "WEBP" and any(kind == b"VP8L" for kind, _ in riff_chunks(data)),
             # this also finds the end of a PNG, which Pillow does not miss
             png_colour=tuple((kind, body) for kind, body in png_chunks(data) if kind in _PNG_COLOUR) if name == "PNG" else (),
-            deep=deep.read(data, image, pixels, clear, orientation),
+            deep=deep.read(data, image, pixels, clear, orientation, grey=grey),
         )
 
 

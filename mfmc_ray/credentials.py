@@ -26,6 +26,10 @@ _TELLING = (b"c2pa.ingredient", b"c2pa.thumbnail", b"c2pa.metadata", b"c2pa.open
 _CURVES = {256: "es256", 384: "es384", 521: "es512"}
 
 
+LARGEST = 1 << 16
+"""Bytes; a manifest of one action and a certificate chain has a few thousand. More would have room for a picture."""
+
+
 class CredentialError(RuntimeError):
     """A picture could not be signed as it should be; it must not be published."""
 
@@ -126,8 +130,9 @@ class Credential:
 def fault(file: bytes, kind: str) -> str | None:
     """What a manifest tells that it should not: an ingredient, a thumbnail, metadata; None if nothing, or if there is no manifest."""
     manifest = stored(file, kind)
-    found = [word.decode() for word in _TELLING if word in manifest]
-    return f"a C2PA manifest with {', '.join(found)}" if found else None
+    if found := [word.decode() for word in _TELLING if word in manifest]:
+        return f"a C2PA manifest with {', '.join(found)}"
+    return f"a C2PA manifest of {len(manifest)} bytes" if len(manifest) > LARGEST else None
 
 
 def stored(file: bytes, kind: str) -> bytes:

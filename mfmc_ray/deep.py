@@ -68,7 +68,9 @@ def range_of(values: NDArray[np.uint16]) -> int:
     return next(top for top in (255, 511, 1023, 2047, 4095, 65535) if high <= top)
 
 
-def read(data: bytes, image: Image.Image, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, orientation: int) -> Deep | None:
+def read(
+    data: bytes, image: Image.Image, pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, orientation: int, *, grey: bool
+) -> Deep | None:
     """The samples of a PNG or TIFF of 16 bits; None for any other, and if they are not what Pillow made the 8 bits from.
 
     Args:
@@ -76,6 +78,7 @@ def read(data: bytes, image: Image.Image, pixels: NDArray[np.uint8], alpha: NDAr
         image: as Pillow opened and loaded it.
         pixels, alpha: what became of it, uint8 (height, width, 3) and (height, width), upright.
         orientation: 1–8, as the file has it.
+        grey: it has no colour.
     """
     if image.format == "PNG":
         deep = data[24] == 16
@@ -96,7 +99,7 @@ def read(data: bytes, image: Image.Image, pixels: NDArray[np.uint8], alpha: NDAr
             return None
         if read is None or read.dtype != np.uint16 or read.ndim != 3 or read.shape[2] != (3 if alpha is None else 4):
             return None
-        order = [0, 3] if image.mode == "LA" else [2, 1, 0, 3][: read.shape[2]]
+        order = [0, 3] if grey else [2, 1, 0, 3][: read.shape[2]]
         found = Deep(np.ascontiguousarray(turned(read[..., order], orientation)), 65535)
     same = found.samples.shape[:2] == pixels.shape[:2] and (found.eight()[..., : 1 if found.grey else 3] == pixels).all()
     same = same and (alpha is None or np.array_equal(found.samples[..., -1] >> 8, alpha))

@@ -22,6 +22,7 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig, load
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.pool import pool_size
@@ -73,6 +74,7 @@ class Run:
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Holds the run's lock and Ray, with the models at hand, while steps are run."""
+        Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
