@@ -68,7 +68,7 @@ Approvals = Annotated[
     str | None, typer.Option(help="CSV or Parquet file that names faces which may stay as they are (docs/access.md; default: none may).")
 ]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
-Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]

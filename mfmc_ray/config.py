@@ -78,10 +78,15 @@ class SwapConfig:
 class OutputConfig:
     """How the result is written."""
 
-    jpeg_quality: int = 95
-    """For re-encoded JPEGs whose own tables cannot be kept."""
+    jpeg_quality: int = 98
+    """For re-encoded JPEGs whose own tables cannot be kept (CMYK, 4:4:0, 4:1:1)."""
     rows_per_part: int = 128
     """Images in one output file."""
+    c2pa_certificate: str | None = None
+    """PEM file with the certificate chain that anonymized images are signed with as Content Credentials (C2PA), the signer's first.
+    None: they are not signed. Needs the extra `c2pa`. On a cluster every node reads it, and the key, from this path."""
+    c2pa_key: str | None = None
+    """PEM file with the signer's private key. Neither it nor its name is published."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ class RunConfig:
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
         plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
-        del plain["out"], plain["work"], plain["nightly"]
+        plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
+        del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
@@ -144,6 +150,8 @@ class RunConfig:
         plain = self.to_dict()
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
+        if self.output.c2pa_certificate is None:
+            del plain["output"]["c2pa_certificate"]  # likewise
         del plain["guard"]["shards"]
         named = sections or DECIDING
         if self.access.approvals is None:  # the same
@@ -153,7 +161,7 @@ class RunConfig:
     def made(self) -> str:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
-        del swap["identities"], output["rows_per_part"]
+        del swap["identities"], output["rows_per_part"], output["c2pa_key"]
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
 
 

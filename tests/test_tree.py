@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"tables", "config", "folders", "places", "runlock", "parquet", "versions", "__init__"},
-    {"codec", "published", "scrub", "collection", "sources", "ledger", "faces", "known", "identities", "swap", "evaluate"}
-    | {"access", "approvals"},
+    {"orientation", "jpeg", "deep", "tiff", "codec", "credentials", "published", "scrub", "collection", "sources", "ledger"}
+    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
     {"pipeline"},
     {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli"},
     {"cli"},

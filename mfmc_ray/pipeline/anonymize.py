@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from mfmc_ray.access import AccessModel, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
@@ -74,7 +75,7 @@ class AnonymizeStage:
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
-        self._settler = Settler(check, output.jpeg_quality)
+        self._settler = Settler(check, output.jpeg_quality, Credential.of(output))
         self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from mfmc_ray.access import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.pool import pool_size
@@ -107,6 +108,7 @@ class Run:
         Raises:
             LedgerError, CollectionError: they cannot be used.
         """
+        Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]

@@ -719,7 +719,7 @@ def test_labelled_pictures_have_no_other_metadata(kind: str, profile: bool) -> N
     data = encode(source.pixels, source)[0]
     assert check.fault(data, 10**9, labelled=True) is None
     assert check.fault(data, 10**9, labelled=False) is not None
-    plain = encode(source.pixels, source, synthetic=False)[0]
+    plain = encode(source.pixels, source, xmp=None)[0]
     assert check.fault(plain, 10**9, labelled=False) is None
     assert check.fault(plain, 10**9, labelled=True) is not None
 
