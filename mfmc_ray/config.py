@@ -28,6 +28,9 @@ class FindConfig:
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
     """Images with more pixels are `failed` rather than decoded (Pillow's own limit against decompression bombs)."""
+    max_seconds: float = 60.0
+    """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
+    more. 0: any time. It may change between a run and its continuation."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class RunConfig:
         plain = self.to_dict()
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
-        del plain["guard"]["shards"]
+        del plain["guard"]["shards"], plain["find"]["max_seconds"]
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 

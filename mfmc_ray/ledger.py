@@ -41,7 +41,10 @@ GROUP_BYTES = 128 << 20
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
 _COMING = re.compile(r"next-(\d+)\.parquet")
 """A private part as it becomes, until it takes the place of what it was."""
-_PRIVATE = ("scan", "gallery-*", "galleries.json", "known", "pool", "published", "report", "audit", "calibration-used", "times.json")
+_PRIVATE = (
+    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "report", "audit", "calibration-used", "times.json"),
+    *("watch", "quarantine"),
+)
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
 """What a run makes in OUT; a restart removes these and nothing else. The manifest goes first: without it OUT is no finished dataset."""

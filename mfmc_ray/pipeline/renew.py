@@ -10,6 +10,7 @@ import pyarrow as pa
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker
 from mfmc_ray.tables import FACES, embedding_column
 
@@ -36,6 +37,11 @@ class RenewWorker:
         self._renewal = Renewal(
             self.ledger.work / "known", recognizers, anonymize["known"], anonymize["thresholds"], anonymize["calibration"]
         )
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return AnonymizeWorker.watch_of(**arguments["anonymize"])
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Renews one part.

@@ -15,6 +15,7 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.published import Published
 from mfmc_ray.swap.redact import cover_of, redact
 
@@ -99,10 +100,11 @@ class Settler:
     Args:
         check: holds the recognizers and the guard.
         quality: of lossy files whose source has no tables to repeat, 1–100.
+        watch: notes which picture it is at.
     """
 
-    def __init__(self, check: OutputCheck, quality: int) -> None:
-        self.check, self.quality = check, quality
+    def __init__(self, check: OutputCheck, quality: int, watch: Watch | None = None) -> None:
+        self.check, self.quality, self.watch = check, quality, watch or Watch()
 
     def __call__(self, drafts: Sequence[Draft]) -> None:
         """Sets the `file` or else the `error` of each; the results' `checked` and `after` are then about the published pixels."""
@@ -118,7 +120,7 @@ class Settler:
         """Writes the drafts that hold; redacts in the others what does not, and returns those."""
         looks = []
         for draft in drafts:
-            with _alone(draft):
+            with self._alone(draft):
                 looks.append(self._look(draft))
         self._certify([look for look in looks if look.worn])
         again = []
@@ -126,7 +128,7 @@ class Settler:
             draft = look.draft
             if draft.error is not None:
                 continue
-            with _alone(draft):
+            with self._alone(draft):
                 failed = [i for i in look.worn if not _checked(draft.results[i]).verdict.passed]
                 for i in failed:
                     draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
@@ -136,6 +138,16 @@ class Settler:
                 else:
                     self._write(look)
         return again
+
+    @contextmanager
+    def _alone(self, draft: Draft) -> Iterator[None]:
+        """Whatever goes wrong with a draft is kept as its `error` and stops no other."""
+        allowed = self.watch.allowed(draft.picture.pixels.size // 3, len(draft.faces))
+        try:
+            with self.watch.at(draft.row["image_id"], allowed, path=draft.row["path"], unit=draft.row["unit"]):
+                yield
+        except Exception as error:
+            draft.error = error
 
     def _look(self, draft: Draft) -> _Look:
         published = Published(draft.picture, self.quality)
@@ -189,15 +201,6 @@ def attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[str
         "smile": float(smile(mesh)[0]),
     }
     return {f"{name}_{when}": value for name, value in values.items()}
-
-
-@contextmanager
-def _alone(draft: Draft) -> Iterator[None]:
-    """Whatever goes wrong with a draft is kept as its `error` and stops no other."""
-    try:
-        yield
-    except Exception as error:
-        draft.error = error
 
 
 def _checked(result: Result) -> Checked:

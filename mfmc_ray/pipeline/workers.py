@@ -26,6 +26,7 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, sum
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import UNITS
 
@@ -41,9 +42,20 @@ class ScanWorker:
     def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.stage = ledger, stage
-        self.scan = ScanStage(load_pack(config.find, config.guard.recognizers), config.find.max_pixels, config.storage_options)
+        self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
+        pack = load_pack(config.find, config.guard.recognizers)
+        self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch)
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return Watch(arguments["ledger"].work, arguments["stage"].name, arguments["config"].find.max_seconds, SCAN.name)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        with self.watch.part(part["part"]):
+            return self._do(part)
+
+    def _do(self, part: dict[str, Any]) -> dict[str, Any]:
         table = self.scan(pa.Table.from_pylist(part["units"], schema=UNITS))
         faces = table["faces"].combine_chunks()
         result = {
@@ -109,7 +121,13 @@ class AnonymizeWorker:
             access=ReplaceAll(),
             key=key,
             storage_options=config.storage_options,
+            watch=self.watch_of(config=config, ledger=ledger),
         )
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return Watch(arguments["ledger"].work, ANONYMIZE.name, arguments["config"].find.max_seconds)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         rows = self._rows(part)
@@ -143,7 +161,8 @@ class AnonymizeWorker:
 
     def _anonymized(self, part: dict[str, Any], rows: pa.Table, numbers: Sequence[int]) -> dict[str, pa.Table]:
         """The tables of some rows of the scan, whose numbers in the part these are."""
-        table = self.stage(rows)
+        with self.stage.watch.part(part["part"]):
+            table = self.stage(rows)
         images, faces = split(table)
         duplicates = part.get("duplicates", {})
         if duplicates:
