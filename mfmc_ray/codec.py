@@ -27,6 +27,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from mfmc_ray.bombs import bomb
+
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs."""
 
@@ -238,6 +240,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
     """
     if not data:
         raise CodecError("empty", "the file is empty")
+    if found := bomb(data):
+        raise CodecError("too_large", f"a bomb: {found}")
     with _only_codec_errors(data):
         # Pillow refuses at twice its own limit; whoever sets a higher one here means it.
         if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:

@@ -11,14 +11,13 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from bad_images import bad_images, save
 from made_stages import units
 from PIL import Image
+from poison import NobodyThere
 
-from mfmc_ray.faces.faces import Faces
 from mfmc_ray.pipeline import scan as scan_module
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import FACES, PIXELS, Watch
@@ -146,18 +145,6 @@ def test_large_images_and_crowds_have_more_time() -> None:
     assert watch.allowed() == 60
     assert watch.allowed(2 * PIXELS, 3 * FACES) == 360
     assert Watch(seconds=0.0).allowed(PIXELS, FACES) == 0  # any time
-
-
-class NobodyThere:
-    """A pack that finds no face, at once."""
-
-    dimensions = {"sface": 128}  # noqa: RUF012
-
-    def analyse(self, pixels: object) -> Faces:
-        none = np.zeros(0, np.float32)
-        found = {"meshes": np.zeros((0, 468, 3), np.float32), "poses": np.zeros((0, 3), np.float32)}
-        vectors = {"sface": np.zeros((0, 128), np.float32)}
-        return Faces.empty().with_(**found, mesh_scores=none, ages=none, sexes=none, tones=none, embeddings=vectors)
 
 
 POISON = b"poison"
