@@ -9,6 +9,7 @@ resumed after its scan was lost, and must not try them again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import io
 import resource
@@ -82,10 +83,8 @@ def alone(files: dict[str, bytes]) -> None:
     for name, data in files.items():
         at = time.monotonic()
         for work in (decode, scrub):
-            try:
+            with contextlib.suppress(CodecError):
                 work(data)
-            except CodecError:
-                pass
         slowest = max(slowest, (time.monotonic() - at, name))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"decode and scrub: {time.monotonic() - started:.1f} s, the slowest {slowest[0]:.2f} s ({slowest[1]}), peak {peak} MiB")

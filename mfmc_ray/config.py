@@ -28,7 +28,7 @@ class FindConfig:
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
     """Images with more pixels are `failed` rather than decoded (Pillow's own limit against decompression bombs)."""
-    max_seconds: float = 60.0
+    max_seconds: float = 120.0
     """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
     more. 0: any time. It may change between a run and its continuation."""
 
