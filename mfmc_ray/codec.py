@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from mfmc_ray import deep, tiff
+from mfmc_ray.bombs import bomb
 from mfmc_ray.deep import Deep
 from mfmc_ray.jpeg import JpegCoding, coded, coding_of, subsampled
 from mfmc_ray.orientation import back, exif, orientation_of, turn
@@ -272,6 +273,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
     """
     if not data:
         raise CodecError("empty", "the file is empty")
+    if found := bomb(data):
+        raise CodecError("too_large", f"a bomb: {found}")
     with _only_codec_errors(data):
         # Pillow refuses at twice its own limit; whoever sets a higher one here means it.
         if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:

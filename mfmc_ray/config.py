@@ -33,6 +33,9 @@ class FindConfig:
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
     """Images with more pixels are `failed` rather than decoded (Pillow's own limit against decompression bombs)."""
+    max_seconds: float = 120.0
+    """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
+    more. 0: any time. It may change between a run and its continuation."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class RunConfig:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         if self.output.c2pa_certificate is None:
             del plain["output"]["c2pa_certificate"]  # likewise
-        del plain["guard"]["shards"]
+        del plain["guard"]["shards"], plain["find"]["max_seconds"]
         named = sections or DECIDING
         if self.access.approvals is None:  # the same
             named = tuple(name for name in named if name != "access")

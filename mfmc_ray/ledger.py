@@ -44,7 +44,7 @@ _NEXT = "next"
 """Folder in WORK: committed parts as they become, until they take the places of what they were."""
 _PRIVATE = (
     *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "placed", _NEXT),
-    *("report", "audit", "calibration-used", "times.json"),
+    *("report", "audit", "calibration-used", "times.json", "watch", "quarantine"),
 )
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")

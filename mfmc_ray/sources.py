@@ -78,7 +78,7 @@ class Source:
         data: the encoded image, or None with `error`.
         error: a word, with detail after ": " in some cases; without machine paths, so that it may be published:
             vanished | no_permission | not_a_file | unreadable | too_large | compressed_tar | damaged_tar | damaged_parquet |
-            no_image_column | no_bytes.
+            no_image_column | no_bytes, or what `pipeline.watch` says.
     """
 
     path: str
@@ -112,7 +112,7 @@ def read_unit(
         with _open(unit.unit, storage_options) as file:
             yield from _read_tar(unit, file, max_bytes) if unit.kind == "tar" else _read_parquet(unit, file, column, max_bytes)
     except Exception as error:  # any store's client has its own
-        yield _failed(unit, _reason(error))
+        yield failed(unit, _reason(error))
 
 
 class SourceReader:
@@ -247,7 +247,8 @@ def _locator(kind: str, **fields: Any) -> dict[str, Any]:
     return {"kind": kind, "column": None, "group": None, "index": None, "offset": None, "length": None, **fields}
 
 
-def _failed(unit: Unit, error: str, **fields: Any) -> Source:
+def failed(unit: Unit, error: str, **fields: Any) -> Source:
+    """What stands for a unit, or the rest of it, that is not read."""
     return Source(unit.path, unit.unit, _locator(unit.kind, **fields), None, error)
 
 
@@ -313,14 +314,14 @@ def _read_tar(unit: Unit, file: BinaryIO, max_bytes: int) -> Iterator[Source]:
         # tarfile takes a damaged header for the end
         file.seek(tar.offset)
         if file.read(512).strip(b"\0"):
-            yield _failed(unit, "damaged_tar: what follows a damaged header cannot be read", offset=tar.offset)
+            yield failed(unit, "damaged_tar: what follows a damaged header cannot be read", offset=tar.offset)
 
 
 def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int) -> Iterator[Source]:
     parquet = _parquet_file(file)
     column = column or image_column(parquet.schema_arrow)
     if column not in parquet.schema_arrow.names:
-        yield _failed(unit, f"no_image_column: there is no {column}")
+        yield failed(unit, f"no_image_column: there is no {column}")
         return
     seen: Counter[str] = Counter()
     first = 0
@@ -335,7 +336,7 @@ def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int
                 path = _unique(unit, name or f"{first + index:08d}", seen)
                 yield Source(path, unit.unit, _locator("parquet", column=column, group=group, index=index), None if error else data, error)
         except (OSError, pa.ArrowException) as error:
-            yield _failed(unit, f"{_reason(error)}: {count - index} rows of row group {group}", column=column, group=group, index=index)
+            yield failed(unit, f"{_reason(error)}: {count - index} rows of row group {group}", column=column, group=group, index=index)
         first += count
 
 

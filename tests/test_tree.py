@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    {"tables", "config", "folders", "places", "runlock", "parquet", "versions", "__init__"},
+    {"tables", "config", "folders", "places", "runlock", "parquet", "versions", "bombs", "__init__"},
     {"orientation", "jpeg", "deep", "tiff", "codec", "credentials", "published", "scrub", "collection", "sources", "ledger"}
     | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
     {"pipeline"},

@@ -24,6 +24,7 @@ from mfmc_ray.pipeline.check import OutputCheck, five_points
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
@@ -55,6 +56,7 @@ class AnonymizeStage:
         access: decides which faces stay.
         key: of the run; who has it can repeat the random choices.
         storage_options: for fsspec, of remote units.
+        watch: notes what it is at, and knows what not to touch.
     """
 
     def __init__(
@@ -69,13 +71,15 @@ class AnonymizeStage:
         access: AccessModel,
         key: bytes,
         storage_options: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
         self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
-        self._settler = Settler(check, output.jpeg_quality, Credential.of(output))
+        self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
         self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
 
@@ -117,11 +121,20 @@ class AnonymizeStage:
         """Puts into `done` what is known of an image's row; if faces are replaced or redacted, the draft that completes it."""
         if row["reason"] is not None:
             raise Withhold(row["reason"])
-        data = self._reader.read(row["unit"], row["locator"])
+        if reason := self.watch.reason(row["image_id"]):
+            raise CodecError(reason, "in quarantine")
+        with self.watch.at(row["image_id"], path=row["path"], unit=row["unit"]):  # in its own time: a store may be slow
+            data = self._reader.read(row["unit"], row["locator"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)
         done["faces"] = len(faces)
+        with self.watch.at(
+            row["image_id"], self.watch.allowed(row["width"] * row["height"], len(faces)), path=row["path"], unit=row["unit"]
+        ):
+            return self._made(row, data, faces, done)
+
+    def _made(self, row: Mapping[str, Any], data: bytes, faces: Faces, done: dict[str, Any]) -> Draft | None:
         decided = decisions(self.access, row["image_id"], row["path"], faces)
         results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decided]
         if all(result.verdict == "kept" for result in results):

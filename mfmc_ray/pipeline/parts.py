@@ -14,7 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import ray
@@ -23,10 +23,12 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mfmc_ray.pipeline.watch import Watch
+
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
 WORKER_DEATHS = 3
-"""How often a part is begun again after its worker died."""
+"""How often a part is begun again after its worker died, not counting deaths that an image is blamed for."""
 RETRIES = 1
 """How often a part is done again after an exception."""
 LINE_SECONDS = 10.0
@@ -43,6 +45,16 @@ class PartStage(Protocol):
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Do the part, write its files, return its summary: plain JSON data with `images` and `faces`, the numbers done."""
+        ...
+
+
+@runtime_checkable
+class WatchedStage(Protocol):
+    """A pass that notes which image it is at."""
+
+    @staticmethod
+    def watch_of(**constructor_kwargs: Any) -> Watch:
+        """The watch of a stage made with these."""
         ...
 
 
@@ -79,6 +91,32 @@ def run_parts(
     """
     if not parts:
         return
+    attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+    stage = ray.put((stage_class, dict(constructor_kwargs)))
+    waiting = {part["part"]: part for part in parts}
+    blamed = 0
+    with _progress(label, total, len(parts)) as advance:
+        while waiting:
+            try:
+                with contextlib.closing(_results(_graph(stage, attempts, list(waiting.values()), actors, patience))) as results:
+                    for part, summary in results:
+                        if waiting.pop(part, None) is None:
+                            continue  # done twice: a node that was taken for lost has come back
+                        advance(summary)
+                        on_result(part, summary)
+            except ray.exceptions.RayError as error:
+                raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
+            except ExecutionTimeoutError as error:
+                before, blamed = blamed, ray.get(attempts.forget.remote())
+                if blamed > before:
+                    continue  # bad images were found in that time
+                advice = "if workers were lost, run again to resume; if the images are slow, use smaller parts"
+                raise PartError(f"no part was finished in {patience:.0f} s: {advice}") from error
+            if waiting:
+                raise PartError(f"no result of part {', '.join(map(str, waiting))}")
+
+
+def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str, Any]], actors: int, patience: float) -> ray.data.Dataset:
     actors = min(actors, len(parts))
     rows = [{"part": part["part"], "payload": json.dumps(part)} for part in parts]  # one schema, whatever a part holds
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
@@ -89,10 +127,9 @@ def run_parts(
         if isinstance(handler, logging.StreamHandler):  # its reports stay in Ray's log file
             handler.setLevel(logging.CRITICAL)
     context.execution_no_progress_timeout_s = patience
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-    done = dataset.map_batches(
+    return dataset.map_batches(
         _Worker,
-        fn_constructor_args=(ray.put((stage_class, dict(constructor_kwargs))), attempts),
+        fn_constructor_args=(stage, attempts),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -100,21 +137,6 @@ def run_parts(
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=_share(actors),
     )
-    waiting = {part["part"]: part for part in parts}
-    with _progress(label, total, len(parts)) as advance, contextlib.closing(_results(done)) as results:
-        try:
-            for part, summary in results:
-                if waiting.pop(part, None) is None:
-                    continue  # done twice: a node that was taken for lost has come back
-                advance(summary)
-                on_result(part, summary)
-        except ray.exceptions.RayError as error:
-            raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
-        except ExecutionTimeoutError as error:
-            advice = "if workers were lost, run again to resume; if the images are slow, use smaller parts"
-            raise PartError(f"no part was finished in {patience:.0f} s: {advice}") from error
-    if waiting:
-        raise PartError(f"no result of part {', '.join(map(str, waiting))}")
 
 
 def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]:
@@ -139,10 +161,27 @@ class _Attempts:
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
+        self._blamed = 0
 
-    def count(self, part: int) -> int:
+    def begin(self, part: int) -> int:
+        """How often the part was begun, this time included."""
         self._counts[part] += 1
         return self._counts[part]
+
+    def blamed(self, part: int) -> int:
+        """As `begin`, after an image was blamed for the last worker's death, which then does not count."""
+        self._counts[part] -= 1
+        self._blamed += 1
+        return self._counts[part]
+
+    def end(self, part: int) -> None:
+        """The part is done; it may have to be done again with others that share its block, through no fault of its own."""
+        del self._counts[part]
+
+    def forget(self) -> int:
+        """Counts anew, since the workers were stopped by ourselves; how many deaths images were blamed for in all."""
+        self._counts.clear()
+        return self._blamed
 
 
 class _Worker:
@@ -157,7 +196,10 @@ class _Worker:
         (row,) = batch.to_pylist()
         summary = trace = None
         error: str | None = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
-        if ray.get(self._attempts.count.remote(row["part"])) <= WORKER_DEATHS + 1:
+        begun = ray.get(self._attempts.begin.remote(row["part"]))
+        if begun > 1 and self._blame(row["part"]):
+            begun = ray.get(self._attempts.blamed.remote(row["part"]))
+        if begun <= WORKER_DEATHS + 1:
             for _ in range(RETRIES + 1):
                 try:
                     summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
@@ -165,7 +207,13 @@ class _Worker:
                 except Exception as failure:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
                     error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
+            ray.get(self._attempts.end.remote(row["part"]))
         return pa.table({"part": [row["part"]], "summary": [summary], "error": [error], "traceback": [trace]}, _RESULT)
+
+    def _blame(self, part: int) -> bool:
+        """Whether an image is to blame for the death of the worker that had this part."""
+        stage_class, constructor_kwargs = ray.get(self._source)
+        return isinstance(stage_class, WatchedStage) and stage_class.watch_of(**constructor_kwargs).blame(part)
 
     def _do(self, part: dict[str, Any]) -> dict[str, Any]:
         if self._stage is None:

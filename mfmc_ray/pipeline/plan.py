@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from mfmc_ray.collection import Collection
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.pipeline.watch import KILLS_DECODER, TOO_SLOW
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
+QUARANTINED = (KILLS_DECODER, TOO_SLOW)
 Part = dict[str, Any]
 
 
@@ -212,7 +214,7 @@ def _outdated(row: dict[str, Any], image: Wanted, remade: bool, access: Callable
         return "access"
     if remade and row["verdict"] != "unchanged":
         return "settings"
-    if retry and image.failed is None and row["verdict"] in ("failed", "withheld"):
+    if retry and image.failed is None and row["verdict"] in ("failed", "withheld") and row["reason"] not in QUARANTINED:
         return "retried"
     return None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.rows import faces_column
-from mfmc_ray.sources import Source, Unit, read_unit
+from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.sources import Source, Unit, failed, read_unit
 from mfmc_ray.tables import UNITS, scan_schema
 
 
@@ -23,14 +25,18 @@ class ScanStage:
         pack: finds the faces.
         max_pixels: larger images are not decoded.
         storage_options: for fsspec, of remote units.
+        watch: notes what it is at, and knows what not to touch.
     """
 
     needs: pa.Schema = UNITS
 
-    def __init__(self, pack: ModelPack, max_pixels: int, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, pack: ModelPack, max_pixels: int, storage_options: Mapping[str, Any] | None = None, watch: Watch | None = None
+    ) -> None:
         self.pack = pack
         self.max_pixels = max_pixels
         self.storage_options = dict(storage_options or {})
+        self.watch = watch or Watch()
         self.adds: pa.Schema = scan_schema(pack.dimensions)
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -38,7 +44,7 @@ class ScanStage:
         sources = (
             source
             for row in units.to_pylist()
-            for source in read_unit(Unit(row["unit"], row["kind"], row["size"], row["version"], row["path"]), self.storage_options)
+            for source in self.read(Unit(row["unit"], row["kind"], row["size"], row["version"], row["path"]))
         )
         return self.scan(sources)
 
@@ -53,17 +59,38 @@ class ScanStage:
         plain = pa.Table.from_pylist(rows, schema=self.adds.remove(self.adds.get_field_index("faces")))
         return plain.append_column(self.adds.field("faces"), faces_column(found, self.pack.dimensions)).select(self.adds.names)
 
+    def read(self, unit: Unit) -> Iterator[Source]:
+        """The images of a unit. Of a shard what comes after an image that kills its reader is not read either."""
+        sources, number = read_unit(unit, self.storage_options), 0
+        while True:
+            key = json.dumps([unit.unit, unit.size, unit.version, number])
+            if reason := self.watch.reason(key):
+                yield failed(unit, reason)
+                return
+            with self.watch.at(key, path=unit.path, unit=unit.unit):  # in its own time: a store may be slow
+                source = next(sources, None)
+            if source is None:
+                return
+            yield source
+            number += 1
+
     def _one(self, source: Source) -> tuple[dict[str, Any], Faces | None]:
         row: dict[str, Any] = {"path": source.path, "unit": source.unit, "locator": source.locator, "reason": source.error}
         if source.data is None:
             return row, None
-        row |= {"image_id": hashlib.sha256(source.data).hexdigest(), "source_bytes": len(source.data)}
+        key = hashlib.sha256(source.data).hexdigest()
+        row |= {"image_id": key, "source_bytes": len(source.data), "reason": self.watch.reason(key)}
+        if row["reason"]:
+            return row, None
+        where = {"path": source.path, "unit": source.unit, "locator": source.locator}
         try:
-            picture = decode(source.data, self.max_pixels)
+            with self.watch.at(key, self.watch.allowed(), **where):
+                picture = decode(source.data, self.max_pixels)
         except CodecError as error:
             return row | {"reason": error.reason}, None
         row |= {"format": picture.format, "width": picture.width, "height": picture.height}
         try:
-            return row, self.pack.analyse(picture.pixels)
+            with self.watch.at(key, self.watch.allowed(picture.width * picture.height), **where):
+                return row, self.pack.analyse(picture.pixels)
         except Exception as error:  # one odd picture must not end the run; without faces known it is not published
             return row | {"reason": f"internal_error: {type(error).__name__}"}, None

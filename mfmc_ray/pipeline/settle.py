@@ -16,6 +16,7 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.published import Published
 from mfmc_ray.swap.redact import cover_of, redact
 
@@ -101,10 +102,11 @@ class Settler:
         check: holds the recognizers and the guard.
         quality: of lossy files whose source has no tables to repeat, 1–100.
         credential: signs what is published, if it is to be signed.
+        watch: notes which picture it is at.
     """
 
-    def __init__(self, check: OutputCheck, quality: int, credential: Credential | None = None) -> None:
-        self.check, self.quality, self.credential = check, quality, credential
+    def __init__(self, check: OutputCheck, quality: int, credential: Credential | None = None, watch: Watch | None = None) -> None:
+        self.check, self.quality, self.credential, self.watch = check, quality, credential, watch or Watch()
 
     def __call__(self, drafts: Sequence[Draft]) -> None:
         """Sets the `file` or else the `error` of each; the results' `checked` and `after` are then about the published pixels."""
@@ -120,7 +122,7 @@ class Settler:
         """Writes the drafts that hold; redacts in the others what does not, and returns those."""
         looks = []
         for draft in drafts:
-            with _alone(draft):
+            with self._alone(draft):
                 looks.append(self._look(draft))
         self._certify([look for look in looks if look.worn])
         again = []
@@ -128,7 +130,7 @@ class Settler:
             draft = look.draft
             if draft.error is not None:
                 continue
-            with _alone(draft):
+            with self._alone(draft):
                 failed = [i for i in look.worn if not _checked(draft.results[i]).verdict.passed]
                 for i in failed:
                     draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
@@ -138,6 +140,16 @@ class Settler:
                 else:
                     self._write(look)
         return again
+
+    @contextmanager
+    def _alone(self, draft: Draft) -> Iterator[None]:
+        """Whatever goes wrong with a draft is kept as its `error` and stops no other."""
+        allowed = self.watch.allowed(draft.picture.pixels.size // 3, len(draft.faces))
+        try:
+            with self.watch.at(draft.row["image_id"], allowed, path=draft.row["path"], unit=draft.row["unit"]):
+                yield
+        except Exception as error:
+            draft.error = error
 
     def _look(self, draft: Draft) -> _Look:
         published = Published(draft.picture, self.quality, label(_source_type(draft)))
@@ -199,15 +211,6 @@ def attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[str
 def _source_type(draft: Draft) -> str:
     """The digital source type of a picture in which faces are replaced, or none but covered."""
     return SYNTHETIC if draft.worn else ALTERED
-
-
-@contextmanager
-def _alone(draft: Draft) -> Iterator[None]:
-    """Whatever goes wrong with a draft is kept as its `error` and stops no other."""
-    try:
-        yield
-    except Exception as error:
-        draft.error = error
 
 
 def _checked(result: Result) -> Checked:

@@ -12,6 +12,7 @@ from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker, scan_rows, with_reasons
 from mfmc_ray.tables import FACES, embedding_column
 
@@ -42,6 +43,11 @@ class UpdateWorker:
         self._renewal = Renewal(
             self.ledger.work / "known", recognizers, anonymize["known"], anonymize["thresholds"], anonymize["calibration"]
         )
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return AnonymizeWorker.watch_of(**arguments["anonymize"])
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Does one part.
@@ -101,7 +107,7 @@ class UpdateWorker:
             new = {name: table.slice(0, 0) for name, table in kept.items()}
         else:
             worker = self._worker_of()
-            new = worker.tables(worker.rows(part, fresh), part["reasons"])
+            new = worker.tables(part, worker.rows(part, fresh))
         place = {path: i for i, path in enumerate(order)}
         tables = {}
         for name, table in kept.items():

@@ -29,7 +29,8 @@ from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.scan import ScanStage
-from mfmc_ray.sources import Source, read_unit
+from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.sources import Source
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import PLACED
 
@@ -45,11 +46,21 @@ class ScanWorker:
     def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.stage = ledger, stage
-        self.scan = ScanStage(load_pack(config.find, config.guard.recognizers), config.find.max_pixels, config.storage_options)
-        self._options = config.storage_options
+        self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
+        pack = load_pack(config.find, config.guard.recognizers)
+        self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch)
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return Watch(arguments["ledger"].work, arguments["stage"].name, arguments["config"].find.max_seconds, SCAN.name)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Does one part of `difference.scan_parts`; what is in it already and is not named stays."""
+        with self.watch.part(part["part"]):
+            return self._do(part)
+
+    def _do(self, part: dict[str, Any]) -> dict[str, Any]:
         name, units, moved = self.stage.tables[0], part["units"], part["moved"]
         old = self.ledger.read_table(self.stage, name, part["part"]) if part["committed"] else self.scan.adds.empty_table()
         names = {unit["unit"] for unit in units}
@@ -86,7 +97,7 @@ class ScanWorker:
 
         def unknown() -> Iterator[Source]:
             for unit in units:
-                for source in read_unit(unit_of(unit), self._options):
+                for source in self.scan.read(unit_of(unit)):
                     row = known.get(hashlib.sha256(source.data).hexdigest()) if known and source.data is not None else None
                     if row is None:
                         yield source
@@ -158,23 +169,24 @@ class AnonymizeWorker:
             access=access,
             key=key,
             storage_options=config.storage_options,
+            watch=self.watch_of(config=config, ledger=ledger),
         )
+
+    @staticmethod
+    def watch_of(**arguments: Any) -> Watch:
+        """The watch of a worker made with these."""
+        return Watch(arguments["ledger"].work, ANONYMIZE.name, arguments["config"].find.max_seconds)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Does a whole part of `plan.plan_parts`."""
-        return self.commit(part, self.tables(self.rows(part), part["reasons"]))
+        return self.commit(part, self.tables(part, self.rows(part)))
 
-    def tables(self, rows: pa.Table, reasons: Mapping[str, str]) -> dict[str, pa.Table]:
-        """The tables of a part with these rows of the scan.
-
-        Args:
-            rows: as the stage needs them.
-            reasons: path → "duplicate of …", for images that are published.
-        """
-        table = self.stage(rows)
+    def tables(self, part: dict[str, Any], rows: pa.Table) -> dict[str, pa.Table]:
+        """The tables of a part that is made of some of its rows of the scan."""
+        with self.stage.watch.part(part["part"]):
+            table = self.stage(rows)
         images, faces = split(table)
-        if reasons:
-            images = with_reasons(images, reasons)
+        images = with_reasons(images, part["reasons"])
         access = [self.stage.access.version(image, path) for image, path in zip(*_names(images), strict=True)]
         placed = images.select(PLACED.names[:-1]).append_column(PLACED.field("access"), pa.array(access, pa.string()))
         return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers), "placed": placed}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from made_stages import make_stage, units
 from PIL import Image
@@ -15,11 +19,14 @@ from skimage import data
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
+from mfmc_ray.pipeline import anonymize, settle
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.choice import CHOICE, worn
 from mfmc_ray.pipeline.known import blanked
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
+from mfmc_ray.pipeline.settle import Settler
+from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, embedding_column, published_schema, scan_schema
 
@@ -245,3 +252,43 @@ def test_a_forgotten_face_is_covered(stage: AnonymizeStage, scan: pa.Table, pack
     (face,) = row["face_rows"]
     assert (face["verdict"], face["reason"]) == ("redacted", "no_mesh")
     split(stage(blank))
+
+
+def test_the_watch_knows_which_image_it_is_at_and_what_not_to_touch(
+    scan: pa.Table, stage: AnonymizeStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, watch = copy.copy(stage), Watch(tmp_path, "anonymize", 60.0)
+    watched.watch = watch
+    watched._settler = Settler(stage.check, 95, watch)
+    few = scan.filter(pc.is_in(scan["path"], pa.array(["cat.png", "face.jpg"])))
+    paths = dict(zip(few["image_id"].to_pylist(), few["path"].to_pylist(), strict=True))
+    seen: list[tuple[str, str]] = []
+
+    def spied(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            note = json.loads((tmp_path / "watch" / "anonymize-00000.at").read_bytes().partition(b"\n")[0])
+            seen.append((name, paths[note["key"]]))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    spied(anonymize, "scrub")
+    spied(anonymize, "decode")
+    spied(settle, "Published")
+    with watch.part(0):
+        done = watched(few)
+    assert set(seen) == {("scrub", "cat.png"), ("decode", "face.jpg"), ("Published", "face.jpg")}
+    assert done["verdict"].to_pylist() == ["unchanged", "anonymized"]
+
+    (tmp_path / "quarantine").mkdir()
+    for image_id in paths:
+        (tmp_path / "quarantine" / f"anonymize-{image_id}.json").write_text('{"reason": "too_slow"}')
+    seen.clear()
+    with watch.part(0):
+        done = watched(few)
+    assert not seen
+    assert done["verdict"].to_pylist() == ["failed", "failed"]
+    assert done["reason"].to_pylist() == ["too_slow", "too_slow"]
+    assert done["image"].to_pylist() == [None, None]
