@@ -137,7 +137,7 @@ def test_the_digest_is_over_decisions_and_not_over_persons(tmp_path: Path) -> No
     ],
 )
 def test_mistakes_are_named_by_row(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(AccessError, match=f"approvals.csv: .*{says}"):
+    with pytest.raises(AccessError, match=rf"approvals\.csv: .*{says}"):
         table(tmp_path, text)
 
 
@@ -148,7 +148,7 @@ def test_all_bad_rows_are_counted(tmp_path: Path) -> None:
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "approvals.csv"
-    with pytest.raises(AccessError, match=r"approvals.csv: not found"):
+    with pytest.raises(AccessError, match=r"approvals\.csv: not found"):
         Approvals.load(str(file))
     with pytest.raises(AccessError, match="cannot be read"):
         Approvals.load(str(tmp_path))
