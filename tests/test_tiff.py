@@ -20,7 +20,8 @@ from PIL import Image, TiffImagePlugin
 from skimage.data import astronaut
 
 from mfmc_ray import tiff
-from mfmc_ray.codec import XMP, CodecError, decode
+from mfmc_ray.codec import LABELS, XMP, CodecError, decode, encode
+from mfmc_ray.pipeline.inspection import MetadataCheck
 from mfmc_ray.scrub import scrub
 
 FACE = Image.fromarray(astronaut())
@@ -324,3 +325,17 @@ def test_a_strip_is_followed_to_its_very_end(cut: int, level: int) -> None:
     for broken in (strip + bytes(cut + 1), strip[: -cut - 1]):
         with pytest.raises(tiff._Unusual):
             tiff._check_strip(broken, len(raw), 8)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_audit_finds_what_a_tiff_holds_beside_its_label(orientation: int) -> None:
+    check = MetadataCheck()
+    source = decode(save(FACE, "TIFF", exif=sideways_exif(orientation), icc_profile=ICC))
+    for xmp in LABELS:
+        file, _ = encode(source.pixels, source, xmp=xmp)
+        assert check.fault(file, 10**6, labelled=True) is None
+        assert check.fault(file, 10**6, labelled=False) is not None
+        assert check.fault(file + SECRET, 10**6, labelled=True) is not None
+    for data in (save(FACE, "TIFF", tiffinfo={315: SECRET.decode()}), told(RGB, photometric="rgb")):
+        assert check.fault(data, 10**6, labelled=False) is not None
+        assert check.fault(scrub(data), 10**6, labelled=False) is None
