@@ -6,9 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 
 from mfmc_ray import __version__
 from mfmc_ray.collection import Collection
@@ -25,6 +23,7 @@ from mfmc_ray.config import RunConfig, load
 from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.identities.pool import pool_size
+from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.generations import replace_file
 from mfmc_ray.known.index import KnownFaces
@@ -40,6 +39,7 @@ from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
+from mfmc_ray.private import NAMES, complaints
 
 _SETTINGS = "settings.json"
 _FINISHED = "ledger/finished.json"
@@ -85,6 +85,7 @@ class Run:
                 yield
 
     def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
+        self._complain()
         units = listed(collection)
         self.gallery_units = [listed(gallery) for gallery in galleries]
         digest = hashlib.sha256(json.dumps([units, *self.gallery_units], sort_keys=True).encode()).hexdigest()
@@ -129,7 +130,7 @@ class Run:
     def reopened(self) -> Iterator[None]:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
-            shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
+            self._complain()
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
             with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
                 yield
@@ -184,7 +185,7 @@ class Run:
         old = [part | {"summary": done[part["part"]]} for part in parts if part["part"] in done]
         old = [part for part in old if part["summary"].get("index_digest") != known.digest]
         pool, fallen = self._pool(known)
-        kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
+        kwargs = {**self._certifying(known), "pool": pool, "key": obtain(self.ledger.work)}
         count_of = actors(self.config.ray)
         renew = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         run_parts(
@@ -273,7 +274,7 @@ class Run:
                 for model in load_lock()
                 if model.name in used
             ],
-            "notices": [*self.notices, *self.warnings(len(known))],
+            "notices": [*self.notices, NAMES, *self.warnings(len(known))],
             "versions": {name: version(name) for name in ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")},
         }
 
@@ -362,15 +363,9 @@ class Run:
         self._timed("identities", started, pool.num_rows, 0)
         return pool, fallen
 
-    def _key(self) -> bytes:
-        """The run's secret: who holds it can repeat the random choices. Made once, readable by its owner only."""
-        path = self.ledger.work / "pseudonym.key"
-        with contextlib.suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(secrets.token_bytes(32))
-        key = path.read_bytes()
-        if len(key) != 32:
-            raise LedgerError(f"{path} is damaged; start anew with --restart after removing it")
-        return key
+    def _complain(self) -> None:
+        for complaint in complaints(self.ledger.work):
+            self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
 
     def _timed(self, name: str, started: float, images: int, faces: int) -> None:
         path = self.ledger.work / "times.json"
