@@ -96,7 +96,7 @@ def _is_ours(folder: Path) -> bool:
     """Whether it is a folder as `short_link` makes them; WORK may have been copied from elsewhere, with its note."""
     try:
         about = folder.lstat()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return (
         folder.parent == _SHORT

@@ -35,13 +35,20 @@ def test_what_a_killed_command_left_is_gone_before_the_next_one_works(tmp_path: 
     link = Path((work / "elsewhere").read_text())
     assert [path.name for path in link.iterdir()] == ["s"]  # nothing but the way to WORK
     assert (link / "s").resolve() == (work / "ray" / "s").resolve()
-    with pytest.raises(KeyError), connect(RayConfig(actors=1), work):
-        assert not old.exists()
-        assert not os.path.lexists(link)
-        assert (work / "ray").stat().st_mode & 0o077 == 0
-        (new,) = (work / "ray" / "s").glob("session_2*")
-        assert Path(ray._private.worker._global_node.get_session_dir_path()).resolve() == new.resolve()
-        link = Path((work / "elsewhere").read_text())
-        raise KeyError
+    links = [link]
+
+    def failing() -> None:
+        with connect(RayConfig(actors=1), work):
+            assert not old.exists()
+            assert not os.path.lexists(link)
+            assert (work / "ray").stat().st_mode & 0o077 == 0
+            (new,) = (work / "ray" / "s").glob("session_2*")
+            assert Path(ray._private.worker._global_node.get_session_dir_path()).resolve() == new.resolve()
+            links.append(Path((work / "elsewhere").read_text()))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
     assert list(work.iterdir()) == []
-    assert not os.path.lexists(link)
+    assert len(links) == 2
+    assert not any(os.path.lexists(one) for one in links)
