@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 SCRATCH = ("ray", "ray-spill", "staging")
@@ -64,6 +65,12 @@ def short_link(work: Path, target: Path) -> Path:
     return link
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and those below it, while others may come and go (`Path.rglob` raises when a folder does)."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)
+
+
 def tidy(work: Path) -> None:
     """Removes what is of use only while a command runs: Ray's files and spilled objects, staging, half-written files, a link in /tmp.
 
@@ -71,7 +78,7 @@ def tidy(work: Path) -> None:
     """
     for name in SCRATCH:
         shutil.rmtree(work / name, ignore_errors=True)
-    for path in work.rglob("*.tmp"):
+    for path in files_below(work):
         if _HALF.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -24,6 +24,7 @@ from PIL import Image
 from skimage.data import astronaut, coffee
 
 from mfmc_ray.faces.store import cache_dir
+from mfmc_ray.private import files_below
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
 TABLES = {"images": IMAGES, "faces": FACES, "identities": IDENTITIES}
@@ -57,8 +58,9 @@ class Ran:
         """Looks, until it ends, at the folders in which a run should leave nothing and at Ray's logs."""
         while process.poll() is None:
             for trap in ("home", "tmp", "cwd"):
-                self.strays |= {str(path.relative_to(self.folder)) for path in (self.folder / trap).rglob("*")}
-            for path in (self.work / "ray").rglob("*"):
+                for place, folders, files in os.walk(self.folder / trap):
+                    self.strays |= {os.path.relpath(Path(place) / name, self.folder) for name in (*folders, *files)}
+            for path in files_below(self.work / "ray"):
                 try:
                     if path.is_file() and "/logs/" in str(path):
                         data = path.read_bytes()
@@ -83,11 +85,11 @@ def ran(mfmc: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     photos, gallery = run.folder / "photos" / PERSON, run.folder / "gallery" / PERSON
     for folder in (photos, gallery, *(run.folder / trap for trap in ("home", "tmp", "cwd"))):
         folder.mkdir(parents=True)
-    face = Image.fromarray(astronaut())
+    face = Image.fromarray(np.ascontiguousarray(astronaut()[20:220, 130:330]))
     (photos / "told.jpg").write_bytes(told_images(face)["told.jpg"])
-    (photos / "cup.jpg").write_bytes(told_images(Image.fromarray(np.ascontiguousarray(coffee()[:300, :300])))["told.jpg"])
-    (photos / EVIL).write_bytes(save(face, "JPEG")[:4000])
-    (gallery / "seen.jpg").write_bytes(save(face.crop((120, 0, 400, 280)), "JPEG"))
+    (photos / "cup.jpg").write_bytes(told_images(Image.fromarray(np.ascontiguousarray(coffee()[:128, :128])))["told.jpg"])
+    (photos / EVIL).write_bytes(save(face, "JPEG")[:2000])
+    (gallery / "seen.jpg").write_bytes(save(face.crop((20, 0, 180, 180)), "JPEG"))
     given = ["anonymize", run.folder / "photos", run.out, "--work", run.work, "--known", run.folder / "gallery"]
     options = ["--storage-options", json.dumps({"secret": STORAGE_SECRET}), "--identities", "6", "--attempts", "4", "--actors", "1"]
     environment = {"HOME": str(run.folder / "home"), "TMPDIR": str(run.folder / "tmp"), "MFMC_MODELS_DIR": str(cache_dir())}
