@@ -21,6 +21,7 @@ from typing import Any
 
 import fsspec
 
+from mfmc_ray.discreet import hushed, kind_and_words
 from mfmc_ray.sources import COMPRESSED_TAR, Unit, escape, is_remote, judge, looks_like_image
 
 
@@ -235,7 +236,8 @@ def _explained(what: str) -> Iterator[None]:
         package = "mfmc-ray[s3]" if what.startswith(("s3://", "s3a://")) else f"the package that fsspec needs for it ({error})"
         raise CollectionError(f"{what}: a package for this kind of URL is missing: pip install {package}") from error
     except Exception as error:
-        raise CollectionError(f"{what}: cannot be listed: {type(error).__name__}: {error}") from error
+        words = f"{what}: cannot be listed: "
+        raise hushed(CollectionError(f"{words}{type(error).__name__}: {error}"), words + kind_and_words(error)) from error
 
 
 # ---- readers

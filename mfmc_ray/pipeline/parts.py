@@ -23,6 +23,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mfmc_ray.discreet import hushed, kind_and_words
 from mfmc_ray.pipeline.watch import Watch
 
 MAX_BLOCKS = 10_000
@@ -37,7 +38,7 @@ NO_PROGRESS_SECONDS = 900.0
 """Ray's own patience is half an hour."""
 
 
-_RESULT = pa.schema([("part", pa.int64()), ("summary", pa.string()), ("error", pa.string()), ("traceback", pa.string())])
+_RESULT = pa.schema([("part", pa.int64()), *((name, pa.string()) for name in ("summary", "error", "discreet", "traceback"))])
 
 
 class PartStage(Protocol):
@@ -59,7 +60,7 @@ class WatchedStage(Protocol):
 
 
 class PartError(RuntimeError):
-    """A part failed for good; the message names it."""
+    """A part failed for good; the message names it, and may name files of the collection: `discreet.told` gives what may be printed."""
 
 
 def run_parts(
@@ -144,7 +145,7 @@ def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
             if row["error"] is not None:
-                failure = PartError(row["error"])
+                failure = hushed(PartError(row["error"]), row["discreet"])
                 failure.add_note(row["traceback"] or "")
                 raise failure
             yield row["part"], json.loads(row["summary"])
@@ -194,21 +195,27 @@ class _Worker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (row,) = batch.to_pylist()
-        summary = trace = None
-        error: str | None = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
+        summary: str | None = None
+        trace: str | None = None
+        discreet: str | None
+        error: str | None
+        discreet = error = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
         begun = ray.get(self._attempts.begin.remote(row["part"]))
         if begun > 1 and self._blame(row["part"]):
             begun = ray.get(self._attempts.blamed.remote(row["part"]))
         if begun <= WORKER_DEATHS + 1:
             for _ in range(RETRIES + 1):
                 try:
-                    summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
+                    summary = json.dumps(self._do(json.loads(row["payload"])))
+                    discreet = error = trace = None
                     break
                 except Exception as failure:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
                     error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
+                    discreet = f"{what}: {kind_and_words(failure)}"
             ray.get(self._attempts.end.remote(row["part"]))
-        return pa.table({"part": [row["part"]], "summary": [summary], "error": [error], "traceback": [trace]}, _RESULT)
+        found = {"part": row["part"], "summary": summary, "error": error, "discreet": discreet, "traceback": trace}
+        return pa.Table.from_pylist([found], _RESULT)
 
     def _blame(self, part: int) -> bool:
         """Whether an image is to blame for the death of the worker that had this part."""

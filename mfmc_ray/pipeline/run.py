@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 
 from mfmc_ray.access import access_model
 from mfmc_ray.collection import Collection
@@ -22,6 +20,7 @@ from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.pool import pool_size
+from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
@@ -51,6 +50,7 @@ from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
+from mfmc_ray.private import NAMES, complaints
 
 
 class Run:
@@ -140,6 +140,8 @@ class Run:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Models and Ray, for as long as the block runs."""
+        for complaint in complaints(self.ledger.work):
+            self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
             yield
@@ -166,10 +168,8 @@ class Run:
     @contextlib.contextmanager
     def reopened(self) -> Iterator[None]:
         """As `session`, for a finished run whose input is not listed again."""
-        with self.ledger.lock():
-            shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
-            with self.working():
-                yield
+        with self.ledger.lock(), self.working():
+            yield
 
     # the steps
 
@@ -227,7 +227,7 @@ class Run:
         certifying = self._certifying(known)
         terms = known.digest, terms_of(certifying["thresholds"], self.calibration)
         old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
-        kwargs = {**certifying, "pool": pool, "key": self._key(), "access": self.access}
+        kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
         count_of = actors(self.config.ray)
         update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         with self.times.of("anonymize") as timed:
@@ -264,7 +264,7 @@ class Run:
             summaries,
             pool=pool.num_rows,
             stages=self.times.all(),
-            notices=[*self.notices, *self.warnings(len(known))],
+            notices=[*self.notices, NAMES, *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
         self.state.finish(self.notices, len(self.ledger.done(SCAN)))
@@ -395,13 +395,3 @@ class Run:
             console=self.console,
         )
         return pool, fallen
-
-    def _key(self) -> bytes:
-        """The run's secret: who holds it can repeat the random choices. Made once, readable by its owner only."""
-        path = self.ledger.work / "pseudonym.key"
-        with contextlib.suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(secrets.token_bytes(32))
-        key = path.read_bytes()
-        if len(key) != 32:
-            raise LedgerError(f"{path} is damaged; start anew with --restart after removing it")
-        return key

@@ -910,10 +910,13 @@ def test_a_wrong_work_is_not_made(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_command(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert audit(made.config)
     assert "The promise holds: 5 images and 3 faces audited" in capsys.readouterr().out
     made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
+    assert not audit(made.config)
+    assert "swapped.jpg" not in capsys.readouterr().out  # a log names no file
+    monkeypatch.setattr("mfmc_ray.discreet._named", True)
     assert not audit(made.config)
     said = capsys.readouterr().out
     assert "The promise is REFUTED by 2 checks" in said
