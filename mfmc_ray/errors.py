@@ -12,6 +12,7 @@ from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
+from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError
 
 USER_ERRORS = (
@@ -26,5 +27,6 @@ USER_ERRORS = (
     KnownIndexError,
     PartError,
     ShardError,
+    StoreError,
     ConnectionError,
 )

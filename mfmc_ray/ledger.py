@@ -150,6 +150,16 @@ class Ledger:
         self._private.replace("run.json", _text(json.dumps({**identity, "begun": time.ctime()}, indent=2)))
         return False
 
+    def probe(self) -> None:
+        """See, before the work, whether WORK and OUT can be written to.
+
+        Raises:
+            LedgerError, StoreError: one of them cannot; the message says why.
+        """
+        self._make_work()
+        for place in (self._private, self._public):
+            place.probe()
+
     def lock(self) -> RunLock:
         """A context manager in which this process alone works on WORK.
 
@@ -177,7 +187,7 @@ class Ledger:
         if metadata:
             table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
         name = f"{table_name}/part-{part_id:05d}.parquet"
-        size, digest = self._place(private).replace(name, lambda path: write_parquet(table, path))
+        size, digest = self._place(private).replace(name, lambda path: write_parquet(table, path), table.nbytes)
         return {"file": name, "rows": table.num_rows, "bytes": size, "sha256": digest}
 
     def commit_part(
@@ -288,6 +298,7 @@ class Ledger:
                 if _PART.fullmatch(name) or is_temporary(name):
                     place.remove(file)
         shutil.rmtree(self.work / "staging", ignore_errors=True)
+        self._place(stage.private).tidy()
         return {part: marker["summary"] for part, marker in markers.items()}
 
     def read_table(self, stage: Stage, table_name: str, part_id: int) -> pa.Table:

@@ -10,8 +10,22 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    {"tables", "config", "folders", "places", "runlock", "__init__"},
-    {"codec", "published", "scrub", "collection", "sources", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
+    {"tables", "config", "folders", "places", "retry", "runlock", "stores", "__init__"},
+    {
+        "codec",
+        "published",
+        "scrub",
+        "collection",
+        "reading",
+        "sources",
+        "ledger",
+        "faces",
+        "known",
+        "identities",
+        "swap",
+        "access",
+        "evaluate",
+    },
     {"pipeline"},
     {"errors", "models_cli", "identities_cli", "known_cli", "change_cli"},
     {"cli"},

@@ -23,6 +23,7 @@ from mfmc_ray.pipeline.check import OutputCheck, five_points
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
+from mfmc_ray.retry import StoreError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
@@ -91,6 +92,8 @@ class AnonymizeStage:
             rows.append(base)
             try:
                 draft = self._image(row, batch["faces"][i], base)
+            except StoreError:  # nothing is known of the picture
+                raise
             except Exception as error:  # one odd picture must not end the run, and nothing of it gets out
                 base |= _kept_back(row, error)
                 continue
@@ -115,7 +118,7 @@ class AnonymizeStage:
         """Puts into `done` what is known of an image's row; if faces are replaced or redacted, the draft that completes it."""
         if row["reason"] is not None:
             raise Withhold(row["reason"])
-        data = self._reader.read(row["unit"], row["locator"])
+        data = self._reader.read(row["unit"], row["locator"], path=row["path"], size=row["source_bytes"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)

@@ -23,6 +23,8 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mfmc_ray.retry import StoreError
+
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
 WORKER_DEATHS = 3
@@ -161,6 +163,9 @@ class _Worker:
             for _ in range(RETRIES + 1):
                 try:
                     summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
+                    break
+                except StoreError as failure:  # it was patient enough, and says itself what to do
+                    error, trace = str(failure), traceback.format_exc()
                     break
                 except Exception as failure:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"

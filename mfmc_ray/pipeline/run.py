@@ -78,6 +78,7 @@ class Run:
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
         for gallery in galleries:
             self.ledger.check_input(gallery.root)
+        self.ledger.probe()
         with self.ledger.lock():
             self._begin(collection, galleries)
             pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
