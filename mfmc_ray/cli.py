@@ -220,7 +220,7 @@ def main() -> None:
         if error.errno not in _PLACES:
             traceback.print_exc()
             sys.exit(1)
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({error.filename or 'in OUT, WORK or the folder for temporary files'})"
         text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
         sys.exit(1)

@@ -31,7 +31,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, full, inside, is_remote, is_temporary
+from mfmc_ray.places import LEAST_WORK, LedgerError, LocalPlace, RemotePlace, full, inside, is_remote, is_temporary
 from mfmc_ray.runlock import RunLock
 
 __all__ = ["Ledger", "LedgerError", "Stage", "write_parquet"]
@@ -157,8 +157,8 @@ class Ledger:
             LedgerError, StoreError: one of them cannot; the message says why.
         """
         self._make_work()
-        for place in (self._private, self._public):
-            place.probe()
+        self._private.probe(LEAST_WORK)
+        self._public.probe()
 
     def lock(self) -> RunLock:
         """A context manager in which this process alone works on WORK.

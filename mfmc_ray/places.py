@@ -18,6 +18,8 @@ from mfmc_ray.stores import Store, is_remote
 __all__ = ["LedgerError", "LocalPlace", "RemotePlace", "full", "inside", "is_remote", "is_temporary", "synced", "writable"]
 
 PROBE = ".probe.tmp"
+LEAST_WORK = 64 << 20
+"""Bytes free in WORK without which no run is begun: the logs of a local Ray alone are some of them, and it dies without a word."""
 
 
 class LedgerError(RuntimeError):
@@ -30,14 +32,20 @@ class LocalPlace:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def probe(self) -> None:
+    def probe(self, least: int = 0) -> None:
         """Write a small file and remove it: what forbids that, forbids it before the work.
+
+        Args:
+            least: bytes that must be free besides.
 
         Raises:
             StoreError: it cannot be written to.
         """
         self.replace(PROBE, _a_little)
         self.remove(PROBE)
+        with writable(self.root, least):
+            if shutil.disk_usage(self.root).free < least:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replace(self, name: str, write: Callable[[Path], None], wanted: int = 0) -> tuple[int, str]:
         """Put what `write` makes in the place of `name`, in one step; its size in bytes and sha-256.
@@ -110,8 +118,8 @@ class RemotePlace:
         """Opened by each process; fsspec keeps it."""
         return Store(self.url, self.options)
 
-    def probe(self) -> None:
-        """As `LocalPlace.probe`."""
+    def probe(self, least: int = 0) -> None:
+        """As `LocalPlace.probe`; there is always room."""
         try:
             self.replace(PROBE, _a_little)
             self.remove(PROBE)

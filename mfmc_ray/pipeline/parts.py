@@ -23,7 +23,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mfmc_ray.retry import StoreError
+from mfmc_ray.retry import AGAIN, StoreError
 
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
@@ -94,7 +94,7 @@ def run_parts(
     attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
     done = dataset.map_batches(
         _Worker,
-        fn_constructor_args=(ray.put((stage_class, dict(constructor_kwargs))), attempts),
+        fn_constructor_args=(_kept((stage_class, dict(constructor_kwargs))), attempts),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -111,12 +111,26 @@ def run_parts(
                 advance(summary)
                 on_result(part, summary)
         except ray.exceptions.RayError as error:
-            raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
+            raise _failure(error) from error
         except ExecutionTimeoutError as error:
             advice = "if workers were lost, run again to resume; if the images are slow, use smaller parts"
             raise PartError(f"no part was finished in {patience:.0f} s: {advice}") from error
     if waiting:
         raise PartError(f"no result of part {', '.join(map(str, waiting))}")
+
+
+def _kept(value: Any) -> ray.ObjectRef[Any]:
+    """In the object store, for all workers."""
+    try:
+        return ray.put(value)
+    except ray.exceptions.RayError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> PartError:
+    said = str(error).splitlines()[0]
+    full = isinstance(error, ray.exceptions.OutOfDiskError)
+    return PartError(f"Ray failed: {said}" + (f": make room where WORK and temporary files are, then {AGAIN}" if full else ""))
 
 
 def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]:
