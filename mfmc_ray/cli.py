@@ -247,7 +247,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _PLACES:
             _broken(error)
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({error.filename or 'in OUT, WORK or the folder for temporary files'})"
         text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
         sys.exit(1)

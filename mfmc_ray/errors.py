@@ -13,6 +13,7 @@ from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
+from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError
 from mfmc_ray.versions import VersionsError
 
@@ -30,5 +31,6 @@ USER_ERRORS = (
     PartError,
     ShardError,
     VersionsError,
+    StoreError,
     ConnectionError,
 )

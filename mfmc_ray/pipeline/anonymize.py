@@ -25,6 +25,7 @@ from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.retry import StoreError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
@@ -97,6 +98,8 @@ class AnonymizeStage:
             rows.append(base)
             try:
                 draft = self._image(row, batch["faces"][i], base)
+            except StoreError:  # nothing is known of the picture
+                raise
             except Exception as error:  # one odd picture must not end the run, and nothing of it gets out
                 base |= _kept_back(row, error)
                 continue
@@ -124,7 +127,7 @@ class AnonymizeStage:
         if reason := self.watch.reason(row["image_id"]):
             raise CodecError(reason, "in quarantine")
         with self.watch.at(row["image_id"], path=row["path"], unit=row["unit"]):  # in its own time: a store may be slow
-            data = self._reader.read(row["unit"], row["locator"])
+            data = self._reader.read(row["unit"], row["locator"], path=row["path"], size=row["source_bytes"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)

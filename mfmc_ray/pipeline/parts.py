@@ -23,8 +23,9 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mfmc_ray.discreet import hushed, kind_and_words
+from mfmc_ray.discreet import hushed, kind_and_words, told
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.retry import AGAIN, StoreError
 
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
@@ -93,7 +94,7 @@ def run_parts(
     if not parts:
         return
     attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-    stage = ray.put((stage_class, dict(constructor_kwargs)))
+    stage = _kept((stage_class, dict(constructor_kwargs)))
     waiting = {part["part"]: part for part in parts}
     blamed = 0
     with _progress(label, total, len(parts)) as advance:
@@ -106,7 +107,7 @@ def run_parts(
                         advance(summary)
                         on_result(part, summary)
             except ray.exceptions.RayError as error:
-                raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
+                raise _failure(error) from error
             except ExecutionTimeoutError as error:
                 before, blamed = blamed, ray.get(attempts.forget.remote())
                 if blamed > before:
@@ -138,6 +139,20 @@ def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=_share(actors),
     )
+
+
+def _kept(value: Any) -> ray.ObjectRef[Any]:
+    """In the object store, for all workers."""
+    try:
+        return ray.put(value)
+    except ray.exceptions.RayError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> PartError:
+    said = str(error).splitlines()[0]
+    full = isinstance(error, ray.exceptions.OutOfDiskError)
+    return PartError(f"Ray failed: {said}" + (f": make room where WORK and temporary files are, then {AGAIN}" if full else ""))
 
 
 def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]:
@@ -208,6 +223,9 @@ class _Worker:
                 try:
                     summary = json.dumps(self._do(json.loads(row["payload"])))
                     discreet = error = trace = None
+                    break
+                except StoreError as failure:  # it was patient enough, and says itself what to do
+                    discreet, error, trace = told(failure), str(failure), traceback.format_exc()
                     break
                 except Exception as failure:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"

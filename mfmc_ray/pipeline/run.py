@@ -123,6 +123,7 @@ class Run:
 
     def begin(self) -> None:
         """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
+        self.ledger.probe()
         units = [[{k: v for k, v in unit.items() if k != "listed"} for unit in some] for some in (self.units, *self.gallery_units)]
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
         if self.restart:

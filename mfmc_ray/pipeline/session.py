@@ -38,7 +38,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         work: the private folder.
 
     Raises:
-        ConnectionError: the cluster cannot be reached.
+        ConnectionError: the cluster cannot be reached, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
@@ -62,7 +62,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             spill = place / "ray-spill"
             spill.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = _session_folder(place)
-            with _muted():
+            with _muted(), _explained(work):
                 ray.init(
                     address="local",
                     num_cpus=config.actors or None,
@@ -120,6 +120,16 @@ def _muted() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def _explained(work: str | os.PathLike[str]) -> Iterator[None]:
+    """Ray's own report of a start that failed is a page without a cause."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConnectionError(f"a local Ray could not be started ({said}): is there room in {work} and in memory?") from error
 
 
 @contextlib.contextmanager
