@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"tables", "config", "folders", "places", "runlock", "__init__"},
-    {"orientation", "jpeg", "deep", "tiff", "codec", "credentials", "published", "scrub", "collection", "sources", "ledger"}
+    {"orientation", "jpeg", "deep", "tiff", "label", "codec", "credentials", "published", "scrub", "collection", "sources", "ledger"}
     | {"faces", "known", "identities", "swap", "access", "evaluate"},
     {"pipeline"},
     {"errors", "models_cli", "identities_cli", "known_cli", "change_cli"},
