@@ -29,8 +29,9 @@ from PIL import (
 from mfmc_ray import deep, tiff
 from mfmc_ray.bombs import bomb
 from mfmc_ray.deep import Deep
-from mfmc_ray.jpeg import JpegCoding, coded, coding_of, subsampled
-from mfmc_ray.orientation import back, exif, orientation_of, turn
+from mfmc_ray.jpeg import JpegCoding, coded, coding_of, samples, subsampled, ycc
+from mfmc_ray.label import XMP
+from mfmc_ray.orientation import back, exif, orientation_of, turn, turned
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs."""
@@ -60,28 +61,6 @@ _PNG_COLOUR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 
 LOSS = 46.0
 """dB, peak signal to noise, of a lossy WebP to the pixels it was made of, below which it is written without loss instead."""
-
-_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-SYNTHETIC = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
-"""The digital source type of a picture with parts that a trained model made (IPTC NewsCodes)."""
-ALTERED = _SOURCE_TYPES + "algorithmicallyEnhanced"
-"""That of a picture in which parts are merely covered: "Algorithmically-altered media"."""
-
-
-def label(source_type: str) -> bytes:
-    """The XMP packet that says where a picture comes from (IPTC Photo Metadata Standard, "Digital Source Type"), and nothing else."""
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-        f"<Iptc4xmpExt:DigitalSourceType>{source_type}"
-        '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-    ).encode()
-
-
-XMP = label(SYNTHETIC)
-LABELS = frozenset({XMP, label(ALTERED)})
-"""What may be in a published picture."""
 
 
 class CodecError(ValueError):
@@ -115,6 +94,7 @@ class Decoded:
         lossless: for a WebP, whether its pixels were coded without loss.
         png_colour: for a PNG, its other colour space chunks as (kind, payload).
         deep: for a PNG or TIFF of 16 bits, its samples as they were, 2 bytes each.
+        file: for a JPEG whose coding can be repeated, its bytes: RGB does not tell exactly what it holds.
     """
 
     pixels: NDArray[np.uint8]
@@ -129,6 +109,7 @@ class Decoded:
     lossless: bool = False
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     deep: Deep | None = None
+    file: bytes | None = None
 
     @property
     def stored_in(self) -> int:
@@ -153,6 +134,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         alpha = turn(alpha, orientation) if alpha else None
         name = "JPEG" if image.format == "MPO" else str(image.format)
         icc = image.info.get("icc_profile")
+        coding = coding_of(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
         pixels, clear = np.array(rgb), None if alpha is None else np.array(alpha)
         grey = image.mode in _GREY or (name == "PNG" and data[25] == 4)  # grey with transparency and 16 bits is RGBA to Pillow
         return Decoded(
@@ -164,7 +146,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             grey=grey,
             alpha=clear,
             icc=icc if isinstance(icc, bytes) and icc else None,
-            jpeg=coding_of(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
+            jpeg=coding,
+            file=data if coding else None,
             lossless=name == "WEBP" and any(kind == b"VP8L" for kind, _ in riff_chunks(data)),
             # this also finds the end of a PNG, which Pillow does not miss
             png_colour=tuple((kind, body) for kind, body in png_chunks(data) if kind in _PNG_COLOUR) if name == "PNG" else (),
@@ -197,7 +180,7 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: 
         raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
     icc = fitting_profile(like.icc, like.grey)
     if like.format == "JPEG":
-        image = turn(_stored(pixels, like), back(like.stored_in))
+        image = _jpeg_image(jpeg_samples(pixels, like), like)
         options = {"icc_profile": icc, "xmp": xmp, "exif": b"Exif\0\0" + exif(like.stored_in) if like.stored_in > 1 else b""}
         try:
             return coded(image, like.jpeg, quality, progressive=like.jpeg is not None and like.jpeg.progressive, **options), "JPEG"
@@ -226,7 +209,23 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: 
     return out.getvalue(), "PNG"
 
 
-def encode_part(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98) -> bytes:
+def jpeg_samples(pixels: NDArray[np.uint8], like: Decoded) -> NDArray[np.uint8]:
+    """Pixels as they are put into a JPEG: in the orientation that it is stored in (`Decoded.stored_in`), and as YCbCr if it has that.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB, upright, of the size of `like`.
+        like: as for `encode`; the format is JPEG.
+
+    Returns:
+        uint8 (height, width, 3); of grey, as RGB.
+    """
+    stored = turned(pixels, back(like.stored_in))
+    if like.file is None or like.grey or (like.jpeg and like.jpeg.rgb):
+        return stored
+    return samples(stored, like.file, like.orientation if like.stored_in == 1 else 1)
+
+
+def encode_part(part: NDArray[np.uint8], like: Decoded, *, quality: int = 98) -> bytes:
     """Part of a JPEG as a baseline JPEG of its own, with nothing but pixels in it.
 
     A JPEG is coded in units (MCU) of 8 × 8 to 16 × 16 px, none of which depends on another, and whether progressive or not decodes to the
@@ -235,10 +234,17 @@ def encode_part(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98) 
     what `encode` writes of the whole picture.
 
     Args:
-        pixels: uint8 (height, width, 3), RGB, turned as the picture is stored (`Decoded.stored_in`).
+        part: uint8 (height, width, 3), of `jpeg_samples`.
         like, quality: as for `encode`; the format is JPEG.
     """
-    return coded(_stored(pixels, like), like.jpeg, quality)
+    return coded(_jpeg_image(part, like), like.jpeg, quality)
+
+
+def _jpeg_image(part: NDArray[np.uint8], like: Decoded) -> Image.Image:
+    """Some of `jpeg_samples` as a picture that Pillow codes as they are meant."""
+    if like.file is None or like.grey or (like.jpeg and like.jpeg.rgb):
+        return _stored(part, like)
+    return Image.fromarray(np.ascontiguousarray(part), "YCbCr")
 
 
 def _webp(pixels: NDArray[np.uint8], like: Decoded, icc: bytes | None, xmp: bytes | None) -> bytes:
@@ -247,7 +253,7 @@ def _webp(pixels: NDArray[np.uint8], like: Decoded, icc: bytes | None, xmp: byte
     def saved(lossless: bool) -> bytes:
         image = _stored(pixels, like, alpha=True)
         if not lossless:
-            sharp = Image.fromarray(subsampled(np.asarray(image.convert("RGB")), 2), "YCbCr").convert("RGB")
+            sharp = Image.fromarray(subsampled(ycc(np.asarray(image.convert("RGB"))), 2), "YCbCr").convert("RGB")
             if like.alpha is not None:
                 sharp.putalpha(Image.fromarray(like.alpha))
             image = sharp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS
+from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS, turned
 
 _REACH = 4
 """Chroma samples to each side that `_sharpened` weighs: what is beyond would change a sample by less than 0.03 levels."""
@@ -62,11 +63,41 @@ def coding_of(image: JpegImagePlugin.JpegImageFile, orientation: int) -> JpegCod
     return JpegCoding(tuple(flat), sampling, bool(image.info.get("progressive")), rgb, kept)
 
 
-def coded(image: Image.Image, coding: JpegCoding | None, quality: int, **options: Any) -> bytes:
-    """A JPEG of a picture, RGB or grey, as it is stored.
+def samples(pixels: NDArray[np.uint8], source: bytes, orientation: int) -> NDArray[np.uint8]:
+    """Pixels as YCbCr: those that are still the source's as it has them, which RGB of 8 bits does not tell exactly.
+
+    Colours that the source's coefficients put outside of RGB were clipped. Coded anew from what is left, coarse tables would make them
+    others than they were: down to 43 dB.
 
     Args:
-        image: mode RGB or L.
+        pixels: uint8 (height, width, 3) RGB.
+        source: the JPEG, YCbCr, that they come from.
+        orientation: 1–8, by which its pixels were turned.
+
+    Returns:
+        uint8 (height, width, 3), JFIF's full-range YCbCr.
+    """
+    found = []
+    for mode in ("RGB", "YCbCr"):
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(source), formats=("JPEG",)) as image:
+            image.draft(mode, None)
+            found.append(turned(np.asarray(image), orientation))
+    before, planes = found
+    out = np.array(planes)
+    changed = (before != pixels).any(-1)
+    if changed.any():
+        rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+        at = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        new = np.asarray(Image.fromarray(np.ascontiguousarray(pixels[at])).convert("YCbCr"))
+        out[at][changed[at]] = new[changed[at]]
+    return out
+
+
+def coded(image: Image.Image, coding: JpegCoding | None, quality: int, **options: Any) -> bytes:
+    """A JPEG of a picture as it is stored.
+
+    Args:
+        image: mode YCbCr, or L, or RGB for one that stores it, or that has no coding.
         coding: how; None for 4:4:4 of this quality.
         quality: 1–100.
         options: Pillow's, such as `icc_profile`.
@@ -75,40 +106,45 @@ def coded(image: Image.Image, coding: JpegCoding | None, quality: int, **options
     if coding is not None:
         # with tables, a quality would scale them
         how = {"qtables": [list(table) for table in coding.tables], "keep_rgb": coding.rgb, "subsampling": coding.subsampling}
-        if coding.subsampling and image.mode == "RGB":
+        if coding.subsampling and image.mode == "YCbCr":
             image = Image.fromarray(subsampled(np.asarray(image), coding.subsampling), "YCbCr")
     out = io.BytesIO()
     image.save(out, "JPEG", **how, **options)
     return out.getvalue()
 
 
-def subsampled(pixels: NDArray[np.uint8], subsampling: int) -> NDArray[np.uint8]:
-    """YCbCr whose chroma, once halved by averaging as encoders do and doubled by interpolation as decoders do, is that of the pixels.
+def ycc(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """RGB as JFIF's full-range YCbCr, not rounded: uint8 (height, width, 3) → float32, 0–255."""
+    red, green, blue = (pixels[..., i].astype(np.float32) for i in range(3))
+    luma = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+    chroma = [(colour - luma) * np.float32(1 / scale) + np.float32(128) for colour, scale in ((blue, 1.772), (red, 1.402))]
+    return np.dstack([luma, *chroma])
+
+
+def subsampled(planes: NDArray[np.uint8] | NDArray[np.float32], subsampling: int) -> NDArray[np.uint8]:
+    """YCbCr whose chroma, once halved by averaging as encoders do and doubled by interpolation as decoders do, is the chroma that is given.
 
     Decoders of 4:2:2 and 4:2:0 interpolate with weights of 3/4 and 1/4 (libjpeg's "fancy upsampling"); averaging two neighbours of that
     gives (1, 6, 1)/8 of the stored samples, not the samples. Coding a decoded picture plainly therefore blurs its chroma, 40 dB in detailed
     photos. This undoes it with the inverse of (1, 6, 1)/8. Only elementwise arithmetic: a part of a picture gives the very same values.
 
     Args:
-        pixels: uint8 (height, width, 3) RGB.
+        planes: uint8 or float32 (height, width, 3) YCbCr, 0–255.
         subsampling: 1 or 2, 4:2:2 or 4:2:0.
 
     Returns:
-        uint8 (height, width, 3), JFIF's full-range YCbCr.
+        uint8 (height, width, 3) YCbCr.
     """
-    height, width, _ = pixels.shape
-    red, green, blue = (pixels[..., i].astype(np.float32) for i in range(3))
-    luma = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
-    out = np.empty_like(pixels)
-    out[..., 0] = np.rint(luma)
-    for channel, colour, scale in ((1, blue, 1.772), (2, red, 1.402)):
-        chroma = (colour - luma) * np.float32(1 / scale)
+    height, width, _ = planes.shape
+    out = np.rint(planes).astype(np.uint8)
+    for channel in (1, 2):
+        chroma = planes[..., channel].astype(np.float32)
         for axis in (1, 0)[:subsampling]:
             chroma = _sharpened(_halved(chroma, axis), axis)
-        chroma = np.clip(np.rint(chroma + np.float32(128)), 0, 255).astype(np.uint8)
+        small = np.clip(np.rint(chroma), 0, 255).astype(np.uint8)
         for axis in (1, 0)[:subsampling]:
-            chroma = chroma.repeat(2, axis)
-        out[..., channel] = chroma[:height, :width]
+            small = small.repeat(2, axis)
+        out[..., channel] = small[:height, :width]
     return out
 
 

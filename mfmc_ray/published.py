@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mfmc_ray.codec import XMP, Decoded, decode, encode, encode_part
-from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS, back, turned
+from mfmc_ray.codec import Decoded, decode, encode, encode_part, jpeg_samples
+from mfmc_ray.label import XMP
+from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS, turned
 
 _UNIT = 16
 """px: the largest unit (MCU) that JPEGs are written in here; the smaller ones divide it."""
@@ -44,10 +46,14 @@ class Published:
 
     def __init__(self, picture: Decoded, quality: int, xmp: bytes | None = XMP) -> None:
         self._picture, self._quality, self._xmp = picture, quality, xmp
-        self._stored = turned(picture.pixels, back(picture.stored_in))
         self._windows: list[tuple[int, int, NDArray[np.uint8]]] = []
         self._coding: tuple[Any, ...] | None = None
         self._file: tuple[bytes, str] | None = None
+
+    @functools.cached_property
+    def _stored(self) -> NDArray[np.uint8]:
+        """What is coded, as it is stored."""
+        return jpeg_samples(self._picture.pixels, self._picture)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,7 +101,8 @@ class Published:
         file, kind = self._file or encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp)
         with Image.open(io.BytesIO(file), formats=(kind,)) as header:
             same = kind != "JPEG" or self._coding in (None, _coding(header))
-            if (header.height, header.width) != self._stored.shape[:2] or not same:
+            shape = self.shape[1::-1] if self._picture.stored_in in SIDEWAYS else self.shape[:2]
+            if (header.height, header.width) != shape or not same:
                 raise PublishedError("the file is not coded as the windows were that were looked at")
         return file, kind
 

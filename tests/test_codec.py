@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from skimage.data import astronaut
 
-from mfmc_ray.codec import WITHHELD, XMP, CodecError, Decoded, decode, encode
+from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode, encode
+from mfmc_ray.label import XMP
 from mfmc_ray.tiff import DESCRIBING, XMP_TAG
 
 FACE = Image.fromarray(astronaut())

@@ -16,9 +16,10 @@ from signers import pem_chain
 from skimage.data import astronaut, chelsea
 
 from mfmc_ray import credentials
-from mfmc_ray.codec import ALTERED, SYNTHETIC, decode, encode, label
+from mfmc_ray.codec import decode, encode
 from mfmc_ray.config import ConfigError, OutputConfig, load
 from mfmc_ray.credentials import Credential, CredentialError, fault, stored, unsigned
+from mfmc_ray.label import ALTERED, SYNTHETIC, label
 from mfmc_ray.pipeline.inspection import MetadataCheck
 from mfmc_ray.scrub import scrub
 

@@ -19,7 +19,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from mfmc_ray import deep
-from mfmc_ray.codec import XMP, decode, encode
+from mfmc_ray.codec import decode, encode
+from mfmc_ray.label import XMP
 from mfmc_ray.orientation import turned
 from mfmc_ray.published import Published
 from mfmc_ray.scrub import scrub

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -147,11 +148,35 @@ def decoded_tables(decoded: object) -> list[list[int]]:
 @settings(max_examples=60, deadline=None)
 def test_a_part_has_the_same_chroma_as_the_whole(y0: int, x0: int, height: int, width: int, subsampling: int) -> None:
     """Bit for bit, but for the outermost 8 px: what is published is looked at in parts."""
-    photo = astronaut()[:360, :360]
+    photo = np.asarray(Image.fromarray(astronaut()[:360, :360]).convert("YCbCr"))
     part = photo[16 * y0 : 16 * (y0 + height), 16 * x0 : 16 * (x0 + width)]
     inside = subsampled(np.ascontiguousarray(part), subsampling)[8:-8, 8:-8]
     whole = subsampled(photo, subsampling)[16 * y0 : 16 * (y0 + height), 16 * x0 : 16 * (x0 + width)]
     assert np.array_equal(inside, whole[8 : part.shape[0] - 8, 8 : part.shape[1] - 8])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_colours_that_rgb_clips_stay(subsampling: int, orientation: int) -> None:
+    """A photo of loud colours, coarsely coded: much of it lies outside of RGB."""
+    loud = np.clip((astronaut()[:256, :256].astype(int) - 110) * 2 + 110, 0, 255).astype(np.uint8)
+    decoded = decode(save(Image.fromarray(loud), "JPEG", quality=30, subsampling=subsampling, exif=sideways_exif(orientation)))
+    changed, away = painted(decoded.pixels, (60, 120, 60, 120))
+    data, _ = encode(changed, decoded)
+    found = psnr(decode(data).pixels[away], decoded.pixels[away])
+    assert found >= 45
+    # better by far than what RGB alone tells
+    alone, _ = encode(changed, replace(decoded, file=None))
+    assert found > psnr(decode(alone).pixels[away], decoded.pixels[away]) + 3
+
+
+def test_the_first_picture_of_a_phone_is_as_before() -> None:
+    image = Image.fromarray(coffee())
+    decoded = decode(save(image, "MPO", save_all=True, append_images=[image], quality=85))
+    changed, away = painted(decoded.pixels, (60, 120, 60, 120))
+    data, _ = encode(changed, decoded)
+    assert opened(data).format == "JPEG"
+    assert psnr(decode(data).pixels[away], decoded.pixels[away]) >= 50
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -20,7 +20,8 @@ from PIL import Image, TiffImagePlugin
 from skimage.data import astronaut
 
 from mfmc_ray import tiff
-from mfmc_ray.codec import LABELS, XMP, CodecError, decode, encode
+from mfmc_ray.codec import CodecError, decode, encode
+from mfmc_ray.label import LABELS, XMP
 from mfmc_ray.pipeline.inspection import MetadataCheck
 from mfmc_ray.scrub import scrub
 

@@ -12,7 +12,21 @@ MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"tables", "config", "folders", "places", "runlock", "parquet", "versions", "bombs", "discreet", "key", "private"}
     | {"retry", "stores", "stage", "__init__"},
-    {"orientation", "jpeg", "deep", "tiff", "codec", "credentials", "published", "scrub", "collection", "reading", "sources", "ledger"}
+    {
+        "orientation",
+        "jpeg",
+        "deep",
+        "tiff",
+        "codec",
+        "credentials",
+        "label",
+        "published",
+        "scrub",
+        "collection",
+        "reading",
+        "sources",
+        "ledger",
+    }
     | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
     {"pipeline"},
     {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},

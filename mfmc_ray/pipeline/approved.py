@@ -35,7 +35,7 @@ def begin(work: Path, access: AccessModel, *, resumed: bool) -> None:
     if resumed and path.is_file() and json.loads(path.read_text())["digest"] != access.digest:
         raise LedgerError(
             f"WORK ({work}) holds a run whose approvals were others (the file has the same name, its rows have changed): undo the change "
-            "to resume it, give another WORK and OUT, or start anew with --restart"
+            "to resume it, bring the result up to date with `mfmc nightly`, give another WORK and OUT, or start anew with --restart"
         )
     replace_file(path, lambda temporary: temporary.write_text(json.dumps({"digest": access.digest})))
 

@@ -12,8 +12,9 @@ from PIL import ExifTags
 from PIL import Image as Pillow
 
 from mfmc_ray import credentials, tiff
-from mfmc_ray.codec import FORMATS, LABELS, CodecError, decode, encode
+from mfmc_ray.codec import FORMATS, CodecError, decode, encode
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.label import LABELS
 from mfmc_ray.scrub import scrub
 
 _COVERED = 0.6

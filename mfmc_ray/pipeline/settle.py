@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mfmc_ray.codec import ALTERED, SYNTHETIC, Decoded, label
+from mfmc_ray.codec import Decoded
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
 from mfmc_ray.identities.sample import Identity
+from mfmc_ray.label import ALTERED, SYNTHETIC, label
 from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.published import Published

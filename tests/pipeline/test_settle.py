@@ -13,10 +13,11 @@ from PIL import Image
 from signers import pem_chain
 from skimage import data
 
-from mfmc_ray.codec import ALTERED, SYNTHETIC, decode, label
+from mfmc_ray.codec import decode
 from mfmc_ray.credentials import Credential, CredentialError, stored, unsigned
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.label import ALTERED, SYNTHETIC, label
 from mfmc_ray.pipeline import anonymize, settle
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import Checked
