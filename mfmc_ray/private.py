@@ -87,7 +87,7 @@ def tidy(work: Path) -> None:
         folder = Path(note.read_text())
     except (OSError, ValueError):
         return
-    if _is_ours(folder):
+    if _is_ours(folder, work):
         with contextlib.suppress(OSError):  # what is not ours in it stays
             (folder / "s").unlink(missing_ok=True)
             folder.rmdir()
@@ -99,10 +99,10 @@ def _note(work: Path, folder: Path) -> None:
         file.write(str(folder))
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether it is a folder as `short_link` makes them; WORK may have been copied from elsewhere, with its note."""
+def _is_ours(folder: Path, work: Path) -> bool:
+    """Whether it is a folder that `short_link` made for this WORK, which may be a copy of one that is in use, with its note."""
     try:
-        about = folder.lstat()
+        about, target = folder.lstat(), Path(os.readlink(folder / "s"))
     except (OSError, ValueError):
         return False
     return (
@@ -111,4 +111,5 @@ def _is_ours(folder: Path) -> bool:
         and stat.S_ISDIR(about.st_mode)
         and about.st_uid == os.geteuid()
         and stat.S_IMODE(about.st_mode) == 0o700
+        and target.resolve().is_relative_to(work.resolve())
     )

@@ -52,6 +52,11 @@ def test_a_note_that_came_with_a_copied_folder_removes_nothing(tmp_path: Path) -
         tidy(tmp_path)
     assert (elsewhere / "s").read_text() == "a letter"
     assert ours.is_symlink()
+    copy = tmp_path.with_name("copy")  # of a folder that is in use
+    copy.mkdir()
+    (copy / "elsewhere").write_text(str(ours.parent))
+    tidy(copy)
+    assert ours.is_symlink()
     ours.parent.chmod(0o755)  # not as they are made
     (tmp_path / "elsewhere").write_text(str(ours.parent))
     tidy(tmp_path)

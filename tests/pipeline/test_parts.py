@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from mfmc_ray.config import RayConfig
+from mfmc_ray.discreet import told
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.retry import StoreError
@@ -130,6 +131,7 @@ def test_a_part_that_always_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(PartError) as caught:
         run(tmp_path, [{"part": i, "errors": 99 if i == 4 else 0} for i in range(6)])
     assert str(caught.value) == "part 4: ValueError: bad luck 1"
+    assert told(caught.value).startswith("part 4: ValueError: at test_parts.py:")  # what is printed: it could have named a file
     assert "in __call__" in caught.value.__notes__[0]  # where it happened
 
 
