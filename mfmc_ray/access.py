@@ -29,6 +29,10 @@ class AccessModel(Protocol):
         """One decision a face, in order."""
         ...
 
+    def version(self, image_id: str | None, path: str) -> str:
+        """What stands for everything that it has to say of an image: while it is the same, so are the decisions."""
+        ...
+
 
 class ReplaceAll:
     """Nobody approved anything: every face is replaced."""
@@ -36,3 +40,7 @@ class ReplaceAll:
     def decide(self, image_id: str, path: str, faces: Faces) -> Sequence[Decision]:
         """One decision a face: replace it."""
         return [Decision(keep=False)] * len(faces)
+
+    def version(self, image_id: str | None, path: str) -> str:
+        """Always the same."""
+        return ""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, change_cli, config, identities_cli, known_cli, models_cli
+from mfmc_ray import __version__, change_cli, config, identities_cli, known_cli, models_cli, nightly_cli
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
 
@@ -125,6 +125,7 @@ _run_verb(
     "Step 3: sample and certify the fake identities (into WORK).\n\nTo see what they look like, without a run: mfmc identities preview",
 )
 app.command("identities preview")(identities_cli.preview)
+app.command("nightly")(nightly_cli.nightly)
 
 
 @app.command()

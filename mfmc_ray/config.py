@@ -85,6 +85,20 @@ class RayConfig:
 
 
 @dataclass(frozen=True)
+class NightlyConfig:
+    """How `mfmc nightly` keeps a result up to date. None of it decides the result."""
+
+    max_hours: float | None = None
+    """A night that is expected to take longer does not start: exit code 3. None: any night does."""
+    wait_minutes: float = 0.0
+    """How long to wait for another process that works on the same run, before leaving with exit code 75."""
+    audit: str | None = None
+    """Audit the result at the end: a number of published images, a percentage as "5%", or "all". None: no audit."""
+    kept: int = 30
+    """Nights whose summaries are kept."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result."""
 
@@ -101,6 +115,7 @@ class RunConfig:
     swap: SwapConfig = field(default_factory=SwapConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    nightly: NightlyConfig = field(default_factory=NightlyConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the manifest holds it, which is published: of places only the last name, of storage options only the keys."""
@@ -109,7 +124,7 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
-        del plain["out"], plain["work"]
+        del plain["out"], plain["work"], plain["nightly"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
@@ -120,6 +135,12 @@ class RunConfig:
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
         named = sections or ("input", "find", "guard", "swap", "output")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
+
+    def made(self) -> str:
+        """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
+        swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
+        del swap["identities"], output["rows_per_part"]
+        return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
 
 
 def _last(place: str) -> str:

@@ -13,6 +13,7 @@ from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.sources import SourceError
+from mfmc_ray.versions import VersionsError
 
 USER_ERRORS = (
     ConfigError,
@@ -26,5 +27,6 @@ USER_ERRORS = (
     KnownIndexError,
     PartError,
     ShardError,
+    VersionsError,
     ConnectionError,
 )

@@ -11,7 +11,8 @@ cluster one that all nodes mount.
 
 A file appears in one step: local ones are written under a hidden name that no reader's `*.parquet` matches, synced and renamed; remote
 ones are written in WORK and put as one object. A part is committed once its marker is there; `recover` removes what a crashed run left
-without one.
+without one. A committed part that changes is first written to WORK/next whole; its marker then names what it becomes, and from that moment
+a crash is completed by `recover`: the part is never lost, and what it was is gone when it has become what it becomes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,19 +32,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, full, inside, is_remote, is_temporary
+from mfmc_ray.parquet import write_parquet
+from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, copy_of, full, inside, is_remote, is_temporary, text_of
 from mfmc_ray.runlock import RunLock
+from mfmc_ray.versions import purge_versions
 
-__all__ = ["Ledger", "LedgerError", "Stage", "write_parquet"]
+__all__ = ["Ledger", "LedgerError", "Stage"]
 
-ROWS_PER_GROUP = 128
-GROUP_BYTES = 128 << 20
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
-_COMING = re.compile(r"next-(\d+)\.parquet")
-"""A private part as it becomes, until it takes the place of what it was."""
+_NEXT = "next"
+"""Folder in WORK: committed parts as they become, until they take the places of what they were."""
 _PRIVATE = (
-    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "report", "audit", "calibration-used", "times.json"),
-    *("watch", "quarantine"),
+    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "placed", _NEXT),
+    *("report", "audit", "calibration-used", "times.json", "watch", "quarantine"),
 )
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
@@ -85,6 +86,7 @@ class Ledger:
         self.out, self.work = full(out), Path(full(work))
         if inside(str(self.work), self.out):
             raise LedgerError(f"WORK ({work}) is in OUT ({out}), so real people's embeddings would be published; put it elsewhere")
+        self._holder: str | None = None
         self._private = LocalPlace(self.work)
         options = dict(storage_options or {})
         self._public = RemotePlace(self.out, self.work / "staging", options) if is_remote(out) else LocalPlace(Path(self.out))
@@ -105,13 +107,14 @@ class Ledger:
         if inside(root, self.out):
             raise LedgerError(f"the input ({root}) is in OUT ({self.out}), so the originals would be published; put OUT elsewhere")
 
-    def begin(self, config_digest: str, input_digest: str, *, restart: bool = False) -> bool:
+    def begin(self, config_digest: str, input_digest: str, *, restart: bool = False, update: bool = False) -> bool:
         """Take up the run in WORK, or start one. Hold the lock.
 
         Args:
             config_digest: of the settings that decide the result.
             input_digest: of the listed units.
             restart: remove what this WORK's run has made in OUT and WORK, and start anew. Killed meanwhile, it can only be restarted again.
+            update: go on although settings or input are other ones; the caller brings up to date what was made.
 
         Returns:
             Whether an earlier run goes on.
@@ -129,12 +132,14 @@ class Ledger:
             raise LedgerError(f"{self.work}/run.json is damaged: give a new WORK and an empty OUT") from None
         if old is not None and not restart:
             words = {"config": "settings", "input": "input files", "out": f"OUT (it was {old.get('out')})"}
-            changed = [word for key, word in words.items() if old.get(key) != identity[key]]
-            if changed:
+            changed = {key: word for key, word in words.items() if old.get(key) != identity[key]}
+            if changed and (not update or "out" in changed or "config" not in old):
                 raise LedgerError(
-                    f"WORK ({self.work}) holds a run with other {' and '.join(changed)}: undo the change to resume it, "
-                    "give another WORK and OUT, or start anew with --restart"
+                    f"WORK ({self.work}) holds a run with other {' and '.join(changed.values())}: undo the change to resume it, "
+                    "bring the result up to date with `mfmc nightly`, give another WORK and OUT, or start anew with --restart"
                 )
+            if changed:
+                self._private.replace("run.json", text_of(json.dumps({**old, **identity}, indent=2)))
             return True
         mine = old is not None and old.get("out") == self.out
         if not mine and (strangers := self._public.names()):
@@ -143,24 +148,33 @@ class Ledger:
                 "give an empty OUT, or the WORK that belongs to it"
             )
         if old is not None:
-            self._private.replace("run.json", _text(json.dumps({"out": self.out})))  # until all is gone nobody resumes what is left
+            self._private.replace("run.json", text_of(json.dumps({"out": self.out})))  # until all is gone nobody resumes what is left
             shutil.rmtree(self.work / "ledger", ignore_errors=True)  # before the files: a file without a marker is what `recover` removes
             for name in _PUBLISHED if mine else ():
                 self._public.remove(name)
             for path in [path for pattern in _PRIVATE for path in self.work.glob(pattern)]:
                 self._private.remove(path.name)
         shutil.rmtree(self.work / "ledger", ignore_errors=True)
-        self._private.replace("run.json", _text(json.dumps({**identity, "begun": time.ctime()}, indent=2)))
+        self._private.replace("run.json", text_of(json.dumps({**identity, "begun": time.ctime()}, indent=2)))
         return False
 
-    def lock(self) -> RunLock:
-        """A context manager in which this process alone works on WORK.
+    @contextlib.contextmanager
+    def lock(self, wait: float = 0) -> Iterator[RunLock]:
+        """This process alone works on WORK while the block runs; a ledger that is pickled in it writes only as long as that is so.
+
+        Args:
+            wait: seconds to wait for another process to end.
 
         Raises:
             LedgerError: (on entering) another process holds it; the message names it.
         """
         self._make_work()
-        return RunLock(self.work / "run.lock")
+        with RunLock(self.work / "run.lock", wait) as lock:
+            self._holder = lock.token
+            try:
+                yield lock
+            finally:
+                self._holder = None
 
     def commit(
         self, table_name: str, part_id: int, table: pa.Table, metadata: Mapping[str, str] | None = None, *, private: bool = False
@@ -179,8 +193,9 @@ class Ledger:
         """
         if metadata:
             table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-        name = f"{table_name}/part-{part_id:05d}.parquet"
-        size, digest = self._place(private).replace(name, lambda path: write_parquet(table, path))
+        self._fenced()
+        name = _file(table_name, part_id)
+        size, digest = self._place(private).replace(name, partial(write_parquet, table))
         return {"file": name, "rows": table.num_rows, "bytes": size, "sha256": digest}
 
     def commit_part(
@@ -206,62 +221,76 @@ class Ledger:
         every = {*stage.tables, *stage.kept}
         if set(tables) != every:
             raise ValueError(f"stage {stage.name} commits {', '.join(sorted(every))}, not {', '.join(tables)}")
-        self._commit_part(stage, part_id, tables, summary, {}, metadata)
+        marker = self._markers(stage, part_id).get(part_id)
+        if marker is not None:
+            self._renew(stage, part_id, marker, tables, summary)
+            return
+        self._fenced()
+        entries: dict[str, Any] = {"kept": [], "files": []}
+        for key, names in (("kept", stage.kept), ("files", stage.tables)):
+            for name in names:
+                entries[key].append(self.commit(name, part_id, tables[name], metadata, private=stage.private or key == "kept"))
+        self._private.replace(_marker(stage, part_id), text_of(json.dumps({**entries, "summary": dict(summary)})))
 
     def renew_part(self, stage: Stage, part_id: int, tables: Mapping[str, pa.Table], summary: Mapping[str, Any]) -> None:
         """Write some tables of a committed part anew, and its marker; the others stay as they are.
 
-        A part of a private stage is committed at every moment, as it was or as it becomes: what it was made from may be gone by now.
+        The part is committed at every moment, as it was or as it becomes: what it was made from may be gone by now.
 
         Raises:
             ValueError: the part is not committed, or has no such table.
         """
-        marker = self._markers(stage).get(part_id)
+        marker = self._markers(stage, part_id).get(part_id)
         if marker is None or not set(tables) <= {*stage.tables, *stage.kept}:
             raise ValueError(f"part {part_id} of stage {stage.name} is not committed, or has no table {', '.join(tables)}")
-        if not stage.private:
-            self._commit_part(stage, part_id, tables, summary, marker, None)
-            return
-        entries = {entry["file"]: entry for entry in marker["files"]}
-        for name, table in tables.items():
-            size, digest = self._private.replace(_coming(name, part_id), partial(write_parquet, table))
-            file = f"{name}/part-{part_id:05d}.parquet"
-            entries[file] = {"file": file, "rows": table.num_rows, "bytes": size, "sha256": digest}
-        marker |= {"files": list(entries.values()), "summary": dict(summary)}
-        self._private.replace(_marker(stage, part_id), _text(json.dumps(marker)))
-        self._arrive(stage)
+        self._renew(stage, part_id, marker, tables, summary)
 
-    def _arrive(self, stage: Stage) -> None:
-        """Puts the parts that `renew_part` has committed into their places, and removes those that it had not."""
-        for table in stage.tables if stage.private else ():
-            for name in self._private.sizes(table):
-                if match := _COMING.fullmatch(name):
-                    coming, file = self.work / table / name, f"{table}/part-{int(match[1]):05d}.parquet"
-                    marker = self._markers(stage, int(match[1])).get(int(match[1]), {"files": []})
-                    digest = hashlib.sha256(coming.read_bytes()).hexdigest()
-                    if any((entry["file"], entry["sha256"]) == (file, digest) for entry in marker["files"]):
-                        coming.replace(self.work / file)
-                    else:
-                        coming.unlink()
+    def remove_part(self, stage: Stage, part_id: int) -> None:
+        """Take a committed part away, what is published first."""
+        self._fenced()
+        for names, private in ((reversed(stage.tables), stage.private), (stage.kept, True)):
+            for name in names:
+                self._place(private).remove(_file(name, part_id))
+        self._private.remove(_marker(stage, part_id))
 
-    def _commit_part(
-        self,
-        stage: Stage,
-        part_id: int,
-        tables: Mapping[str, pa.Table],
-        summary: Mapping[str, Any],
-        before: Mapping[str, Any],
-        metadata: Mapping[str, str] | None,
+    def _renew(
+        self, stage: Stage, part_id: int, marker: Mapping[str, Any], tables: Mapping[str, pa.Table], summary: Mapping[str, Any]
     ) -> None:
-        name = _marker(stage, part_id)
-        self._private.remove(name)  # while it is rewritten it is not done
-        entries: dict[str, list[dict[str, Any]]] = {"kept": [], "files": []}
-        for key, names, private in (("kept", stage.kept, True), ("files", stage.tables, stage.private)):
-            old = {entry["file"].partition("/")[0]: entry for entry in before.get(key, ())}
-            for table in names:
-                written = table in tables
-                entries[key].append(self.commit(table, part_id, tables[table], metadata, private=private) if written else old[table])
-        self._private.replace(name, _text(json.dumps({**entries, "summary": dict(summary)})))
+        self._fenced()
+        self._private.remove(_staged(stage, part_id))
+        coming: dict[str, Any] = {"summary": dict(summary)}
+        for key in ("kept", "files"):
+            coming[key] = []
+            for entry in marker[key]:
+                name = entry["file"].partition("/")[0]
+                if name in tables:
+                    size, digest = self._private.replace(f"{_staged(stage, part_id)}/{name}.parquet", partial(write_parquet, tables[name]))
+                    entry = {"file": entry["file"], "rows": tables[name].num_rows, "bytes": size, "sha256": digest}
+                coming[key].append(entry)
+        plain = {name: marker[name] for name in ("kept", "files", "summary")} | {_NEXT: coming}
+        self._private.replace(_marker(stage, part_id), text_of(json.dumps(plain)))
+        self._arrive(stage, part_id, coming)
+
+    def _arrive(self, stage: Stage, part_id: int, coming: Mapping[str, Any]) -> None:
+        """Puts what a part becomes into its place. May be repeated after a crash."""
+        folder = _staged(stage, part_id)
+        staged = self._private.sizes(folder)
+        for key, private in (("kept", True), ("files", stage.private)):
+            for entry in coming[key]:
+                name = entry["file"].partition("/")[0] + ".parquet"
+                if name in staged:
+                    self._place(private).replace(entry["file"], copy_of(self.work / folder / name))
+        self._private.replace(_marker(stage, part_id), text_of(json.dumps({name: coming[name] for name in ("kept", "files", "summary")})))
+        self._private.remove(folder)
+
+    def _fenced(self) -> None:
+        """Refuses to write what another process may be writing.
+
+        Raises:
+            LedgerError: the lock that was held when this ledger was given away is another's, or nobody's.
+        """
+        if self._holder is not None and RunLock(self.work / "run.lock").holder() != self._holder:
+            raise LedgerError(f"another process has taken over {self.work}, or the run that this worker belonged to has ended")
 
     def done(self, stage: Stage) -> dict[int, dict[str, Any]]:
         """The summaries of the committed parts, by part."""
@@ -275,7 +304,10 @@ class Ledger:
         Returns:
             As `done`.
         """
-        self._arrive(stage)
+        for part, marker in self._markers(stage).items():
+            if marker[_NEXT] is not None:
+                self._arrive(stage, part, marker[_NEXT])
+        self._private.remove(f"{_NEXT}/{stage.name}")  # what was written and not committed
         markers = self._markers(stage)
         # what is published last: a part whose private files are gone is taken out of OUT
         for key, tables, place in (("kept", stage.kept, self._private), ("files", stage.tables, self._place(stage.private))):
@@ -299,7 +331,7 @@ class Ledger:
         Raises:
             LedgerError: the part is not committed, its file is not there, or has been changed since.
         """
-        name, marker = f"{table_name}/part-{part_id:05d}.parquet", self._markers(stage, part_id).get(part_id)
+        name, marker = _file(table_name, part_id), self._markers(stage, part_id).get(part_id)
         entries = [entry for key in ("files", "kept") for entry in (marker or {}).get(key, ()) if entry["file"] == name]
         try:
             data = self._place(stage.private or table_name in stage.kept).read(name)
@@ -311,7 +343,8 @@ class Ledger:
 
     def write_text(self, name: str, text: str) -> None:
         """Put a small text file into OUT, such as `README.md`."""
-        self._public.replace(name, _text(text))
+        self._fenced()
+        self._public.replace(name, text_of(text))
 
     def write_json(self, name: str, plain: Any) -> None:
         """Put plain data into OUT as JSON, such as `manifest.json`."""
@@ -319,7 +352,16 @@ class Ledger:
 
     def remove(self, name: str) -> None:
         """Take a file out of OUT; nothing happens if it is not there."""
+        self._fenced()
         self._public.remove(name)
+
+    def purge_versions(self) -> int:
+        """Remove what an object store keeps of replaced and deleted files of OUT; how many there were.
+
+        Raises:
+            VersionsError: it does not let them be removed.
+        """
+        return purge_versions(self._public.fs, self._public.root) if isinstance(self._public, RemotePlace) else 0
 
     def read_text(self, name: str) -> str:
         """A small text file of OUT.
@@ -361,51 +403,17 @@ class Ledger:
             if (match := _PART.fullmatch(name)) and part_id in (None, int(match[1])):
                 with contextlib.suppress(ValueError, KeyError):  # a damaged marker marks nothing
                     marker = json.loads(self._private.read(f"ledger/{stage.name}/{name}"))
-                    found[int(match[1])] = {"files": marker["files"], "kept": marker.get("kept", []), "summary": marker["summary"]}
+                    entries = {"files": marker["files"], "kept": marker.get("kept", []), "summary": marker["summary"]}
+                    found[int(match[1])] = entries | {_NEXT: marker.get(_NEXT)}
         return found
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """A Parquet file for images: their bytes neither compressed nor in dictionaries, row groups small enough to be read one by one."""
-    leaves = list(_leaves(table.schema))
-    texts = [name for name, kind in leaves if pa.types.is_string(kind)]
-    blobs = [name for name, kind in leaves if _is_binary(kind)]
-    rows = max(1, min(ROWS_PER_GROUP, GROUP_BYTES * table.num_rows // max(1, table.nbytes)))
-    pq.write_table(
-        table,
-        path,
-        row_group_size=rows,
-        use_dictionary=texts,
-        compression={name: "none" if name in blobs else "snappy" for name, _ in leaves},
-        write_statistics=[name for name, _ in leaves if name not in blobs],
-    )
+def _file(table_name: str, part_id: int) -> str:
+    return f"{table_name}/part-{part_id:05d}.parquet"
 
 
-def _leaves(fields: Any, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
-    """Parquet's name of each column, as `faces.list.element.box.list.element`."""
-    for field in fields:
-        name, kind = prefix + field.name, field.type
-        while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-            name, kind = f"{name}.list.element", kind.value_type
-        if pa.types.is_struct(kind):
-            yield from _leaves(list(kind), name + ".")
-        else:
-            yield name, kind
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _text(text: str) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
-
-    return write
-
-
-def _coming(table_name: str, part_id: int) -> str:
-    return f"{table_name}/next-{part_id:05d}.parquet"
+def _staged(stage: Stage, part_id: int) -> str:
+    return f"{_NEXT}/{stage.name}/part-{part_id:05d}"
 
 
 def _marker(stage: Stage, part_id: int) -> str:

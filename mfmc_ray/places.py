@@ -110,6 +110,24 @@ class RemotePlace:
         return []
 
 
+def text_of(text: str) -> Callable[[Path], None]:
+    """What `replace` takes to write this text."""
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
+    return write
+
+
+def copy_of(source: Path) -> Callable[[Path], None]:
+    """What `replace` takes to write a file as this one."""
+
+    def write(path: Path) -> None:
+        shutil.copyfile(source, path)
+
+    return write
+
+
 def synced(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -16,6 +16,11 @@ from typing import Any
 from mfmc_ray.places import LedgerError
 
 LEASE_SECONDS = 120.0
+_POLL_SECONDS = 5.0
+
+
+class BusyError(LedgerError):
+    """Another process is working on the run."""
 
 
 class RunLock:
@@ -23,22 +28,40 @@ class RunLock:
 
     A holder on this machine is gone when its process is; any other when the file was not refreshed for `LEASE_SECONDS` by the file server's
     clock. Then the lock is taken over.
+
+    Args:
+        path: the file.
+        wait: seconds to wait for another holder to end.
+
+    Attributes:
+        token: what no other holder has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait: float = 0) -> None:
         self.path = path
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex
+        self._wait = wait
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._refresh, name="run lock", daemon=True)
 
     def __enter__(self) -> RunLock:
         holder = {
-            "token": self._token,
+            "token": self.token,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "process": _process(os.getpid()),
             "since": time.ctime(),
         }
+        until = time.monotonic() + self._wait
+        while not self._taken(holder):
+            if time.monotonic() >= until:
+                raise BusyError(f"{self._who()} is working on {self.path.parent}; wait for it, or stop it")
+            time.sleep(min(_POLL_SECONDS, self._wait))
+        self._thread.start()
+        return self
+
+    def _taken(self, holder: dict[str, Any]) -> bool:
+        """Whether the lock could be taken."""
         guard = self.path.with_suffix(".guard")
         with guard.open("w") as file:
             with contextlib.suppress(OSError):  # some shared mounts have no flock; still only one can make the file below
@@ -48,11 +71,10 @@ class RunLock:
             try:
                 descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
-                raise LedgerError(f"{self._who()} is working on {self.path.parent}; wait for it, or stop it") from None
+                return False
             with os.fdopen(descriptor, "w") as lock:
                 json.dump(holder, lock)
-        self._thread.start()
-        return self
+        return True
 
     def __exit__(self, *_: object) -> None:
         self._released.set()
@@ -62,7 +84,11 @@ class RunLock:
 
     def held(self) -> bool:
         """Whether the lock is still this process's; not so after a pause longer than the lease (a suspended machine)."""
-        return self._read().get("token") == self._token
+        return self.holder() == self.token
+
+    def holder(self) -> str | None:
+        """The token of whoever holds the lock."""
+        return self._read().get("token")
 
     def _refresh(self) -> None:
         while not self._released.wait(LEASE_SECONDS / 6):

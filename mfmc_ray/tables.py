@@ -37,7 +37,7 @@ UNITS = pa.schema(
         ("kind", pa.string()),  # file | parquet | tar
         ("size", pa.int64()),  # bytes
         ("version", pa.string()),  # etag, or mtime in ns
-        ("part", pa.int32()),  # the scan part that reads it
+        ("listed", pa.int64()),  # when it was listed, ns since 1970
     ]
 )
 
@@ -80,6 +80,9 @@ def scan_schema(recognizers: Mapping[str, int]) -> pa.Schema:
             ("height", pa.int32()),
             ("reason", pa.string()),  # why it failed; null if it was decoded
             ("faces", pa.list_(scan_face(recognizers))),
+            ("unit_size", pa.int64()),  # of the unit as it was listed, as in `UNITS`
+            ("unit_version", pa.string()),
+            ("unit_listed", pa.int64()),
         ]
     )
 
@@ -215,6 +218,18 @@ def _published_face(recognizers: Mapping[str, int]) -> list[pa.Field]:
 def published_schema(recognizers: Mapping[str, int]) -> pa.Schema:
     """The embeddings that the certificates of the replaced faces are about, one row per replaced face; on the private side."""
     return pa.schema([("image_id", pa.string()), ("path", pa.string()), *_published_face(recognizers)])
+
+
+PLACED = pa.schema(
+    [
+        ("path", pa.string()),
+        ("image_id", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("access", pa.string()),  # what the access model had to say of the image, as `AccessModel.version` puts it
+    ]
+)
+"""Which images are in a published part, and on what grounds; on the private side, so that planning a night reads nothing of OUT."""
 
 
 def anonymized_schema(recognizers: Mapping[str, int]) -> pa.Schema:

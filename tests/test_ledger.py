@@ -20,8 +20,9 @@ import pytest
 from s3 import S3, s3, s3_endpoint  # noqa: F401 (fixtures)
 
 from mfmc_ray import ledger as module
-from mfmc_ray import runlock
-from mfmc_ray.ledger import Ledger, LedgerError, Stage, write_parquet
+from mfmc_ray import parquet, runlock
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.tables import FACES, IMAGES, scan_schema
 
 ANONYMIZE = Stage("anonymize", ("faces", "images"))
@@ -235,7 +236,7 @@ def test_parquet_settings(tmp_path: Path) -> None:
 
 
 def test_row_groups_of_large_images_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUP_BYTES", 3000)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 3000)
     write_parquet(images(1, 10), tmp_path / "x.parquet")
     assert pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(0).num_rows == 2
 

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    {"tables", "config", "folders", "places", "runlock", "bombs", "__init__"},
+    {"tables", "config", "folders", "places", "runlock", "bombs", "parquet", "versions", "__init__"},
     {"codec", "published", "scrub", "collection", "sources", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli"},
     {"cli"},
 ]
 

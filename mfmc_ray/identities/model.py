@@ -6,6 +6,7 @@ picture it is put into. A shape is the mean plus an expression part (kept from t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -149,6 +150,12 @@ def _solver(expression: bytes, identity: bytes, spread: bytes) -> F32:
     noise = 0.01  # what the two bases leave unexplained, a coordinate
     normal = basis @ basis.T + np.diag((noise / prior) ** 2)
     return np.asarray(np.linalg.solve(normal, basis)[len(e) :], np.float32)
+
+
+@lru_cache(maxsize=1)
+def model_digest() -> str:
+    """sha-256 of the identity model's file, hex: the same seed is the same identity only with the same model."""
+    return hashlib.sha256(resources.files("mfmc_ray.identities").joinpath("data/identity_model.npz").read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=1)

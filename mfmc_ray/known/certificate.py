@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -198,3 +200,9 @@ class Guard:
     def _certificate(self, name: str, similarity: float, row: int, passed: bool) -> Certificate:
         nearest = self._known.known_id(row)
         return Certificate.issued(self._known, name, similarity, nearest, self._thresholds[name], self._rates[name], passed)
+
+
+def terms_of(thresholds: Mapping[str, float], calibration: Calibration) -> str:
+    """What stands for the thresholds and false-match curves that certificates were issued by: sha-256, hex."""
+    curves = {name: calibration.curves[name].digest for name in thresholds}
+    return hashlib.sha256(json.dumps([dict(thresholds), curves], sort_keys=True).encode()).hexdigest()

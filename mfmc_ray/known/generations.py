@@ -107,6 +107,7 @@ class Header:
         digest: sha-256 of this and all earlier generations, hex.
         purged: the removal without whose rows its file was written last; −1 if with all rows.
         forgets: what a removal removes.
+        returns: whether faces that a removal removed are taken in again if they are scanned again.
     """
 
     number: int
@@ -117,6 +118,7 @@ class Header:
     digest: str
     purged: int = -1
     forgets: tuple[Forgotten, ...] = ()
+    returns: bool = False
 
     @property
     def file(self) -> str | None:
@@ -136,7 +138,8 @@ class Header:
         forgets = tuple(Forgotten(int(g), int(p), str(row), str(face)) for g, p, row, face in plain.get("forgets", ()))
         recognizers, models = dict(plain["recognizers"]), dict(plain["models"])
         purged = int(plain.get("purged", -1))
-        return cls(number, int(plain["rows"]), recognizers, models, str(plain.get("created", "")), str(plain["digest"]), purged, forgets)
+        created, digest, returns = str(plain.get("created", "")), str(plain["digest"]), bool(plain.get("returns", False))
+        return cls(number, int(plain["rows"]), recognizers, models, created, digest, purged, forgets, returns)
 
     def write(self, folder: Path) -> None:
         """Commits it."""
@@ -145,6 +148,7 @@ class Header:
             plain["purged"] = self.purged
         if self.forgets:
             plain["forgets"] = [[f.generation, f.position, f.row, f.face] for f in self.forgets]
+            plain["returns"] = self.returns
         text = json.dumps({**plain, "digest": self.digest}, indent=1) + "\n"
         replace_file(folder / f"{stem(self.number)}.json", lambda path: path.write_text(text))
 
@@ -153,6 +157,7 @@ class Header:
         described = {"rows": self.rows, "recognizers": self.recognizers, "models": self.models}
         sha = hashlib.sha256(json.dumps([previous, self.number, described], sort_keys=True).encode())
         sha.update(json.dumps([[f.generation, f.position, f.row, f.face] for f in self.forgets]).encode())
+        sha.update(b"returns" if self.returns else b"")
         sha.update("".join(rows).encode())
         return sha.hexdigest()
 
@@ -258,9 +263,9 @@ class Generations:
         self.headers.append(header)
         return header
 
-    def remove(self, forgets: Sequence[Forgotten], models: Mapping[str, str], previous: str) -> Header:
+    def remove(self, forgets: Sequence[Forgotten], models: Mapping[str, str], previous: str, *, returns: bool = False) -> Header:
         """Commits a removal: from then on these rows are gone, and `purge` takes them out of the files."""
-        header = replace(self._next(0, models), forgets=tuple(forgets))
+        header = replace(self._next(0, models), forgets=tuple(forgets), returns=returns)
         header = replace(header, digest=header.digest_of(previous, []))
         header.write(self.folder)
         self.headers.append(header)

@@ -29,7 +29,7 @@ class KnownFaces:
         generation: the newest generation of the index, from 0; −1 without one.
         digest: sha-256 of the index, hex.
         starts: int64 (generation + 1,): of each generation the row with which it begins; a removal has no rows.
-        forgotten: sha-256 of the known ids that were removed, hex.
+        forgotten: sha-256 of the known ids that were removed and are not here again, hex.
         digests: sha-256 of the index as of each generation, hex; none where nobody needs them.
 
     Raises:
@@ -121,7 +121,7 @@ class KnownIndex:
         if self._faces is None:
             rows = self._parts[0] if len(self._parts) == 1 else joined(self._parts, self._held)
             starts = tuple(int(n) for n in np.cumsum([0, *(len(part) for part in self._parts[:-1])])) if self._parts else ()
-            forgotten = frozenset(f.face for header in self._generations.headers for f in header.forgets)
+            forgotten = frozenset(f.face for header in self._generations.headers for f in header.forgets) - self._returned()
             digests = tuple(header.digest for header in self._generations.headers)
             self._faces = KnownFaces(rows.ids, rows.vectors, self.generation, self.digest, starts, forgotten, digests)
         return self._faces
@@ -154,13 +154,14 @@ class KnownIndex:
         self._changed([*self._parts, rows if self._vectors else replace(rows, vectors={})])
         return header.number
 
-    def remove(self, ids: Collection[str]) -> int:
-        """Forgets known faces for ever: their rows leave the files, and these ids are never taken in again.
+    def remove(self, ids: Collection[str], *, returns: bool = False) -> int:
+        """Forgets known faces: their rows leave the files, and these ids are never taken in again.
 
         A removal that was killed half-way is completed by `purge`, and what is removed is not searched from the moment it is committed.
 
         Args:
             ids: known ids; those that the index does not hold are passed over.
+            returns: take them in again if they are appended again: their image was deleted, and may be put back.
 
         Returns:
             how many rows were removed.
@@ -178,7 +179,7 @@ class KnownIndex:
                     for position, digest, known_id in zip(positions[hit], gone.digests.tolist(), gone.ids.tolist(), strict=True)
                 ]
         if forgets:
-            self._generations.remove(forgets, self._models, self.digest)
+            self._generations.remove(forgets, self._models, self.digest, returns=returns)
             self._changed([*parts, joined([], self._held)])
         self.purge()
         return len(forgets)
@@ -239,6 +240,11 @@ class KnownIndex:
         self._parts, self._faces = list(parts), None
         self._searches.clear()
 
+    def _returned(self) -> set[str]:
+        """What stands for faces that came after a removal which lets them return."""
+        first = next((header.number for header in self._generations.headers if header.returns), None)
+        return set() if first is None else {face_digest(name.decode()) for part in self._parts[first:] for name in part.ids.tolist()}
+
     def _check(self, ids: Sequence[str], sources: Sequence[str], embeddings: Mapping[str, F32]) -> None:
         recognizers = self._generations.recognizers
         if len(sources) != len(ids) or set(embeddings) != set(recognizers):
@@ -259,7 +265,7 @@ class KnownIndex:
         """Which rows the index neither holds yet nor has forgotten; one pass over its ids, none over its vectors."""
         wanted = pa.array(rows.ids.tolist(), pa.binary())
         held = {digest for part in self._parts for digest in part.digests[_among(part.ids, wanted)].tolist()}
-        forgotten = {f.face for header in self._generations.headers for f in header.forgets}
+        forgotten = {f.face for header in self._generations.headers if not header.returns for f in header.forgets}
         new = np.zeros(len(rows), bool)
         for i, (known_id, digest) in enumerate(zip(rows.ids.tolist(), rows.digests.tolist(), strict=True)):
             new[i] = digest not in held and not (forgotten and face_digest(known_id.decode()) in forgotten)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,30 @@ from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.tables import embedding_column
 
-_ADDED = "galleries.json"
+_ADDED, _FORGOTTEN = "galleries.json", "forgotten.json"
 
 
 def gallery_stages(ledger: Ledger, configured: int) -> list[Stage]:
     """The scans of the galleries: of those in the settings, then of those that were added to the finished run."""
-    count = configured + len(added_galleries(ledger))
-    return [_gallery(number) for number in range(count)]
+    noted = _noted(ledger)
+    first = configured if noted["first"] is None else noted["first"]
+    named = [_gallery(number) if number < first else _gallery(f"later-{number}") for number in range(configured)]
+    return [*named, *(_gallery(first + k) for k in range(len(noted["added"])))]
+
+
+def fix_galleries(ledger: Ledger, configured: int) -> None:
+    """Notes how many galleries the settings name when a run begins: the names of the scans depend on it, and the settings may change."""
+    noted = _noted(ledger)
+    if noted["first"] is None:
+        _note(ledger, noted | {"first": configured})
+
+
+def dropped_galleries(ledger: Ledger, configured: int) -> list[Stage]:
+    """The scans of galleries that the settings named and name no more."""
+    used = {stage.name for stage in gallery_stages(ledger, configured)}
+    names = sorted(path.name for path in (ledger.work / "ledger").glob("gallery-*") if path.name not in used)
+    begun = _noted(ledger)["begun"] is not None
+    return [_gallery(name.removeprefix("gallery-")) for name in names if not (begun and name == _next(ledger, configured).name)]
 
 
 def added_galleries(ledger: Ledger) -> list[str]:
@@ -53,37 +70,42 @@ def begin_gallery(ledger: Ledger, configured: int, digest: str) -> Stage | None:
     noted = _noted(ledger)
     if digest in noted["added"]:
         return None
-    number = configured + len(noted["added"])
     if noted["begun"] != digest:
         discard_gallery(ledger, configured)
         _note(ledger, noted | {"begun": digest})
-    return _gallery(number)
+    return _next(ledger, configured)
 
 
 def end_gallery(ledger: Ledger) -> None:
     """Notes that the gallery that was begun has been scanned to its end."""
     noted = _noted(ledger)
-    _note(ledger, {"added": [*noted["added"], noted["begun"]], "begun": None})
+    _note(ledger, noted | {"added": [*noted["added"], noted["begun"]], "begun": None})
 
 
 def discard_gallery(ledger: Ledger, configured: int) -> None:
     """Removes what a killed scan of a further gallery has left."""
     noted = _noted(ledger)
-    name = _gallery(configured + len(noted["added"])).name
+    name = _next(ledger, configured).name
     shutil.rmtree(ledger.work / "ledger" / name, ignore_errors=True)
     shutil.rmtree(ledger.work / name, ignore_errors=True)
     if noted["begun"] is not None:
         _note(ledger, noted | {"begun": None})
 
 
-def _gallery(number: int) -> Stage:
+def _next(ledger: Ledger, configured: int) -> Stage:
+    """The scan of the gallery that is added next."""
+    noted = _noted(ledger)
+    return _gallery((configured if noted["first"] is None else noted["first"]) + len(noted["added"]))
+
+
+def _gallery(number: int | str) -> Stage:
     return replace(GALLERY, name=f"gallery-{number}", tables=(f"gallery-{number}",))
 
 
 def _noted(ledger: Ledger) -> dict[str, Any]:
     path = ledger.work / _ADDED
     noted = json.loads(path.read_text()) if path.is_file() else []
-    return {"added": noted, "begun": None} if isinstance(noted, list) else dict(noted)
+    return {"added": [], "begun": None, "first": None} | ({"added": noted} if isinstance(noted, list) else noted)
 
 
 def _note(ledger: Ledger, noted: Mapping[str, Any]) -> None:
@@ -118,11 +140,23 @@ def build_index(
         references = load_model().references
         names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
         index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
-    for stage, source in [*((stage, "gallery") for stage in galleries), (SCAN, "collection")]:
+    stages = [*((stage, "gallery") for stage in galleries), (SCAN, "collection")]
+    for stage, source in stages:
         ids, found = known_of(ledger, stage, source, recognizers, min_face)
         if ids:
             index.append(ids, [source] * len(ids), found)
+    there = {name for stage, source in stages for name in scanned_ids(ledger, stage, source)}
+    gone = [name for name in index.ids if name not in there and not name.startswith("reference:")]
+    if gone:  # their images are not in the collection any more
+        index.remove(gone, returns=True)
     return index
+
+
+def scanned_ids(ledger: Ledger, stage: Stage, source: str) -> Iterator[str]:
+    """The known ids of all faces of a scan."""
+    for file in files_of_stage(ledger, stage):
+        table = pq.ParquetFile(file).read(columns=["image_id", "faces.list.element.score"])
+        yield from named_faces(table, source)[0]
 
 
 def known_of(
@@ -149,12 +183,19 @@ def known_of(
 
 
 def forgotten_faces(ledger: Ledger) -> set[str]:
-    """What stands for everybody whom the index has forgotten (`index.face_digest`)."""
-    first = ledger.work / "known" / "generation-00000.json"
-    if not first.is_file():
-        return set()
-    recognizers = json.loads(first.read_text())["recognizers"]
-    return {f.face for header in Generations(first.parent, recognizers).headers for f in header.forgets}
+    """What stands for everybody whom the index has forgotten for good (`index.face_digest`), or an index that was here before."""
+    carried, first = ledger.work / _FORGOTTEN, ledger.work / "known" / "generation-00000.json"
+    found = set(json.loads(carried.read_text())) if carried.is_file() else set()
+    if first.is_file():
+        headers = Generations(first.parent, json.loads(first.read_text())["recognizers"]).headers
+        found |= {f.face for header in headers if not header.returns for f in header.forgets}
+    return found
+
+
+def carry_forgotten(ledger: Ledger) -> None:
+    """Notes whom the index has forgotten, before it is made anew: a restart must not bring them back."""
+    if found := forgotten_faces(ledger):
+        replace_file(ledger.work / _FORGOTTEN, lambda path: path.write_text(json.dumps(sorted(found))))
 
 
 def forget_in_scans(ledger: Ledger, stages: Sequence[Stage], recognizers: Mapping[str, int], also: Set[str] = frozenset()) -> None:

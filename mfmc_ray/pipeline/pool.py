@@ -88,7 +88,7 @@ def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:
     return pool.take(kept)
 
 
-def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, index_digest: str) -> list[dict[str, Any]]:
+def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, index_digest: str, terms: str) -> list[dict[str, Any]]:
     """Compares the pool with the known faces that it was not compared with yet, and takes out who no longer holds.
 
     Args:
@@ -96,13 +96,14 @@ def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal,
         recognizers: guard recognizer → dimension.
         renewal: of the newest generation.
         index_digest: of that generation. Its number would not do: an index that was restored or built anew counts from 0, too.
+        terms: what stands for the thresholds (`certificate.terms_of`).
 
     Returns:
         the failed certificates, as rows of `tables.CERTIFICATE` with `identity_id`.
     """
     fallen: list[dict[str, Any]] = []
     for part, summary in ledger.recover(POOL).items():
-        if summary.get("index_digest") == index_digest:
+        if (summary.get("index_digest"), summary.get("terms")) == (index_digest, terms):
             continue
         table = ledger.read_table(POOL, "pool", part)
         vectors = {name: matrix(table[embedding_column(name)], dim) for name, dim in recognizers.items()}
@@ -116,5 +117,5 @@ def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal,
         ]
         rows = pa.array([[certificate.row() for certificate in some] for some in renewed], pa.list_(CERTIFICATE))
         table = table.set_column(table.schema.get_field_index("certificates"), "certificates", rows).filter(pa.array(holds, pa.bool_()))
-        ledger.renew_part(POOL, part, {"pool": table}, {**summary, "faces": table.num_rows, "index_digest": index_digest})
+        ledger.renew_part(POOL, part, {"pool": table}, {**summary, "faces": table.num_rows, "index_digest": index_digest, "terms": terms})
     return fallen

@@ -33,6 +33,7 @@ def publish(ledger: Ledger, config: RunConfig, manifest: dict[str, Any], pool: p
     ledger.commit("identities", 0, identities)
     ledger.write_text("README.md", dataset_card(manifest))
     write_reports(ledger, config, manifest, identities, None)
+    ledger.purge_versions()  # of parts and of the report, which showed what may be gone now
     ledger.write_json("manifest.json", manifest)
 
 

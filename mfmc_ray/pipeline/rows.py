@@ -45,7 +45,7 @@ def faces_column(images: Sequence[Faces | None], recognizers: Mapping[str, int])
         **{embedding_column(name): vectors([f.embeddings[name] for f in present], dim) for name, dim in recognizers.items()},
     }
     struct = pa.StructArray.from_arrays([columns[field.name].cast(field.type) for field in kind], fields=list(kind))
-    return pa.ListArray.from_arrays(pa.array(offsets), struct, mask=pa.array([faces is None for faces in images]))
+    return pa.ListArray.from_arrays(pa.array(offsets), struct, mask=pa.array([faces is None for faces in images], pa.bool_()))
 
 
 def faces_of(scalar: pa.ListScalar, recognizers: Mapping[str, int]) -> Faces:

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
-from mfmc_ray import __version__
+from mfmc_ray.access import AccessModel, ReplaceAll
 from mfmc_ray.collection import Collection
-from mfmc_ray.config import RunConfig, load
-from mfmc_ray.faces.pack import DIMENSIONS, files_of
-from mfmc_ray.faces.store import load_lock, pull
+from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.known.calibration import Calibration
-from mfmc_ray.known.generations import replace_file
+from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
-from mfmc_ray.pipeline.known import added_galleries, begin_gallery, build_index, end_gallery, gallery_stages
+from mfmc_ray.pipeline.difference import Difference, difference, scan_parts, scanned
+from mfmc_ray.pipeline.known import (
+    added_galleries,
+    begin_gallery,
+    build_index,
+    carry_forgotten,
+    dropped_galleries,
+    end_gallery,
+    fix_galleries,
+    gallery_stages,
+)
+from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.plan import anonymize_parts, grouped, images_in, listed
+from mfmc_ray.pipeline.plan import Plan, images_in, listed, plan_parts
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
-from mfmc_ray.pipeline.renew import RenewWorker
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
-from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count
-
-_SETTINGS = "settings.json"
-_FINISHED = "ledger/finished.json"
+from mfmc_ray.pipeline.state import State
+from mfmc_ray.pipeline.times import Times
+from mfmc_ray.pipeline.update import UpdateWorker
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
 
 
 class Run:
@@ -51,6 +57,7 @@ class Run:
     Args:
         config: all settings; `input`, `out` and `work` are given.
         restart: start anew instead of resuming.
+        update: bring a run up to date whose input or settings have changed, instead of refusing it.
         notices: what a reader of the result must know besides, for its manifest, card and report.
         calibration: what thresholds come from; None: what the settings name.
 
@@ -59,42 +66,78 @@ class Run:
     """
 
     def __init__(
-        self, config: RunConfig, *, restart: bool = False, notices: Sequence[str] = (), calibration: Calibration | None = None
+        self,
+        config: RunConfig,
+        *,
+        restart: bool = False,
+        update: bool = False,
+        notices: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self.config = config
-        self.restart = restart
+        self.restart, self.update = restart, update
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.console = Console(stderr=True, highlight=False)
+        self.access: AccessModel = ReplaceAll()
+        self.differences: dict[str, Difference] = {}
+        """How each scan's listing differed from what it had scanned, once `scan` has run."""
+        self.planned: Plan = Plan()
+        """What `publish` did last."""
+        self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Holds the run's lock and Ray, with the models at hand, while steps are run."""
+        listing = self.open()
+        with self.ledger.lock():
+            self.list_units(listing)
+            self.begin()
+            with self.working():
+                yield
+
+    def open(self) -> list[Collection]:
+        """The collection and the galleries, which must be apart from OUT and WORK.
+
+        Raises:
+            LedgerError, CollectionError: they cannot be used.
+        """
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
         for gallery in galleries:
             self.ledger.check_input(gallery.root)
-        with self.ledger.lock():
-            self._begin(collection, galleries)
-            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
-                yield
+        return [collection, *galleries]
 
-    def _begin(self, collection: Collection, galleries: Sequence[Collection]) -> None:
-        units = listed(collection)
-        self.gallery_units = [listed(gallery) for gallery in galleries]
-        digest = hashlib.sha256(json.dumps([units, *self.gallery_units], sort_keys=True).encode()).hexdigest()
-        resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart)
-        settings = dataclasses.asdict(replace(self.config, storage_options={}))  # which may hold secrets
-        (self.ledger.work / _SETTINGS).write_text(json.dumps(settings, indent=1))
-        keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart)
-        self.units = units
-        skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(collection.skipped.items()))
-        self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(units)} files in {self.config.input}{skipped}")
+    def list_units(self, collections: Sequence[Collection]) -> None:
+        """Lists what `open` gave."""
+        self.units, *self.gallery_units = (listed(collection) for collection in collections)
+        self._skipped = dict(collections[0].skipped)
+
+    def begin(self) -> None:
+        """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
+        units = [[{k: v for k, v in unit.items() if k != "listed"} for unit in some] for some in (self.units, *self.gallery_units)]
+        digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        if self.restart:
+            carry_forgotten(self.ledger)
+        elif self.update:
+            self.state.reopen()
+        resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
+        self.state.begin(self.config, model_digests(self.config))
+        keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
+        fix_galleries(self.ledger, len(self.config.guard.galleries))
+        skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self._skipped.items()))
+        self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.units)} files in {self.config.input}{skipped}")
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Models and Ray, for as long as the block runs."""
+        pull(models_of(self.config))
+        with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
+            yield
 
     @classmethod
     def finished(cls, config: RunConfig) -> Run:
@@ -107,22 +150,12 @@ class Run:
             LedgerError: WORK holds no run, none of this OUT, or an unfinished one.
         """
         ledger = Ledger(config.out, config.work, config.storage_options)
-        try:
-            settings = json.loads((ledger.work / _SETTINGS).read_text())
-            begun = json.loads((ledger.work / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"WORK ({ledger.work}) holds no run; give the private folder of the run that made {ledger.out}") from error
-        if "config" not in begun:
-            raise LedgerError(f"the run in {ledger.work} was being started anew; run `mfmc anonymize --restart` again first")
-        if begun.get("out") != ledger.out:
-            raise LedgerError(f"WORK ({ledger.work}) belongs to another OUT ({begun.get('out')})")
-        if not (ledger.work / _FINISHED).is_file():
-            raise LedgerError(f"the run in {ledger.work} is not finished; run `mfmc anonymize` again to finish it first")
-        loaded = load(None, **{name: value for name, value in settings.items() if name not in ("storage_options", "ray")})
+        state = State(ledger.work)
+        loaded = state.finished_settings(ledger)
         return cls(
             replace(loaded, out=config.out, work=config.work, storage_options=config.storage_options, ray=config.ray),
             calibration=used(ledger.work, loaded),
-            notices=json.loads((ledger.work / _FINISHED).read_text())["notices"],
+            notices=state.notices,
         )
 
     @contextlib.contextmanager
@@ -130,20 +163,19 @@ class Run:
         """As `session`, for a finished run whose input is not listed again."""
         with self.ledger.lock():
             shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
-            pull(files_of([*self.config.find.detectors, *self.config.guard.recognizers, "mesh", "attributes"]))
-            with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
+            with self.working():
                 yield
 
     # the steps
 
     def scan(self) -> None:
         """Finds the faces of every image: WORK/scan."""
-        for stage, units in self._scans():
+        for stage, units in self.scans():
             self._scan(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""
-        missing = [stage.name for stage, units in self._scans() if len(self.ledger.done(stage)) < len(list(grouped(units)))]
+        missing = [stage.name for stage, units in self.scans() if difference(units, scanned(self.ledger, stage))]
         if missing:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
@@ -151,7 +183,13 @@ class Run:
         return self.known()
 
     def known(self) -> KnownFaces:
-        """The known faces of everything that was scanned so far."""
+        """The known faces of everything that was scanned so far.
+
+        Raises:
+            LedgerError: parts of the scan are gone; who is in them would be forgotten.
+        """
+        if len(self.ledger.done(SCAN)) < self.state.scan_parts:
+            raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
         galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
         return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
 
@@ -171,39 +209,57 @@ class Run:
             says of published faces. It holds again, or is gone, when this returns.
         """
         self.withdraw()
-        path = self.ledger.work / _FINISHED
-        finished = json.loads(path.read_text()) if path.is_file() else {}
-        if len(self.ledger.done(SCAN)) < finished.get("scan_parts", 0):
-            raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
-        parts = anonymize_parts(self.ledger, self.config.output.rows_per_part)
-        done = self.ledger.recover(ANONYMIZE)
-        stale = done.keys() - {part["part"] for part in parts}
-        if stale:
-            raise LedgerError(f"OUT holds {len(stale)} parts that this run did not plan; start anew with --restart")
-        todo = [part for part in parts if part["part"] not in done]
-        old = [part | {"summary": done[part["part"]]} for part in parts if part["part"] in done]
-        old = [part for part in old if part["summary"].get("index_digest") != known.digest]
-        pool, fallen = self._pool(known)
-        kwargs = {**self._certifying(known), "pool": pool, "key": self._key()}
-        count_of = actors(self.config.ray)
-        renew = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
-        run_parts(
-            RenewWorker,
-            renew,
-            old,
-            actors=count_of,
-            label="Renewing certificates",
-            total=images_in(old),
-            on_result=lambda part, summary: fallen.extend(summary["fallen"]),
+        self.ledger.recover(ANONYMIZE)
+        plan = self.planned = plan_parts(
+            self.ledger, self.config.output.rows_per_part, made=made_of(self.config), access=self.access.version, night=self.update
         )
-        started = time.monotonic()
-        run_parts(AnonymizeWorker, kwargs, todo, actors=count_of, label="Anonymizing", total=images_in(todo), on_result=_ignore)
+        for part in plan.gone:
+            self.ledger.remove_part(ANONYMIZE, part)
+        pool, fallen = self._pool(known)
+        certifying = self._certifying(known)
+        terms = known.digest, terms_of(certifying["thresholds"], self.calibration)
+        old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
+        kwargs = {**certifying, "pool": pool, "key": self._key()}
+        count_of = actors(self.config.ray)
+        update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
+        with self.times.of("anonymize") as timed:
+
+            def updated(part: int, summary: dict[str, Any]) -> None:
+                fallen.extend(summary["fallen"])
+                timed.add(*summary["done"])
+
+            for label, some in (("Updating", plan.changed), ("Renewing certificates", old)):
+                run_parts(
+                    UpdateWorker,
+                    update,
+                    some,
+                    actors=count_of,
+                    label=label,
+                    total=images_in(some),
+                    on_result=updated,
+                )
+            run_parts(
+                AnonymizeWorker,
+                kwargs,
+                plan.new,
+                actors=count_of,
+                label="Anonymizing",
+                total=images_in(plan.new),
+                on_result=lambda part, summary: timed.add(summary["images"], summary["faces"]),
+            )
         summaries = list(self.ledger.done(ANONYMIZE).values())
-        if todo:
-            self._timed("anonymize", started, images_in(todo), sum(s["faces"] for s in summaries))
-        publish(self.ledger, self.config, self.manifest(known, pool, summaries), admitted(self.ledger), count(summaries, "uses"))
-        finished = {"notices": self.notices, "scan_parts": len(self.ledger.done(SCAN))}
-        replace_file(self.ledger.work / _FINISHED, lambda path: path.write_text(json.dumps(finished)))
+        manifest = manifest_of(
+            self.config,
+            known,
+            certifying["thresholds"],
+            self.calibration,
+            summaries,
+            pool=pool.num_rows,
+            stages=self.times.all(),
+            notices=[*self.notices, *self.warnings(len(known))],
+        )
+        publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
+        self.state.finish(self.notices, len(self.ledger.done(SCAN)))
         return fallen
 
     def withdraw(self) -> None:
@@ -238,70 +294,33 @@ class Run:
         manifest: dict[str, Any] = json.loads(self.ledger.read_text("manifest.json"))
         return manifest
 
-    def manifest(self, known: KnownFaces, pool: pa.Table, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What was done, with which settings, models and index."""
-        chosen = self.thresholds(len(known))
-        used = files_of([*self.config.find.detectors, *self.recognizers, "mesh", "attributes"])
-        return {
-            "version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "config": self.config.to_dict(),
-            "counts": {
-                "images": count(list(summaries), "image_verdicts"),
-                "faces": count(list(summaries), "face_verdicts"),
-                "redacted": count(list(summaries), "redacted"),
-                "failed": count(list(summaries), "failed"),
-                "attempts": sum(s["attempts"] for s in summaries),
-                "identities": {"pool": pool.num_rows, "used": len(count(list(summaries), "uses"))},
-            },
-            "stages": self._stage_times(),
-            "guard": [
-                {
-                    "recognizer": name,
-                    "threshold": chosen[name],
-                    "false_match_rate": self.calibration.fmr(name, chosen[name]),
-                    "strict_threshold": self.calibration.strict_threshold(name),
-                    "calibration": self.calibration.curves[name].digest,
-                    "known_faces": len(known),
-                    "generation": known.generation,
-                    "index_digest": known.digest,
-                }
-                for name in self.recognizers
-            ],
-            "models": [
-                {"name": model.name, "sha256": model.sha256, "license": model.license, "commercial": model.commercial}
-                for model in load_lock()
-                if model.name in used
-            ],
-            "notices": [*self.notices, *self.warnings(len(known))],
-            "versions": {name: version(name) for name in ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")},
-        }
-
     # helpers
 
     def _scan(self, stage: Stage, units: list[dict[str, Any]], label: str) -> None:
+        """Brings a scan up to date with a listing."""
         done = self.ledger.recover(stage)
-        parts: list[dict[str, Any]] = [{"part": number, "units": some} for number, some in enumerate(grouped(units))]
-        todo = [part for part in parts if part["part"] not in done]
+        before = scanned(self.ledger, stage)
+        found = difference(units, before, self.config.storage_options, again=self.update)
+        self.differences[stage.name] = found
+        todo = scan_parts(found, before, done, len(units), fill=self.update)
         if not todo:
             return
-        started = time.monotonic()
-        only_files = all(unit["kind"] == "file" for part in todo for unit in part["units"])
-        run_parts(
-            ScanWorker,
-            {"config": self.config, "ledger": self.ledger, "stage": stage},
-            todo,
-            actors=actors(self.config.ray),
-            label=label,
-            total=sum(len(part["units"]) for part in todo) if only_files else None,
-            on_result=_ignore,
-        )
-        summaries = self.ledger.done(stage).values()
-        self._timed(stage.name, started, sum(s["images"] for s in summaries), sum(s["faces"] for s in summaries))
+        with self.times.of(stage.name) as timed:
+            only_files = all(unit["kind"] == "file" for part in todo for unit in part["units"])
+            run_parts(
+                ScanWorker,
+                {"config": self.config, "ledger": self.ledger, "stage": stage},
+                todo,
+                actors=actors(self.config.ray),
+                label=label,
+                total=sum(len(part["units"]) for part in todo) if only_files else None,
+                on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
+            )
 
-    def _scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
+    def scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
         """The stages that scan, galleries first, each with its units."""
         configured = len(self.config.guard.galleries)
+        yield from ((stage, []) for stage in dropped_galleries(self.ledger, configured) if self.update)
         yield from zip(gallery_stages(self.ledger, configured)[:configured], self.gallery_units, strict=True)
         yield SCAN, self.units
 
@@ -339,14 +358,22 @@ class Run:
 
     def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
         """The pool, renewed and filled up, and the certificates that no longer held."""
-        started, certifying = time.monotonic(), self._certifying(known)
+        certifying = self._certifying(known)
         renewal = Renewal(self.ledger.work / "known", self.recognizers, known, certifying["thresholds"], certifying["calibration"])
-        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.digest)
+        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.digest, terms_of(certifying["thresholds"], self.calibration))
 
         def certify(parts: list[dict[str, Any]]) -> None:
             total = sum(len(part["seeds"]) for part in parts)
-            count_of = actors(self.config.ray)
-            run_parts(IdentityWorker, certifying, parts, actors=count_of, label="Certifying identities", total=total, on_result=_ignore)
+            with self.times.of("identities") as timed:
+                run_parts(
+                    IdentityWorker,
+                    certifying,
+                    parts,
+                    actors=actors(self.config.ray),
+                    label="Certifying identities",
+                    total=total,
+                    on_result=lambda part, summary: timed.add(summary["images"], 0),
+                )
 
         faces = sum(s["faces"] for s in self.ledger.done(SCAN).values())
         asked = self.config.swap.identities
@@ -359,7 +386,6 @@ class Run:
             certify=certify,
             console=self.console,
         )
-        self._timed("identities", started, pool.num_rows, 0)
         return pool, fallen
 
     def _key(self) -> bytes:
@@ -371,17 +397,3 @@ class Run:
         if len(key) != 32:
             raise LedgerError(f"{path} is damaged; start anew with --restart after removing it")
         return key
-
-    def _timed(self, name: str, started: float, images: int, faces: int) -> None:
-        path = self.ledger.work / "times.json"
-        times = json.loads(path.read_text()) if path.exists() else {}
-        times[name] = {"name": name, "seconds": round(time.monotonic() - started, 2), "images": images, "faces": faces}
-        path.write_text(json.dumps(times))
-
-    def _stage_times(self) -> list[dict[str, Any]]:
-        path = self.ledger.work / "times.json"
-        return list(json.loads(path.read_text()).values()) if path.exists() else []
-
-
-def _ignore(part: int, summary: dict[str, Any]) -> None:
-    """The markers hold the summaries."""

@@ -44,7 +44,7 @@ class ScanStage:
         sources = (
             source
             for row in units.to_pylist()
-            for source in self._read(Unit(row["unit"], row["kind"], row["size"], row["version"], row["path"]))
+            for source in self.read(Unit(row["unit"], row["kind"], row["size"], row["version"], row["path"]))
         )
         return self.scan(sources)
 
@@ -59,7 +59,7 @@ class ScanStage:
         plain = pa.Table.from_pylist(rows, schema=self.adds.remove(self.adds.get_field_index("faces")))
         return plain.append_column(self.adds.field("faces"), faces_column(found, self.pack.dimensions)).select(self.adds.names)
 
-    def _read(self, unit: Unit) -> Iterator[Source]:
+    def read(self, unit: Unit) -> Iterator[Source]:
         """The images of a unit. Of a shard what comes after an image that kills its reader is not read either."""
         sources, number = read_unit(unit, self.storage_options), 0
         while True:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mfmc_ray.access import ReplaceAll
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
-from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.model import load_model, model_digest
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
-from mfmc_ray.known.certificate import Guard
+from mfmc_ray.known.certificate import Guard, terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.check import OutputCheck
+from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.sources import Source
 from mfmc_ray.swap.render import MorphSwapper
-from mfmc_ray.tables import UNITS
+from mfmc_ray.tables import PLACED
 
 SCAN = Stage("scan", ("scan",), private=True)
 GALLERY = Stage("gallery", ("gallery",), private=True)
 POOL = Stage("pool", ("pool",), private=True)
-ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published",))
+ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published", "placed"))
 
 
 class ScanWorker:
@@ -52,19 +56,61 @@ class ScanWorker:
         return Watch(arguments["ledger"].work, arguments["stage"].name, arguments["config"].find.max_seconds, SCAN.name)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Does one part of `difference.scan_parts`; what is in it already and is not named stays."""
         with self.watch.part(part["part"]):
             return self._do(part)
 
     def _do(self, part: dict[str, Any]) -> dict[str, Any]:
-        table = self.scan(pa.Table.from_pylist(part["units"], schema=UNITS))
-        faces = table["faces"].combine_chunks()
+        name, units, moved = self.stage.tables[0], part["units"], part["moved"]
+        old = self.ledger.read_table(self.stage, name, part["part"]) if part["committed"] else self.scan.adds.empty_table()
+        names = {unit["unit"] for unit in units}
+        touched = pa.array([*names, *part["drop"], *moved], pa.string())
+        kept = old.filter(pc.invert(pc.is_in(old["unit"], touched)))
+        fresh, again = self._fresh(units, old)
+        tables = [kept, _renamed(old, moved), _stamped(pa.concat_tables([again, fresh]), units)]
+        table = pa.concat_tables(tables)
+        seen = set(fresh["unit"].to_pylist()) | set(again["unit"].to_pylist())
+        before = self.ledger.done(self.stage)[part["part"]].get("empty", []) if part["committed"] else []
+        empty = [unit for unit in before if unit["unit"] not in names and unit["unit"] not in part["drop"]]
         result = {
             "images": table.num_rows,
-            "faces": len(faces.flatten()),
+            "faces": len(table["faces"].combine_chunks().flatten()),
             "bad": dict(Counter(reason.split(":")[0] for reason in table["reason"].to_pylist() if reason)),
+            "empty": empty + [unit for unit in units if unit["unit"] not in seen],
         }
-        self.ledger.commit_part(self.stage, part["part"], {self.stage.tables[0]: table}, result)
-        return result
+        if not table.num_rows and not result["empty"]:
+            if part["committed"]:
+                self.ledger.remove_part(self.stage, part["part"])
+        else:
+            self.ledger.commit_part(self.stage, part["part"], {name: table}, result)
+        looked = len(fresh["faces"].combine_chunks().flatten())
+        return {"images": fresh.num_rows + again.num_rows, "faces": looked, "looked_at": fresh.num_rows}
+
+    def _fresh(self, units: list[dict[str, Any]], old: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows of some units: of images that were looked at now, and of those that the part holds already, wherever they were."""
+        known = {
+            image: row
+            for row, (image, reason) in enumerate(zip(old["image_id"].to_pylist(), old["reason"].to_pylist(), strict=True))
+            if image is not None and reason is None
+        }
+        again: list[tuple[int, Source]] = []
+
+        def unknown() -> Iterator[Source]:
+            for unit in units:
+                for source in self.scan.read(unit_of(unit)):
+                    row = known.get(hashlib.sha256(source.data).hexdigest()) if known and source.data is not None else None
+                    if row is None:
+                        yield source
+                    else:
+                        again.append((row, replace(source, data=None)))
+
+        fresh = self.scan.scan(unknown())
+        same = old.take(pa.array([row for row, _ in again], pa.int64()))
+        for column in ("path", "unit", "locator"):
+            field = same.schema.get_field_index(column)
+            values = pa.array([getattr(source, column) for _, source in again], same.schema.field(column).type)
+            same = same.set_column(field, same.schema.field(column), values)
+        return fresh, same
 
 
 class IdentityWorker:
@@ -80,7 +126,7 @@ class IdentityWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.index_digest = ledger, known.digest
+        self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
         check = _check(config, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
 
@@ -89,7 +135,7 @@ class IdentityWorker:
         admitted = self.stage(pa.table({"seed": pa.array(part["seeds"], pa.int64())}))
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
-        result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest}
+        result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -109,7 +155,8 @@ class AnonymizeWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.index_digest = ledger, known.digest
+        self.ledger, self.index_digest, self.made = ledger, known.digest, made_of(config)
+        self.terms = terms_of(thresholds, calibration)
         model = load_model()
         self.stage = AnonymizeStage(
             swap=config.swap,
@@ -130,64 +177,107 @@ class AnonymizeWorker:
         return Watch(arguments["ledger"].work, ANONYMIZE.name, arguments["config"].find.max_seconds)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        rows = self._rows(part)
-        return self._commit(part, self._anonymized(part, rows, range(rows.num_rows)))
+        """Does a whole part of `plan.plan_parts`."""
+        with self.stage.watch.part(part["part"]):
+            return self.commit(part, self.tables(self.rows(part), part["reasons"]))
 
-    def again(self, part: dict[str, Any], which: Set[tuple[str, str]], faces: pa.Table, published: pa.Table) -> dict[str, Any]:
-        """Anonymizes some images of a committed part anew.
+    def tables(self, rows: pa.Table, reasons: Mapping[str, str]) -> dict[str, pa.Table]:
+        """The tables of a part with these rows of the scan.
 
         Args:
-            part: as before.
-            which: their image_id and path.
-            faces, published: the part's tables, whose rows of the other images stay.
-
-        Raises:
-            LedgerError: the part's images are not those that were committed.
+            rows: as the stage needs them.
+            reasons: path → "duplicate of …", for images that are published.
         """
-        images = self.ledger.read_table(ANONYMIZE, "images", part["part"])
-        named = [(row["image_id"], row["path"]) for row in images.select(["image_id", "path"]).to_pylist()]
-        places = {name: i for i, name in enumerate(named)}
-        some = [i for i, name in enumerate(named) if name in which]
-        others = np.setdiff1d(np.arange(images.num_rows), some)
-        new = self._anonymized(part, self._rows(part).take(some), some)
-        tables = {}
-        for name, old in (("images", images), ("faces", faces), ("published", published)):
-            keys = [places[row["image_id"], row["path"]] for row in old.select(["image_id", "path"]).to_pylist()]
-            kept = old.filter(pa.array(np.isin(keys, others), pa.bool_()))
-            both = pa.concat_tables([kept, new[name].cast(kept.schema)])
-            keys = [places[row["image_id"], row["path"]] for row in both.select(["image_id", "path"]).to_pylist()]
-            tables[name] = both.take(np.argsort(keys, kind="stable"))
-        return self._commit(part, tables)
-
-    def _anonymized(self, part: dict[str, Any], rows: pa.Table, numbers: Sequence[int]) -> dict[str, pa.Table]:
-        """The tables of some rows of the scan, whose numbers in the part these are."""
-        with self.stage.watch.part(part["part"]):
-            table = self.stage(rows)
+        table = self.stage(rows)
         images, faces = split(table)
-        duplicates = part.get("duplicates", {})
-        if duplicates:
-            reasons = [reason or duplicates.get(str(i)) for i, reason in zip(numbers, images["reason"].to_pylist(), strict=True)]
-            images = images.set_column(images.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-        return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers)}
+        if reasons:
+            images = with_reasons(images, reasons)
+        access = [self.stage.access.version(image, path) for image, path in zip(*_names(images), strict=True)]
+        placed = images.select(PLACED.names[:-1]).append_column(PLACED.field("access"), pa.array(access, pa.string()))
+        return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers), "placed": placed}
 
-    def _commit(self, part: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-        result = {**summary(tables["images"], tables["faces"]), "index_digest": self.index_digest}
+    def commit(self, part: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
+        """Commits a part's tables; its summary."""
+        result = {**summary(tables["images"], tables["faces"]), "index_digest": self.index_digest, "terms": self.terms, "made": self.made}
         self.ledger.commit_part(ANONYMIZE, part["part"], tables, result)
         return result
 
-    def _rows(self, part: dict[str, Any]) -> pa.Table:
-        file = pq.ParquetFile(self.ledger.work / part["file"])
-        start, stop = part["start"], part["stop"]
-        groups, at = [], 0
-        first = None
+    def rows(self, part: dict[str, Any], paths: Set[str] | None = None) -> pa.Table:
+        """The scan's rows of a part's images, or of some of them."""
+        return pa.concat_tables(list(scan_rows(self.ledger, part["rows"], self.stage.needs.names, paths)))
+
+
+def scan_rows(ledger: Ledger, rows: Sequence[Sequence[int]], columns: Sequence[str], paths: Set[str] | None = None) -> Iterator[pa.Table]:
+    """Rows of the scan.
+
+    Args:
+        ledger: the folders.
+        rows: [part of the scan, first row, after the last] of each piece.
+        columns: to read, `path` among them.
+        paths: only those with these paths; None: all. Row groups without any of them are read in their `path` alone.
+    """
+    for number, start, stop in rows:
+        file = pq.ParquetFile(ledger.work / "scan" / f"part-{number:05d}.parquet")
+        at = 0
         for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if at < stop and at + rows > start:
-                groups.append(group)
-                first = at if first is None else first
-            at += rows
-        table = file.read_row_groups(groups, columns=self.stage.needs.names)
-        return table.slice(start - (first or 0), stop - start)
+            first, at = at, at + file.metadata.row_group(group).num_rows
+            if first >= stop or at <= start:
+                continue
+            low, high = max(start - first, 0), min(stop, at) - first
+            if paths is not None:
+                mine = [path in paths for path in file.read_row_group(group, columns=["path"])["path"].to_pylist()[low:high]]
+                if any(mine):
+                    yield file.read_row_group(group, columns=columns).slice(low, high - low).filter(pa.array(mine, pa.bool_()))
+            else:
+                yield file.read_row_group(group, columns=columns).slice(low, high - low)
+
+
+def with_reasons(images: pa.Table, reasons: Mapping[str, str]) -> pa.Table:
+    """Rows of `tables.IMAGES` with the reasons of what is published; others keep why they are not."""
+    new = [
+        reasons.get(path) if verdict in ("unchanged", "anonymized") else reason
+        for path, verdict, reason in zip(*(images[name].to_pylist() for name in ("path", "verdict", "reason")), strict=True)
+    ]
+    return images.set_column(images.schema.get_field_index("reason"), images.schema.field("reason"), pa.array(new, pa.string()))
+
+
+def _names(images: pa.Table) -> tuple[list[str | None], list[str]]:
+    return images["image_id"].to_pylist(), images["path"].to_pylist()
+
+
+def _stamped(table: pa.Table, units: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the scan with their units' size and version as listed."""
+    by_name = {unit["unit"]: unit for unit in units}
+    for name in ("size", "version", "listed"):
+        field = table.schema.get_field_index(f"unit_{name}")
+        values = [by_name[unit][name] for unit in table["unit"].to_pylist()]
+        table = table.set_column(field, table.schema.field(field), pa.array(values, table.schema.field(field).type))
+    return table
+
+
+def _renamed(old: pa.Table, moved: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """The rows of units that are elsewhere now (old unit → new one), with their new names."""
+    rows = old.filter(pc.is_in(old["unit"], pa.array(list(moved), pa.string())))
+    units, paths = [], []
+    for path, name in zip(rows["path"].to_pylist(), rows["unit"].to_pylist(), strict=True):
+        unit = moved[name]
+        units.append(unit["unit"])
+        paths.append(unit["path"] if unit["kind"] == "file" else f"{unit['path']}/{_member(name, path)}")
+    for column, values in (("path", paths), ("unit", units)):
+        rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), pa.array(values, pa.string()))
+    return _stamped(rows, list(moved.values()))
+
+
+def _member(unit: str, path: str) -> str:
+    """The name within its shard of an image: what of its path follows the shard's own, which is the end of the shard's URL."""
+    folders = unit.split("/")
+    shard = next(("/".join(folders[i:]) + "/" for i in range(len(folders)) if path.startswith("/".join(folders[i:]) + "/")), "")
+    return path[len(shard) :]
+
+
+def made_of(config: RunConfig) -> str:
+    """What stands for all that decides what becomes of a face, other than who is known: sha-256, hex."""
+    return hashlib.sha256(f"{config.made()} {model_digest()}".encode()).hexdigest()
 
 
 def _check(config: RunConfig, guard: Guard) -> OutputCheck:

@@ -29,7 +29,7 @@ from skimage.data import astronaut, coffee
 from mfmc_ray.codec import decode
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.pack import ModelPack, load_pack
-from mfmc_ray.ledger import write_parquet
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
 SMALL = ("--identities", "12", "--attempts", "4")

@@ -61,5 +61,5 @@ def units(folder: Path) -> pa.Table:
     from mfmc_ray.tables import UNITS
 
     found = Collection.open(str(folder)).units()
-    rows = [{"unit": u.unit, "path": u.path, "kind": u.kind, "size": u.size, "version": u.version, "part": 0} for u in found]
+    rows = [{"unit": u.unit, "path": u.path, "kind": u.kind, "size": u.size, "version": u.version} for u in found]
     return pa.Table.from_pylist(rows, schema=UNITS)

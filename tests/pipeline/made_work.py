@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces.pack import DIMENSIONS, digests_of
 from mfmc_ray.known.index import KnownIndex
-from mfmc_ray.ledger import Ledger, write_parquet
+from mfmc_ray.ledger import Ledger
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.pipeline.workers import POOL
 from mfmc_ray.tables import embedding_column, pool_schema, scan_schema
 

@@ -33,7 +33,8 @@ from mfmc_ray.identities.sample import sample
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard, Verdict
 from mfmc_ray.known.index import KnownIndex
-from mfmc_ray.ledger import Ledger, LedgerError, write_parquet
+from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audit_run import audit, conclude, limit, parts_of

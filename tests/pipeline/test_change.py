@@ -30,9 +30,9 @@ from mfmc_ray.pipeline.known import (
     gallery_stages,
 )
 from mfmc_ray.pipeline.pool import fill_pool
-from mfmc_ray.pipeline.renew import RenewWorker
+from mfmc_ray.pipeline.update import UpdateWorker
 from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
-from mfmc_ray.tables import FACES, IMAGES, embedding_column, pool_schema, published_schema, scan_schema
+from mfmc_ray.tables import FACES, IMAGES, PLACED, embedding_column, pool_schema, published_schema, scan_schema
 
 THRESHOLDS = {"sface": 0.5, "dlib": 0.9}
 Vectors = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
@@ -205,6 +205,7 @@ class Finished:
             "images": pa.Table.from_pylist([image], schema=IMAGES),
             "faces": pa.Table.from_pylist([self.face], schema=FACES),
             "published": pa.Table.from_pylist([self.worn], schema=published_schema(GUARDS)),
+            "placed": pa.Table.from_pylist([image | {"access": ""}], schema=PLACED),
         }
 
     def commit(self, **tables: pa.Table) -> None:
@@ -222,8 +223,8 @@ class Finished:
             "pool": pa.Table.from_pylist([self.worn | {"seed": 1}], schema=pool_schema(GUARDS)),
             "key": b"0" * 32,
         }
-        part = {"part": 0, "file": "scan/part-00000.parquet", "start": 0, "stop": 1, "duplicates": {}, "summary": {"images": 1}}
-        summary = RenewWorker(arguments, GUARDS, {"x"})(part)
+        part = {"part": 0, "rows": [[0, 0, 1]], "reasons": {}, "redo": [], "moved": {}, "fresh": 0, "summary": {"images": 1}}
+        summary = UpdateWorker(arguments, GUARDS, {"x"})(part)
         return summary, *(self.ledger.read_table(ANONYMIZE, name, 0).to_pylist() for name in ("images", "faces"))
 
 

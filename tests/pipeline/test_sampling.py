@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from mfmc_ray.config import ConfigError
-from mfmc_ray.ledger import Ledger, write_parquet
+from mfmc_ray.ledger import Ledger
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.pipeline.sampling import Drawn, Sample, at_most, bound, draw, in_words
 
 

@@ -1,0 +1,90 @@
+"""OUT/manifest.json: what was done, with which settings, models and index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from mfmc_ray import __version__
+from mfmc_ray.config import RunConfig
+from mfmc_ray.faces.pack import files_of
+from mfmc_ray.faces.store import load_lock
+from mfmc_ray.identities.model import model_digest
+from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.index import KnownFaces
+from mfmc_ray.pipeline.workers import count
+
+_PACKAGES = ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")
+
+
+def models_of(config: RunConfig) -> list[str]:
+    """The model files that a run uses."""
+    return files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"])
+
+
+def model_digests(config: RunConfig) -> dict[str, str]:
+    """sha-256 of each model file that a run uses, and of the identity model."""
+    used = models_of(config)
+    return {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
+
+
+def manifest_of(
+    config: RunConfig,
+    known: KnownFaces,
+    thresholds: Mapping[str, float],
+    calibration: Calibration,
+    summaries: Sequence[dict[str, Any]],
+    *,
+    pool: int,
+    stages: Sequence[Mapping[str, Any]],
+    notices: Sequence[str],
+) -> dict[str, Any]:
+    """Plain data.
+
+    Args:
+        config: of the run.
+        known: the known faces.
+        thresholds: guard recognizer → the cosine that published faces stay below.
+        calibration: where they come from.
+        summaries: of the published parts.
+        pool: identities in the pool.
+        stages: of `Times.all`.
+        notices: what a reader must know besides.
+    """
+    used, done = models_of(config), list(summaries)
+    return {
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": config.to_dict(),
+        "counts": {
+            "images": count(done, "image_verdicts"),
+            "faces": count(done, "face_verdicts"),
+            "redacted": count(done, "redacted"),
+            "failed": count(done, "failed"),
+            "attempts": sum(s["attempts"] for s in done),
+            "identities": {"pool": pool, "used": len(count(done, "uses"))},
+        },
+        "stages": list(stages),
+        "guard": [
+            {
+                "recognizer": name,
+                "threshold": threshold,
+                "false_match_rate": calibration.fmr(name, threshold),
+                "strict_threshold": calibration.strict_threshold(name),
+                "calibration": calibration.curves[name].digest,
+                "known_faces": len(known),
+                "generation": known.generation,
+                "index_digest": known.digest,
+            }
+            for name, threshold in thresholds.items()
+        ],
+        "models": [
+            {"name": model.name, "sha256": model.sha256, "license": model.license, "commercial": model.commercial}
+            for model in load_lock()
+            if model.name in used
+        ],
+        "notices": list(notices),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,182 @@
+"""A night: what changed since the last one is brought into OUT, and nothing else is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mfmc_ray.config import RunConfig
+from mfmc_ray.evaluate.night import duration, write_night
+from mfmc_ray.known.generations import replace_file
+from mfmc_ray.pipeline.audit_run import audit
+from mfmc_ray.pipeline.difference import Difference, difference, scanned
+from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
+from mfmc_ray.pipeline.plan import Plan, plan_parts
+from mfmc_ray.pipeline.run import Run
+from mfmc_ray.pipeline.sampling import Sample
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, made_of
+
+__all__ = ["DONE", "NOTHING", "REFUTED", "TOO_LONG", "Night", "duration", "nightly"]
+
+FOLDER = "nights"
+"""In WORK: a summary of each night, as a page and as JSON."""
+DONE, NOTHING, TOO_LONG, REFUTED = "done", "nothing to do", "not started: it would take too long", "done, and refuted by the audit"
+
+
+@dataclass(frozen=True)
+class Night:
+    """What became of a night.
+
+    Attributes:
+        result: `DONE`, `NOTHING`, `TOO_LONG` or `REFUTED`.
+        outlook: what there was to do.
+        summary: plain data, as it is kept in WORK/nights; None if nothing was done.
+        page: the same for people.
+    """
+
+    result: str
+    outlook: Outlook
+    summary: dict[str, Any] | None = None
+    page: Path | None = None
+
+
+def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlook], None] = lambda _: None) -> Night | None:
+    """Brings OUT up to date with the collection, the galleries, the settings and the models.
+
+    Args:
+        config: all settings; those of the result may be others than last time.
+        only_plan: do nothing but say what there is to do.
+        show: is given that before anything is done.
+
+    Returns:
+        None with `only_plan`.
+
+    Raises:
+        BusyError: another process works on the run, and went on longer than `nightly.wait_minutes`.
+        LedgerError, CollectionError, …: as `Run`.
+    """
+    run = Run(config, update=True)
+    listing = run.open()
+    with run.ledger.lock(60 * config.nightly.wait_minutes):
+        started = datetime.now(UTC)
+        run.list_units(listing)
+        expected = _outlook(run)
+        show(expected)
+        if only_plan:
+            return None
+        if not expected.lines and _is_whole(run):
+            return Night(NOTHING, expected)
+        hours = config.nightly.max_hours
+        if hours is not None and expected.seconds > 3600 * hours:
+            return Night(TOO_LONG, expected)
+        before = _counts(run)
+        run.restart = expected.change.anew or run.state.is_restarting
+        if expected.change.pool:
+            _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
+        run.begin()
+        clock = time.monotonic()
+        with run.working():
+            run.scan()
+            fallen = run.publish(run.index())
+        seconds = time.monotonic() - clock
+    summary = _summary(run, started, seconds, expected, before, fallen)
+    if config.nightly.audit is not None:
+        summary["audit"] = _audited(config)
+    page = _keep(run.ledger.work / FOLDER, summary, config.nightly.kept)
+    return Night(REFUTED if summary.get("audit") is False else DONE, expected, summary, page)
+
+
+def _outlook(run: Run) -> Outlook:
+    change = change_of(run.ledger, run.config)
+    if not run.state.is_begun:
+        return outlook(change, {}, None, len(run.units), 0, run.times, first=True)
+    differences: dict[str, Difference] = {}
+    for stage, units in run.scans():
+        run.ledger.recover(stage)
+        differences[stage.name] = difference(units, scanned(run.ledger, stage), run.config.storage_options, again=True)
+    plan = _plan(run) if run.ledger.done(SCAN) else None
+    published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
+    return outlook(change, differences, plan, len(run.units), published, run.times, first=False)
+
+
+def _plan(run: Run) -> Plan:
+    run.ledger.recover(ANONYMIZE)
+    return plan_parts(run.ledger, run.config.output.rows_per_part, made=made_of(run.config), access=run.access.version, night=True)
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether the last run or night came to its end."""
+    try:
+        run.read_manifest()
+    except (FileNotFoundError, ValueError):
+        return False
+    return run.state.is_finished
+
+
+def _counts(run: Run) -> dict[str, Any]:
+    """What is published."""
+    try:
+        return dict(run.read_manifest()["counts"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return {}
+
+
+def _empty_pool(run: Run) -> None:
+    """The seeds of the pool would now be other people."""
+    shutil.rmtree(run.ledger.work / "ledger" / "pool", ignore_errors=True)
+    shutil.rmtree(run.ledger.work / "pool", ignore_errors=True)
+
+
+def _summary(
+    run: Run, started: datetime, seconds: float, expected: Outlook, before: dict[str, Any], fallen: list[dict[str, Any]]
+) -> dict[str, Any]:
+    manifest = run.read_manifest()
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "expected_seconds": round(expected.seconds, 1),
+        "first": expected.first,
+        "settings_changed": list(expected.change.changed),
+        "plan": [asdict(line) for line in expected.lines],
+        "listed": {name: _shape(found) for name, found in run.differences.items()},
+        "images": dict(run.planned.counts),
+        "parts": {name: len(getattr(run.planned, name)) for name in ("new", "changed", "kept", "gone")},
+        "known_faces": manifest["guard"][0]["known_faces"],
+        "generation": manifest["guard"][0]["generation"],
+        "reopened": {
+            "identities": len({row["identity_id"] for row in fallen if "face_no" not in row}),
+            "faces": len({(row["path"], row["face_no"]) for row in fallen if "face_no" in row}),
+        },
+        "before": before,
+        "counts": manifest["counts"],
+        "notices": manifest["notices"],
+    }
+
+
+def _shape(found: Difference) -> dict[str, int]:
+    lists = {name: len(getattr(found, name)) for name in ("new", "changed", "unsure", "moved", "gone")}
+    return {**lists, "same": found.same}
+
+
+def _audited(config: RunConfig) -> bool:
+    asked = config.nightly.audit
+    return audit(replace(config, input="-"), Sample.parse(None if asked == "all" else asked, None))
+
+
+def _keep(folder: Path, summary: dict[str, Any], kept: int) -> Path:
+    """Writes the summary and removes the oldest ones; the page."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = datetime.fromisoformat(summary["started"]).strftime("%Y-%m-%dT%H-%M-%SZ")
+    replace_file(folder / f"{name}.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
+    nights = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))[-kept:]]
+    page = write_night(folder / f"{name}.html", summary, nights)
+    for old in sorted(folder.glob("*.json"))[:-kept]:
+        old.unlink()
+        old.with_suffix(".html").unlink(missing_ok=True)
+    return page
