@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.faces import Faces
+
+
+class AccessError(ValueError):
+    """An access table cannot be used, or a model did not decide; the message says where and what would do."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class Decision:
 
     Attributes:
         keep: it was approved and stays as it is.
-        reason: the row of the access table that allowed it; None unless kept.
+        reason: the row of the access table that allowed it, which is published; None unless kept.
     """
 
     keep: bool
@@ -24,6 +29,11 @@ class Decision:
 
 class AccessModel(Protocol):
     """Decides for every face of an image."""
+
+    @property
+    def digest(self) -> str:
+        """sha-256, hex, over all that its decisions depend on besides the faces; "" if there is nothing."""
+        ...
 
     def decide(self, image_id: str, path: str, faces: Faces) -> Sequence[Decision]:
         """One decision a face, in order."""
@@ -37,6 +47,8 @@ class AccessModel(Protocol):
 class ReplaceAll:
     """Nobody approved anything: every face is replaced."""
 
+    digest = ""
+
     def decide(self, image_id: str, path: str, faces: Faces) -> Sequence[Decision]:
         """One decision a face: replace it."""
         return [Decision(keep=False)] * len(faces)
@@ -44,3 +56,28 @@ class ReplaceAll:
     def version(self, image_id: str | None, path: str) -> str:
         """Always the same."""
         return ""
+
+
+def access_model(config: RunConfig) -> AccessModel:
+    """The model that these settings name.
+
+    Raises:
+        AccessError: its table cannot be read or used.
+    """
+    if config.access.approvals is None:
+        return ReplaceAll()
+    from mfmc_ray.approvals import Approvals  # which needs this module
+
+    return Approvals.load(config.access.approvals, config.storage_options)
+
+
+def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> list[Decision]:
+    """What a model decides, as far as it can be acted on: a face that is kept without a reason is not kept.
+
+    Raises:
+        AccessError: it did not decide for each face, so that for none it is known what was meant.
+    """
+    decided = list(model.decide(image_id, path, faces)) if len(faces) else []
+    if len(decided) != len(faces):
+        raise AccessError(f"{len(decided)} decisions about {len(faces)} faces")
+    return [one if one.keep and one.reason else Decision(keep=False) for one in decided]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfmc_ray.config import ConfigError
+from mfmc_ray.discreet import names_allowed
 from mfmc_ray.folders import finished_run
 
 Out = Annotated[str, typer.Argument(help="The published folder or prefix of a finished run.")]
@@ -63,10 +64,11 @@ def add(
         console.print(f"[yellow]{unread} pictures of the gallery could not be read:[/yellow] nobody in them is known.")
     console.print(f"Left the pool: {len(change.identities)} fake identities that no longer held.")
     console.print(f"Anonymized anew: the images of {len(change.faces)} published faces that no longer held.")
-    for path, face in change.faces[:SHOWN]:
-        console.print(f"  {path}#{face}", markup=False)
-    if len(change.faces) > SHOWN:
-        console.print(f"  … and {len(change.faces) - SHOWN} more")
+    if names_allowed():
+        for path, face in change.faces[:SHOWN]:
+            console.print(f"  {path}#{face}", markup=False)
+        if len(change.faces) > SHOWN:
+            console.print(f"  … and {len(change.faces) - SHOWN} more")
     console.print(f"Details: {change.report}")
 
 
@@ -95,8 +97,8 @@ def remove(
     console = Console(highlight=False, soft_wrap=True)
     if not found:
         raise ConfigError("no scanned face has such a path, image_id or id; give --path, --image or --id")
-    for name, where in found[:SHOWN]:
-        console.print(f"  {where}  {name}", markup=False)
+    for name, where in found[:SHOWN]:  # who is asked must know about whom
+        console.print(f"  {where}  {name}" if names_allowed() or not yes else f"  {name}", markup=False)
     if len(found) > SHOWN:
         console.print(f"  … and {len(found) - SHOWN} more")
     what = "this face" if len(found) == 1 else f"these {len(found)} faces"

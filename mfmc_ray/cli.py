@@ -6,20 +6,29 @@ import errno
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, change_cli, config, identities_cli, known_cli, models_cli, nightly_cli
+from mfmc_ray import __version__, change_cli, config, discreet, identities_cli, key_cli, known_cli, models_cli, nightly_cli
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
 
+_VERBOSE = ("--verbose", "-v")
+
 
 class _Verbs(TyperGroup):
-    """Looks for a verb of two words first, so that `identities preview` and `identities INPUT OUT` can both be."""
+    """Looks for a verb of two words first, so that `identities preview` and `identities INPUT OUT` can both be; takes --verbose
+    anywhere."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        rest = [arg for arg in args[:end] if arg not in _VERBOSE]
+        flags = ["--verbose"] if len(rest) < end else []
+        return super().parse_args(ctx, [*flags, *rest, *args[end:]])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         joined = " ".join(args[:2])
@@ -39,11 +48,14 @@ app = typer.Typer(
 Every face that nobody approved is swapped for a fake identity that is random, with a checked dissimilarity from the original and from every
 known face; what cannot be shown to hold is covered. Originals stay where they are; OUT can be published; WORK is private.
 
+What is printed names no file or folder of the collection, unless you say [bold]--verbose[/bold] (-v), before or after the verb.
+
 Start with [bold]mfmc demo[/bold].""",
 )
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
 for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
     known_cli.app.command(_name)(_verb)
+app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
@@ -64,8 +76,11 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
+Approvals = Annotated[
+    str | None, typer.Option(help="CSV or Parquet file that names faces which may stay as they are (docs/access.md; default: none may).")
+]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
-Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 95).")]
+Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
@@ -86,6 +101,7 @@ def _run_verb(name: str, text: str) -> None:
         identities: Identities = None,
         threshold: Threshold = None,
         calibration: Calibration = None,
+        approvals: Approvals = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
@@ -102,6 +118,7 @@ def _run_verb(name: str, text: str) -> None:
             guard__galleries=known,
             guard__threshold=threshold,
             guard__calibration=calibration,
+            access__approvals=approvals,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,
@@ -135,6 +152,9 @@ def audit(
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
+    approvals: Annotated[
+        str | None, typer.Option(help="Hold kept faces against this table (default: the run's own, as it is now).")
+    ] = None,
     sample_seed: Annotated[int | None, typer.Option(help="Draw the same sample again. Default: unpredictable; audit.json has it.")] = None,
     storage_options: Storage = None,
     actors: Actors = None,
@@ -151,7 +171,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address)
+    settings = finished_run(out, work, storage_options, actors, address, approvals)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 
@@ -197,8 +217,13 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
-    pass
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    verbose: Annotated[
+        bool, typer.Option(*_VERBOSE, help="Name files of the collection and galleries in messages, too, and show errors in full.")
+    ] = False,
+) -> None:
+    discreet.speak_freely(verbose)
 
 
 # what a folder that cannot be written says: full, read-only, forbidden, no folder
@@ -212,22 +237,31 @@ def main() -> None:
     try:
         app()
     except USER_ERRORS as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {escape(' '.join(str(error).split()))}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {escape(' '.join(discreet.told(error).split()))}")
+        if discreet.names_allowed():
+            sys.stderr.writelines(getattr(error, "__notes__", ()))  # of a worker: its traceback
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")
         sys.exit(130)
     except OSError as error:
         if error.errno not in _PLACES:
-            traceback.print_exc()
-            sys.exit(1)
-        where = f" ({error.filename})" if error.filename else ""
+            _broken(error)
+        where = f" ({error.filename or 'in OUT, WORK or the folder for temporary files'})"
         text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
         Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
         sys.exit(1)
-    except Exception:
+    except Exception as error:
+        _broken(error)
+
+
+def _broken(error: Exception) -> NoReturn:
+    """An error of the program's own: where it is, and with --verbose what it says, which may be anything."""
+    if discreet.names_allowed():
         traceback.print_exc()
-        sys.exit(1)
+    else:
+        print(f"{discreet.frames(error)}mfmc: {discreet.kind_and_words(error)}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

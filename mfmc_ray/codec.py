@@ -6,10 +6,10 @@ import io
 import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 # Imported by name because `Image.open` would otherwise import every plugin to find these.
 from PIL import (
     AvifImagePlugin,  # noqa: F401
-    ExifTags,
     Image,
     Jpeg2KImagePlugin,  # noqa: F401
     JpegImagePlugin,
@@ -27,7 +26,11 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from mfmc_ray import deep, tiff
 from mfmc_ray.bombs import bomb
+from mfmc_ray.deep import Deep
+from mfmc_ray.jpeg import JpegCoding, coded, coding_of, subsampled
+from mfmc_ray.orientation import back, exif, orientation_of, turn
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs."""
@@ -53,25 +56,32 @@ _FOREIGN = re.compile(
 _CUT_SHORT = re.compile(r"truncat|incomplete|not enough|only got", re.IGNORECASE)
 
 _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _PNG_COLOUR = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP"})
 
-XMP = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-    "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-    '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
-).encode()
-"""The label of a picture with synthetic parts (IPTC Photo Metadata Standard, "Digital Source Type")."""
+LOSS = 46.0
+"""dB, peak signal to noise, of a lossy WebP to the pixels it was made of, below which it is written without loss instead."""
+
+_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+SYNTHETIC = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
+"""The digital source type of a picture with parts that a trained model made (IPTC NewsCodes)."""
+ALTERED = _SOURCE_TYPES + "algorithmicallyEnhanced"
+"""That of a picture in which parts are merely covered: "Algorithmically-altered media"."""
+
+
+def label(source_type: str) -> bytes:
+    """The XMP packet that says where a picture comes from (IPTC Photo Metadata Standard, "Digital Source Type"), and nothing else."""
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+        f"<Iptc4xmpExt:DigitalSourceType>{source_type}"
+        '</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    ).encode()
+
+
+XMP = label(SYNTHETIC)
+LABELS = frozenset({XMP, label(ALTERED)})
+"""What may be in a published picture."""
 
 
 class CodecError(ValueError):
@@ -90,23 +100,6 @@ class CodecError(ValueError):
         return str(self.args[1])
 
 
-@dataclass(frozen=True)
-class JpegCoding:
-    """How a JPEG was quantised, turned upright as its picture is.
-
-    Attributes:
-        tables: one quantisation table (64 values, row by row) for each component; the last serves the components after it, too.
-        subsampling: 0, 1, 2 for 4:4:4, 4:2:2, 4:2:0.
-        progressive: whether it is a progressive JPEG.
-        rgb: whether it stores RGB instead of YCbCr.
-    """
-
-    tables: tuple[tuple[int, ...], ...]
-    subsampling: int
-    progressive: bool
-    rgb: bool
-
-
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """A decoded picture and what `encode` needs to write it as it was.
@@ -122,6 +115,7 @@ class Decoded:
         jpeg: for a JPEG whose coding can be repeated.
         lossless: for a WebP, whether its pixels were coded without loss.
         png_colour: for a PNG, its other colour space chunks as (kind, payload).
+        deep: for a PNG or TIFF of 16 bits, its samples as they were, 2 bytes each.
     """
 
     pixels: NDArray[np.uint8]
@@ -135,6 +129,12 @@ class Decoded:
     jpeg: JpegCoding | None = None
     lossless: bool = False
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
+    deep: Deep | None = None
+
+    @property
+    def stored_in(self) -> int:
+        """The EXIF orientation (1–8) that `encode` stores it in."""
+        return self.jpeg.orientation if self.jpeg else 1
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
@@ -154,33 +154,39 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         alpha = turn(alpha, orientation) if alpha else None
         name = "JPEG" if image.format == "MPO" else str(image.format)
         icc = image.info.get("icc_profile")
+        pixels, clear = np.array(rgb), None if alpha is None else np.array(alpha)
+        grey = image.mode in _GREY or (name == "PNG" and data[25] == 4)  # grey with transparency and 16 bits is RGBA to Pillow
         return Decoded(
-            pixels=np.array(rgb),
+            pixels=pixels,
             format=name,
             width=rgb.width,
             height=rgb.height,
             orientation=orientation,
-            grey=image.mode in _GREY,
-            alpha=None if alpha is None else np.array(alpha),
+            grey=grey,
+            alpha=clear,
             icc=icc if isinstance(icc, bytes) and icc else None,
-            jpeg=_jpeg_coding(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
+            jpeg=coding_of(image, orientation) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
             lossless=name == "WEBP" and any(kind == b"VP8L" for kind, _ in riff_chunks(data)),
             # this also finds the end of a PNG, which Pillow does not miss
             png_colour=tuple((kind, body) for kind, body in png_chunks(data) if kind in _PNG_COLOUR) if name == "PNG" else (),
+            deep=deep.read(data, image, pixels, clear, orientation, grey=grey),
         )
 
 
-def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synthetic: bool = True) -> tuple[bytes, str]:
-    """Write pixels in the format of the picture they came from: JPEG, PNG and WebP stay what they are, anything else becomes PNG.
+def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: bytes | None = XMP) -> tuple[bytes, str]:
+    """Write pixels in the format of the picture they came from: JPEG, PNG, TIFF and WebP stay what they are, anything else becomes PNG.
 
-    A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is hardly changed; a lossless WebP stays lossless;
-    grey stays grey; transparency stays. 16 bits become 8, CMYK becomes RGB. Of the source's metadata only a fitting colour space is kept.
+    A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is hardly changed; where turning it upright would
+    move the borders of its blocks, it is stored as it was, with its orientation. PNG and TIFF are without loss, and of 16 bits where the
+    source is, the untouched samples as they were. A WebP without loss stays so; one with loss becomes so where it could not stay within
+    `LOSS` otherwise. Grey stays grey, transparency stays. CMYK becomes RGB, and floats and 32 bits become 8. Of the source's metadata only
+    a fitting colour space is kept.
 
     Args:
         pixels: uint8 (height, width, 3), RGB, upright, of the size of `like`.
         like: the decoded source.
-        quality: 1–100, for lossy output whose source has no tables to repeat.
-        synthetic: label the picture as holding synthetic parts.
+        quality: 1–100, for a JPEG whose source's coding cannot be repeated.
+        xmp: the label to put in (`label`), or None.
 
     Returns:
         The file and its format's name.
@@ -190,47 +196,74 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95, synth
     """
     if pixels.dtype != np.uint8 or pixels.shape != (like.height, like.width, 3):
         raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
-    image = _stored(pixels, like)
-    if like.alpha is not None:
-        image.putalpha(Image.fromarray(like.alpha))
     icc = fitting_profile(like.icc, like.grey)
-    xmp = XMP if synthetic else None
-    out = io.BytesIO()
     if like.format == "JPEG":
-        options = {"icc_profile": icc, "xmp": xmp, **_jpeg_options(like, quality)}
+        image = turn(_stored(pixels, like), back(like.stored_in))
+        options = {"icc_profile": icc, "xmp": xmp, "exif": b"Exif\0\0" + exif(like.stored_in) if like.stored_in > 1 else b""}
         try:
-            image.save(out, "JPEG", progressive=like.jpeg is not None and like.jpeg.progressive, **options)
+            return coded(image, like.jpeg, quality, progressive=like.jpeg is not None and like.jpeg.progressive, **options), "JPEG"
         except OSError:  # with very fine tables Pillow's buffer for progressive files is too small; the pixels are the same without
-            out = io.BytesIO()
-            image.save(out, "JPEG", **options)
-        return out.getvalue(), "JPEG"
+            return coded(image, like.jpeg, quality, **options), "JPEG"
     if like.format == "WEBP":
-        # exact: what is under transparency would be thrown away
-        image.save(out, "WEBP", icc_profile=icc, xmp=xmp or b"", quality=quality, lossless=like.lossless, exact=True)
-        return out.getvalue(), "WEBP"
-    chunks = PngImagePlugin.PngInfo()
+        return _webp(pixels, like, icc, xmp), "WEBP"
+    samples = like.deep.changed(pixels) if like.deep else None
+    if like.format == "TIFF":
+        shown = np.atleast_3d(np.asarray(_stored(pixels, like, alpha=True)))
+        return tiff.written(shown if samples is None else samples, icc=icc, xmp=xmp), "TIFF"
+    if samples is not None:
+        chunks = list(like.png_colour)
+        if icc:
+            chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
+        if xmp:
+            chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+        return deep.png(samples, chunks), "PNG"
+    info = PngImagePlugin.PngInfo()
     for kind, body in like.png_colour:
-        chunks.add(kind, body)
+        info.add(kind, body)
     if xmp:
-        chunks.add_itxt("XML:com.adobe.xmp", xmp)
-    image.save(out, "PNG", icc_profile=icc, pnginfo=chunks)
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+    out = io.BytesIO()
+    _stored(pixels, like, alpha=True).save(out, "PNG", icc_profile=icc, pnginfo=info)
     return out.getvalue(), "PNG"
 
 
-def encode_part(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 95) -> bytes:
+def encode_part(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98) -> bytes:
     """Part of a JPEG as a baseline JPEG of its own, with nothing but pixels in it.
 
     A JPEG is coded in units (MCU) of 8 × 8 to 16 × 16 px, none of which depends on another, and whether progressive or not decodes to the
-    same: a part whose corners lie on multiples of 16 px or on the picture's border has the same coefficients as it has in what `encode`
-    writes of the whole picture.
+    same. Before that, `jpeg.subsampled` weighs the chroma of neighbours up to 8 px away. So a part whose corners lie on multiples of 16 px
+    or on the picture's border has, but for its outermost units at a border that is not the picture's, the same coefficients as it has in
+    what `encode` writes of the whole picture.
 
     Args:
-        pixels: uint8 (height, width, 3), RGB.
+        pixels: uint8 (height, width, 3), RGB, turned as the picture is stored (`Decoded.stored_in`).
         like, quality: as for `encode`; the format is JPEG.
     """
-    out = io.BytesIO()
-    _stored(pixels, like).save(out, "JPEG", **_jpeg_options(like, quality))
-    return out.getvalue()
+    return coded(_stored(pixels, like), like.jpeg, quality)
+
+
+def _webp(pixels: NDArray[np.uint8], like: Decoded, icc: bytes | None, xmp: bytes | None) -> bytes:
+    """A WebP as `encode` writes it."""
+
+    def saved(lossless: bool) -> bytes:
+        image = _stored(pixels, like, alpha=True)
+        if not lossless:
+            sharp = Image.fromarray(subsampled(np.asarray(image.convert("RGB")), 2), "YCbCr").convert("RGB")
+            if like.alpha is not None:
+                sharp.putalpha(Image.fromarray(like.alpha))
+            image = sharp
+        out = io.BytesIO()
+        # exact: what is under transparency would be thrown away
+        image.save(out, "WEBP", icc_profile=icc, xmp=xmp or b"", quality=80 if lossless else 100, lossless=lossless, exact=True)
+        return out.getvalue()
+
+    if not like.lossless:
+        file = saved(False)
+        with Image.open(io.BytesIO(file), formats=("WEBP",)) as image:
+            off = np.asarray(image.convert("RGB")).astype(np.int16) - pixels
+        if 10 * np.log10(255**2 / max(float(np.square(off, dtype=np.float32).mean()), 1e-9)) >= LOSS:
+            return file
+    return saved(True)
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
@@ -254,12 +287,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
         if image.format != "MPO" and getattr(image, "is_animated", False):
             raise CodecError("animated", f"this {image.format} holds several pictures (frames or pages); split it into single pictures")
         image.load()
-        return image, _orientation(image)
-
-
-def turn(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture upright, given its EXIF orientation."""
-    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+        return image, orientation_of(image)
 
 
 def is_profile(icc: bytes) -> bool:
@@ -311,18 +339,13 @@ def riff_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def _stored(pixels: NDArray[np.uint8], like: Decoded) -> Image.Image:
-    """Pixels in the mode that `encode` stores, without transparency."""
+def _stored(pixels: NDArray[np.uint8], like: Decoded, *, alpha: bool = False) -> Image.Image:
+    """Pixels in the mode that `encode` stores, with transparency if there is any and it is wanted."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return image.convert("L") if like.grey else image
-
-
-def _jpeg_options(like: Decoded, quality: int) -> dict[str, Any]:
-    """Pillow's options that decide the coefficients."""
-    if like.jpeg is None:
-        return {"quality": quality, "subsampling": 0}
-    # with tables, a quality would scale them
-    return {"qtables": [list(t) for t in like.jpeg.tables], "keep_rgb": like.jpeg.rgb, "subsampling": like.jpeg.subsampling}
+    image = image.convert("L") if like.grey else image
+    if alpha and like.alpha is not None:
+        image.putalpha(Image.fromarray(like.alpha))
+    return image
 
 
 @contextmanager
@@ -359,15 +382,6 @@ def _ends_early(data: bytes) -> bool:
     return end not in data
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation as `ImageOps.exif_transpose` sees it; 1 if the EXIF is broken, as viewers have it."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return 1
-    return int(value) if value in range(1, 9) else 1
-
-
 def _planes(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The picture as 8-bit RGB without regard to transparency, and its alpha plane."""
     if image.mode in ("RGBa", "La"):
@@ -390,24 +404,3 @@ def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     top = next((top for top in tops if low >= 0 and high <= top), None)
     low, high = (0.0, top) if top else (low, high)
     return np.asarray(np.rint((grey - low) * (255 / max(high - low, 1e-30))), np.uint8)
-
-
-def _jpeg_coding(image: JpegImagePlugin.JpegImageFile, orientation: int) -> JpegCoding | None:
-    if len(image.layer) not in (1, 3) or any(layer[3] not in image.quantization for layer in image.layer):
-        return None
-    sideways = orientation >= 5
-    tables = [np.reshape(image.quantization[layer[3]], (8, 8)) for layer in image.layer]
-    flat = [tuple((table.T if sideways else table).reshape(-1).tolist()) for table in tables]
-    subsampling, rgb = 0, False
-    if len(flat) == 3:
-        (_, h0, v0, _), (_, h1, v1, _), (_, h2, v2, _) = image.layer
-        ratio = (v0 / v1, h0 / h1) if sideways else (h0 / h1, v0 / v1)
-        # Other samplings (4:4:0 from a turned 4:2:2, …) cannot be written: keep all chroma.
-        subsampling = {(2.0, 1.0): 1, (2.0, 2.0): 2}.get(ratio, 0) if (h1, v1) == (h2, v2) else 0
-        # libjpeg's rule for what three components mean
-        if "jfif" not in image.info:
-            ids = bytes(layer[0] for layer in image.layer)
-            rgb = image.info.get("adobe_transform", -1) == 0 or ("adobe" not in image.info and ids == b"RGB")
-        if flat[1] == flat[2]:
-            flat.pop()
-    return JpegCoding(tuple(flat), 0 if rgb else subsampling, bool(image.info.get("progressive")), rgb)

@@ -19,9 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
+from fsspec.utils import glob_translate
 
-from mfmc_ray.sources import COMPRESSED_TAR, Unit, escape, is_remote, judge, looks_like_image
+from mfmc_ray.discreet import hushed, kind_and_words
+from mfmc_ray.retry import StoreError
+from mfmc_ray.sources import COMPRESSED_TAR, Unit, escape, judge, looks_like_image
+from mfmc_ray.stores import PROBE_SECONDS, Store, is_remote
 
 
 class CollectionError(ValueError):
@@ -126,7 +129,7 @@ class Collection:
         if judged != "unknown":
             return judged
         try:
-            return "file" if looks_like_image(self._store.head(entry.name)) else "not an image"
+            return "file" if looks_like_image(self._store.head(entry)) else "not an image"
         except OSError:
             return "file"  # reading it will say what is wrong
 
@@ -172,26 +175,49 @@ class _Local:
                     entry = _Entry(item.path, False, 0, "", "link to a folder")
                 yield entry
 
-    def head(self, name: str) -> bytes:
-        with open(name, "rb") as file:  # noqa: PTH123
+    def head(self, entry: _Entry) -> bytes:
+        with open(entry.name, "rb") as file:  # noqa: PTH123
             return file.read(32)
 
 
 class _Remote:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self.fs, _ = fsspec.core.url_to_fs(url, **options)
+        self.store = Store(url, options)
 
     def clean(self, path: str) -> str:
-        return str(self.fs._strip_protocol(path)).rstrip("/")
+        return str(self.store.fs._strip_protocol(path)).rstrip("/")
 
     def url(self, name: str) -> str:
-        return str(self.fs.unstrip_protocol(name))
+        return str(self.store.fs.unstrip_protocol(name))
 
     def expand(self, pattern: str) -> list[_Entry]:
         if not glob.has_magic(pattern):
-            return [self.entry(self.fs.info(pattern))]
-        found = [self.entry(info) for _, info in sorted(self.fs.glob(pattern, detail=True).items())]
-        return [e for e in found if not (e.folder and "**" in pattern)]
+            return [self.entry(self.store.info(pattern, min(PROBE_SECONDS, self.store.patience)))]
+        return [e for e in self._matching(pattern) if not (e.folder and "**" in pattern)]
+
+    def _matching(self, pattern: str) -> list[_Entry]:
+        """As fsspec's glob, which leaves out a folder that cannot be listed."""
+        parts = pattern.split("/")
+        first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        deep = next((i for i, part in enumerate(parts) if "**" in part), None)
+        found: list[_Entry] = []
+        matches = re.compile(glob_translate(pattern)).match
+        folders = ["/".join(parts[:first])]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = list(self.list(folder))
+            except FileNotFoundError:
+                continue
+            found += [entry for entry in entries if matches(entry.name)]
+            for entry in entries:
+                level = entry.name.count("/") + 1
+                above = level > (len(parts) if deep is None else deep) or bool(
+                    re.match(glob_translate("/".join(parts[:level])), entry.name)
+                )
+                if entry.folder and above and (deep is not None or level < len(parts)):
+                    folders.append(entry.name)
+        return sorted(found, key=lambda entry: entry.name)
 
     def entry(self, info: Mapping[str, Any]) -> _Entry:
         keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
@@ -199,15 +225,13 @@ class _Remote:
         return _Entry(info["name"].rstrip("/"), info["type"] == "directory", int(info.get("size") or 0), version.strip('"'))
 
     def list(self, folder: str) -> Iterator[_Entry]:
-        listing = self.fs.ls(folder, detail=True, refresh=True)
-        self.fs.invalidate_cache(folder)  # it would keep every listing
-        for info in listing:
+        for info in self.store.list(folder):
             # some tools make keys that end in "/" for folders
             if info["name"].rstrip("/") != folder and (info["type"] == "directory" or not info["name"].endswith("/")):
                 yield self.entry(info)
 
-    def head(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(name, start=0, end=32))
+    def head(self, entry: _Entry) -> bytes:
+        return self.store.range(entry.name, 0, min(32, entry.size)) if entry.size > 0 else b""
 
 
 def _braces(pattern: str) -> list[str]:
@@ -227,6 +251,8 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except CollectionError:
         raise
+    except StoreError as error:
+        raise CollectionError(str(error)) from error
     except FileNotFoundError as error:
         raise CollectionError(f"{what}: not found ({error}); give a folder, a glob, an s3:// prefix, or Parquet or tar files") from error
     except PermissionError as error:
@@ -235,7 +261,8 @@ def _explained(what: str) -> Iterator[None]:
         package = "mfmc-ray[s3]" if what.startswith(("s3://", "s3a://")) else f"the package that fsspec needs for it ({error})"
         raise CollectionError(f"{what}: a package for this kind of URL is missing: pip install {package}") from error
     except Exception as error:
-        raise CollectionError(f"{what}: cannot be listed: {type(error).__name__}: {error}") from error
+        words = f"{what}: cannot be listed: "
+        raise hushed(CollectionError(f"{words}{type(error).__name__}: {error}"), words + kind_and_words(error)) from error
 
 
 # ---- readers

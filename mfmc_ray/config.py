@@ -13,6 +13,11 @@ from typing import Any
 
 import yaml
 
+from mfmc_ray.places import is_remote
+
+DECIDING = ("input", "find", "guard", "access", "swap", "output")
+"""The sections of `RunConfig` that decide a run's result."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names it and says what would do."""
@@ -51,6 +56,14 @@ class GuardConfig:
 
 
 @dataclass(frozen=True)
+class AccessConfig:
+    """Which faces stay as they are."""
+
+    approvals: str | None = None
+    """CSV or Parquet file that names faces which may stay, or must not (docs/access.md). None: every face is replaced or covered."""
+
+
+@dataclass(frozen=True)
 class SwapConfig:
     """How faces are replaced."""
 
@@ -68,10 +81,15 @@ class SwapConfig:
 class OutputConfig:
     """How the result is written."""
 
-    jpeg_quality: int = 95
-    """For re-encoded JPEGs whose own tables cannot be kept."""
+    jpeg_quality: int = 98
+    """For re-encoded JPEGs whose own tables cannot be kept (CMYK, 4:4:0, 4:1:1)."""
     rows_per_part: int = 128
     """Images in one output file."""
+    c2pa_certificate: str | None = None
+    """PEM file with the certificate chain that anonymized images are signed with as Content Credentials (C2PA), the signer's first.
+    None: they are not signed. Needs the extra `c2pa`. On a cluster every node reads it, and the key, from this path."""
+    c2pa_key: str | None = None
+    """PEM file with the signer's private key. Neither it nor its name is published."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +127,10 @@ class RunConfig:
     work: str = ""
     """Private folder; never inside `out`."""
     storage_options: dict[str, Any] = field(default_factory=dict)
-    """Passed to fsspec for remote `input` and `out`."""
+    """Passed to fsspec for remote `input`, `out` and tables."""
     find: FindConfig = field(default_factory=FindConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     swap: SwapConfig = field(default_factory=SwapConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     ray: RayConfig = field(default_factory=RayConfig)
@@ -124,7 +143,9 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
-        del plain["out"], plain["work"], plain["nightly"]
+        plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
+        plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
+        del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:
@@ -132,14 +153,18 @@ class RunConfig:
         plain = self.to_dict()
         if self.guard.calibration is None:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
+        if self.output.c2pa_certificate is None:
+            del plain["output"]["c2pa_certificate"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
-        named = sections or ("input", "find", "guard", "swap", "output")
+        named = sections or DECIDING
+        if self.access.approvals is None:  # the same
+            named = tuple(name for name in named if name != "access")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 
     def made(self) -> str:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
-        del swap["identities"], output["rows_per_part"]
+        del swap["identities"], output["rows_per_part"], output["c2pa_key"]
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
 
 
@@ -179,7 +204,13 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
     config: RunConfig = _build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
+        config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
     return config
+
+
+def _absolute(place: str) -> str:
+    return str(Path(place.removeprefix("file://")).expanduser().absolute())
 
 
 def _build(kind: Any, plain: Any, where: str) -> Any:

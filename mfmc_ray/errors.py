@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mfmc_ray.access import AccessError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -12,12 +13,14 @@ from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
+from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError
 from mfmc_ray.versions import VersionsError
 
 USER_ERRORS = (
     ConfigError,
     CollectionError,
+    AccessError,
     SourceError,
     LedgerError,
     ModelError,
@@ -28,5 +31,6 @@ USER_ERRORS = (
     PartError,
     ShardError,
     VersionsError,
+    StoreError,
     ConnectionError,
 )

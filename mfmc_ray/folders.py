@@ -37,11 +37,14 @@ def storage_options_of(text: str | None) -> dict[str, Any] | None:
     return options
 
 
-def finished_run(out: str, work: str | None, options: str | None, actors: int | None, address: str | None) -> RunConfig:
-    """The places of a finished run; all else that decided its result is in its own settings.
+def finished_run(
+    out: str, work: str | None, options: str | None, actors: int | None, address: str | None, approvals: str | None = None
+) -> RunConfig:
+    """The places of a finished run, and tables to hold it against; all else that decided its result is in its own settings.
 
     Raises:
         ConfigError: OUT is remote and WORK is not named, or the options are no JSON object.
     """
     storage = storage_options_of(options)
-    return load(None, input="-", out=out, work=work or work_of(out), storage_options=storage, ray__actors=actors, ray__address=address)
+    places = {"input": "-", "out": out, "work": work or work_of(out), "storage_options": storage, "access__approvals": approvals}
+    return load(None, **places, ray__actors=actors, ray__address=address)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfmc_ray.config import ConfigError
+from mfmc_ray.discreet import names_allowed
 
 if TYPE_CHECKING:
     from mfmc_ray.known.capacity import Capacity, Span
@@ -39,13 +40,16 @@ def calibrate(
     """Measure on a run's own faces how often each guard recognizer takes strangers for the same person.
 
     The rates stand beside the shipped ones. If the people are labelled and many enough, curves are written to WORK/calibration; a run takes
-    them with --calibration. Nothing leaves WORK.
+    them with --calibration. Nothing leaves WORK. The closest pairs are named with --verbose.
     """
     from mfmc_ray.pipeline.calibrate import calibrate_run
 
     folder = _work_of(work)
     with Console(stderr=True).status("Measuring impostor pairs"):
         result = calibrate_run(folder, people, fakes)
+    if not names_allowed():
+        for about in result["recognizers"].values():
+            about["closest"] = [{"cosine": pair["cosine"], "paths": []} for pair in about["closest"]]
     if as_json:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
@@ -58,7 +62,7 @@ def calibrate(
             table.add_row(*_cells(row))
         console.print(table)
         console.print(about["verdict"], markup=False)
-        for pair in about["closest"][:3]:
+        for pair in about["closest"][:3] if names_allowed() else ():
             console.print(f"  {pair['cosine']:.3f}  {'  '.join(pair['paths'])}", markup=False)
     console.print("* extrapolated: beyond what 30 pairs support, by an exponential tail")
     for name, note in result["notes"].items():

@@ -24,7 +24,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,39 +32,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mfmc_ray.parquet import write_parquet
-from mfmc_ray.places import LedgerError, LocalPlace, RemotePlace, copy_of, full, inside, is_remote, is_temporary, text_of
+from mfmc_ray.places import LEAST_WORK, LedgerError, LocalPlace, RemotePlace, copy_of, full, inside, is_remote, is_temporary, text_of
 from mfmc_ray.runlock import RunLock
+from mfmc_ray.stage import NEXT, Stage, part_file
 from mfmc_ray.versions import purge_versions
 
 __all__ = ["Ledger", "LedgerError", "Stage"]
 
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
-_NEXT = "next"
-"""Folder in WORK: committed parts as they become, until they take the places of what they were."""
 _PRIVATE = (
-    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "placed", _NEXT),
+    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "placed", NEXT),
     *("report", "audit", "calibration-used", "times.json", "watch", "quarantine"),
 )
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")
 """What a run makes in OUT; a restart removes these and nothing else. The manifest goes first: without it OUT is no finished dataset."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A pass that commits parts.
-
-    Attributes:
-        name: of its markers' folder.
-        tables: its tables in the order in which a part's files appear; last the one that refers to the others.
-        private: whether they are in WORK rather than in OUT.
-        kept: further tables, which are in WORK in any case.
-    """
-
-    name: str
-    tables: tuple[str, ...]
-    private: bool = False
-    kept: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -158,6 +139,16 @@ class Ledger:
         self._private.replace("run.json", text_of(json.dumps({**identity, "begun": time.ctime()}, indent=2)))
         return False
 
+    def probe(self) -> None:
+        """See, before the work, whether WORK and OUT can be written to.
+
+        Raises:
+            LedgerError, StoreError: one of them cannot; the message says why.
+        """
+        self._make_work()
+        self._private.probe(LEAST_WORK)
+        self._public.probe()
+
     @contextlib.contextmanager
     def lock(self, wait: float = 0) -> Iterator[RunLock]:
         """This process alone works on WORK while the block runs; a ledger that is pickled in it writes only as long as that is so.
@@ -194,8 +185,8 @@ class Ledger:
         if metadata:
             table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
         self._fenced()
-        name = _file(table_name, part_id)
-        size, digest = self._place(private).replace(name, partial(write_parquet, table))
+        name = part_file(table_name, part_id)
+        size, digest = self._place(private).replace(name, partial(write_parquet, table), table.nbytes)
         return {"file": name, "rows": table.num_rows, "bytes": size, "sha256": digest}
 
     def commit_part(
@@ -230,7 +221,7 @@ class Ledger:
         for key, names in (("kept", stage.kept), ("files", stage.tables)):
             for name in names:
                 entries[key].append(self.commit(name, part_id, tables[name], metadata, private=stage.private or key == "kept"))
-        self._private.replace(_marker(stage, part_id), text_of(json.dumps({**entries, "summary": dict(summary)})))
+        self._private.replace(stage.marker(part_id), text_of(json.dumps({**entries, "summary": dict(summary)})))
 
     def renew_part(self, stage: Stage, part_id: int, tables: Mapping[str, pa.Table], summary: Mapping[str, Any]) -> None:
         """Write some tables of a committed part anew, and its marker; the others stay as they are.
@@ -250,37 +241,37 @@ class Ledger:
         self._fenced()
         for names, private in ((reversed(stage.tables), stage.private), (stage.kept, True)):
             for name in names:
-                self._place(private).remove(_file(name, part_id))
-        self._private.remove(_marker(stage, part_id))
+                self._place(private).remove(part_file(name, part_id))
+        self._private.remove(stage.marker(part_id))
 
     def _renew(
         self, stage: Stage, part_id: int, marker: Mapping[str, Any], tables: Mapping[str, pa.Table], summary: Mapping[str, Any]
     ) -> None:
         self._fenced()
-        self._private.remove(_staged(stage, part_id))
+        self._private.remove(stage.staged(part_id))
         coming: dict[str, Any] = {"summary": dict(summary)}
         for key in ("kept", "files"):
             coming[key] = []
             for entry in marker[key]:
                 name = entry["file"].partition("/")[0]
                 if name in tables:
-                    size, digest = self._private.replace(f"{_staged(stage, part_id)}/{name}.parquet", partial(write_parquet, tables[name]))
+                    size, digest = self._private.replace(f"{stage.staged(part_id)}/{name}.parquet", partial(write_parquet, tables[name]))
                     entry = {"file": entry["file"], "rows": tables[name].num_rows, "bytes": size, "sha256": digest}
                 coming[key].append(entry)
-        plain = {name: marker[name] for name in ("kept", "files", "summary")} | {_NEXT: coming}
-        self._private.replace(_marker(stage, part_id), text_of(json.dumps(plain)))
+        plain = {name: marker[name] for name in ("kept", "files", "summary")} | {NEXT: coming}
+        self._private.replace(stage.marker(part_id), text_of(json.dumps(plain)))
         self._arrive(stage, part_id, coming)
 
     def _arrive(self, stage: Stage, part_id: int, coming: Mapping[str, Any]) -> None:
         """Puts what a part becomes into its place. May be repeated after a crash."""
-        folder = _staged(stage, part_id)
+        folder = stage.staged(part_id)
         staged = self._private.sizes(folder)
         for key, private in (("kept", True), ("files", stage.private)):
             for entry in coming[key]:
                 name = entry["file"].partition("/")[0] + ".parquet"
                 if name in staged:
                     self._place(private).replace(entry["file"], copy_of(self.work / folder / name))
-        self._private.replace(_marker(stage, part_id), text_of(json.dumps({name: coming[name] for name in ("kept", "files", "summary")})))
+        self._private.replace(stage.marker(part_id), text_of(json.dumps({name: coming[name] for name in ("kept", "files", "summary")})))
         self._private.remove(folder)
 
     def _fenced(self) -> None:
@@ -305,9 +296,9 @@ class Ledger:
             As `done`.
         """
         for part, marker in self._markers(stage).items():
-            if marker[_NEXT] is not None:
-                self._arrive(stage, part, marker[_NEXT])
-        self._private.remove(f"{_NEXT}/{stage.name}")  # what was written and not committed
+            if marker[NEXT] is not None:
+                self._arrive(stage, part, marker[NEXT])
+        self._private.remove(f"{NEXT}/{stage.name}")  # what was written and not committed
         markers = self._markers(stage)
         # what is published last: a part whose private files are gone is taken out of OUT
         for key, tables, place in (("kept", stage.kept, self._private), ("files", stage.tables, self._place(stage.private))):
@@ -315,7 +306,7 @@ class Ledger:
             for part, marker in list(markers.items()):
                 listed = {file["file"].partition("/")[0] for file in marker[key]}  # of older versions a part may lack a table
                 if listed != set(tables) or any(sizes.get(file["file"]) != file["bytes"] for file in marker[key]):
-                    self._private.remove(_marker(stage, part))
+                    self._private.remove(stage.marker(part))
                     del markers[part]
             committed = {file["file"] for marker in markers.values() for file in marker[key]}
             for file in sizes.keys() - committed:
@@ -323,6 +314,7 @@ class Ledger:
                 if _PART.fullmatch(name) or is_temporary(name):
                     place.remove(file)
         shutil.rmtree(self.work / "staging", ignore_errors=True)
+        self._place(stage.private).tidy()
         return {part: marker["summary"] for part, marker in markers.items()}
 
     def read_table(self, stage: Stage, table_name: str, part_id: int) -> pa.Table:
@@ -331,7 +323,7 @@ class Ledger:
         Raises:
             LedgerError: the part is not committed, its file is not there, or has been changed since.
         """
-        name, marker = _file(table_name, part_id), self._markers(stage, part_id).get(part_id)
+        name, marker = part_file(table_name, part_id), self._markers(stage, part_id).get(part_id)
         entries = [entry for key in ("files", "kept") for entry in (marker or {}).get(key, ()) if entry["file"] == name]
         try:
             data = self._place(stage.private or table_name in stage.kept).read(name)
@@ -361,7 +353,7 @@ class Ledger:
         Raises:
             VersionsError: it does not let them be removed.
         """
-        return purge_versions(self._public.fs, self._public.root) if isinstance(self._public, RemotePlace) else 0
+        return purge_versions(self._public.store.fs, self._public.root) if isinstance(self._public, RemotePlace) else 0
 
     def read_text(self, name: str) -> str:
         """A small text file of OUT.
@@ -404,17 +396,5 @@ class Ledger:
                 with contextlib.suppress(ValueError, KeyError):  # a damaged marker marks nothing
                     marker = json.loads(self._private.read(f"ledger/{stage.name}/{name}"))
                     entries = {"files": marker["files"], "kept": marker.get("kept", []), "summary": marker["summary"]}
-                    found[int(match[1])] = entries | {_NEXT: marker.get(_NEXT)}
+                    found[int(match[1])] = entries | {NEXT: marker.get(NEXT)}
         return found
-
-
-def _file(table_name: str, part_id: int) -> str:
-    return f"{table_name}/part-{part_id:05d}.parquet"
-
-
-def _staged(stage: Stage, part_id: int) -> str:
-    return f"{_NEXT}/{stage.name}/part-{part_id:05d}"
-
-
-def _marker(stage: Stage, part_id: int) -> str:
-    return f"ledger/{stage.name}/part-{part_id:05d}.json"

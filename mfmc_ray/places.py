@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from mfmc_ray.retry import AGAIN, StoreError
+from mfmc_ray.stores import Store, is_remote
+
+__all__ = ["LedgerError", "LocalPlace", "RemotePlace", "full", "inside", "is_remote", "is_temporary", "synced", "writable"]
+
+PROBE = ".probe.tmp"
+LEAST_WORK = 64 << 20
+"""Bytes free in WORK without which no run is begun: the logs of a local Ray alone are some of them, and it dies without a word."""
 
 
 class LedgerError(RuntimeError):
@@ -24,18 +32,44 @@ class LocalPlace:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def replace(self, name: str, write: Callable[[Path], None]) -> tuple[int, str]:
-        """Put what `write` makes in the place of `name`, in one step; its size in bytes and sha-256."""
+    def probe(self, least: int = 0) -> None:
+        """Write a small file and remove it: what forbids that, forbids it before the work.
+
+        Args:
+            least: bytes that must be free besides.
+
+        Raises:
+            StoreError: it cannot be written to.
+        """
+        self.replace(PROBE, _a_little)
+        self.remove(PROBE)
+        with writable(self.root, least):
+            if shutil.disk_usage(self.root).free < least:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def replace(self, name: str, write: Callable[[Path], None], wanted: int = 0) -> tuple[int, str]:
+        """Put what `write` makes in the place of `name`, in one step; its size in bytes and sha-256.
+
+        Args:
+            name: of the file.
+            write: makes it.
+            wanted: about how many bytes it has, for messages.
+
+        Raises:
+            StoreError: the folder is full or cannot be written to.
+        """
         target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            write(temporary)
-            size, digest = synced(temporary)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with writable(target.parent, wanted):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(temporary)
+                size, digest = synced(temporary)
+                temporary.replace(target)
+            except BaseException:
+                with contextlib.suppress(OSError):  # what was wrong before says more
+                    temporary.unlink(missing_ok=True)
+                raise
         with contextlib.suppress(OSError):  # not every file system syncs folders
             folder = os.open(target.parent, os.O_RDONLY)
             try:
@@ -65,31 +99,54 @@ class LocalPlace:
         else:
             path.unlink(missing_ok=True)
 
+    def tidy(self) -> None:
+        """Nothing: unfinished files are hidden ones in the tables' folders."""
+
 
 class RemotePlace:
-    """A prefix of an object store."""
+    """A prefix of an object store. What any of it raises: `StoreError` if the store does not do it after all patience."""
 
     def __init__(self, root: str, staging: Path, options: dict[str, Any]) -> None:
+        self.url, self.staging, self.options = root, staging, options
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(root, **options)
+            self.root = self.store.path
         except ImportError as error:
             raise LedgerError(f"{root}: a package for this kind of URL is missing; for s3:// pip install mfmc-ray[s3] ({error})") from error
-        self.staging = staging
 
-    def replace(self, name: str, write: Callable[[Path], None]) -> tuple[int, str]:
-        self.staging.mkdir(parents=True, exist_ok=True)
-        temporary = self.staging / f".{uuid.uuid4().hex}.tmp"
+    @property
+    def store(self) -> Store:
+        """Opened by each process; fsspec keeps it."""
+        return Store(self.url, self.options)
+
+    def probe(self, least: int = 0) -> None:
+        """As `LocalPlace.probe`; there is always room."""
         try:
-            write(temporary)
-            size, digest = synced(temporary)
-            # not `with fs.open(…, "wb")`: leaving that block by an exception publishes half a file
-            self.fs.put_file(str(temporary), f"{self.root}/{name}")
+            self.replace(PROBE, _a_little)
+            self.remove(PROBE)
+        except PermissionError as error:
+            raise StoreError(
+                f"{self.url} cannot be written to ({error}): allow it to list, read, put and delete, or give another OUT"
+            ) from error
+
+    def replace(self, name: str, write: Callable[[Path], None], wanted: int = 0) -> tuple[int, str]:
+        temporary = self.staging / f".{uuid.uuid4().hex}.tmp"
+        with writable(self.staging, wanted):
+            self.staging.mkdir(parents=True, exist_ok=True)
+            try:
+                write(temporary)
+                size, digest = synced(temporary)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+        try:
+            self.store.put(temporary, f"{self.root}/{name}")
         finally:
             temporary.unlink(missing_ok=True)
         return size, digest
 
     def read(self, name: str) -> bytes:
-        return bytes(self.fs.cat_file(f"{self.root}/{name}"))
+        return self.store.read(f"{self.root}/{name}")
 
     def sizes(self, folder: str) -> dict[str, int]:
         return {i["name"].rpartition("/")[2]: i["size"] for i in self._list(f"{self.root}/{folder}") if i["type"] == "file"}
@@ -100,13 +157,15 @@ class RemotePlace:
         return sorted(n for n in found if not n.startswith("."))
 
     def remove(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(f"{self.root}/{name}", recursive=True)
+        self.store.remove(f"{self.root}/{name}")
+
+    def tidy(self) -> None:
+        """Give up what a killed process had begun to put."""
+        self.store.abort_uploads(self.root)
 
     def _list(self, path: str) -> list[dict[str, Any]]:
-        self.fs.invalidate_cache()
-        with contextlib.suppress(FileNotFoundError):
-            return list(self.fs.ls(path, detail=True))
+        with contextlib.suppress(FileNotFoundError):  # of the folder; without its bucket, and where there is no answer, it is no empty one
+            return self.store.list(path)
         return []
 
 
@@ -128,6 +187,41 @@ def copy_of(source: Path) -> Callable[[Path], None]:
     return write
 
 
+@contextlib.contextmanager
+def writable(folder: Path, wanted: int = 0) -> Iterator[None]:
+    """Says in a sentence why a folder cannot be written to.
+
+    Args:
+        folder: where.
+        wanted: bytes; 0 if not known.
+
+    Raises:
+        StoreError: it is full, read-only, forbidden, no folder, or does not answer.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"({error.strerror or error})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            with contextlib.suppress(OSError):
+                what = f"({_mega(wanted)} wanted, {_mega(shutil.disk_usage(folder).free)} free)" if wanted else what
+            limit = " beyond the largest file that may be written" if error.errno == errno.EFBIG else ""
+            raise StoreError(f"no space left in {folder}{limit} {what}: make room, then {AGAIN}") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise StoreError(f"{folder} cannot be written to {what}: make it writable or give another folder, then {AGAIN}") from error
+        if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENODEV):
+            raise StoreError(f"{folder} does not answer {what}: bring it back, then {AGAIN}") from error
+        raise
+
+
+def _a_little(path: Path) -> None:
+    path.write_bytes(bytes(4096))
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
 def synced(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -137,10 +231,6 @@ def synced(path: Path) -> tuple[int, str]:
 
 def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
-
-
-def is_remote(place: str) -> bool:
-    return "://" in place and not place.startswith("file://")
 
 
 def full(place: str) -> str:

@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, is_profile, open_image, png_chunks, riff_chunks, turn
+from mfmc_ray import tiff
+from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, is_profile, open_image, png_chunks, riff_chunks
+from mfmc_ray.orientation import exif as orientation_exif
+from mfmc_ray.orientation import orientation_of, turn
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -45,10 +48,11 @@ _PNG_MODES = {"1": "1", "L": "L", "LA": "LA", "P": "P", "PA": "RGBA", "RGB": "RG
 def scrub(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     """The same picture without metadata; the very same bytes if there is none.
 
-    JPEG, PNG, WebP, GIF and plain BMP keep their coded pixels, their ICC profile and other colour information, and an orientation other
-    than 1 as EXIF with nothing else in it. All else goes: EXIF, XMP, IPTC, comments, thumbnails, previews, further pictures of an MPO,
-    whatever follows the picture's end. Other formats become PNG, upright, if PNG holds their pixels exactly. What was changed has been
-    decoded again and compared with the source. (What a colour profile says, and bytes hidden within coded pixels, are not looked at.)
+    JPEG, PNG, WebP, TIFF, GIF and plain BMP keep their coded pixels, their ICC profile and other colour information, and an orientation
+    other than 1 as a tag with nothing else beside it. All else goes: EXIF, XMP, IPTC, comments, thumbnails, previews, further pictures of
+    an MPO, whatever follows the picture's end. Other formats, and TIFFs that `tiff.cut` does not follow, become PNG, upright, if PNG holds
+    their pixels exactly. What was changed has been decoded again and compared with the source. (What a colour profile says, and bytes
+    hidden within coded pixels, are not looked at.)
 
     Args:
         data: the file's bytes.
@@ -76,11 +80,6 @@ def scrub(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
 
 def _same(a: NDArray[np.uint8] | None, b: NDArray[np.uint8] | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
-
-
-def _exif(orientation: int) -> bytes:
-    """A TIFF structure with the orientation tag alone; empty for 1."""
-    return b"" if orientation == 1 else struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
 def _jpeg(data: bytes, orientation: int) -> bytes:
@@ -122,7 +121,7 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
     whole = all((part[0], part[1]) == (n, len(parts)) for n, part in enumerate(parts, 1)) and is_profile(b"".join(p[2:] for p in parts))
     for place, _ in profile if not whole else ():
         kept[place] = b""
-    if exif := _exif(orientation):
+    if exif := orientation_exif(orientation):
         kept.insert(2 if jfif == 1 else 1, struct.pack(">2sH6s", b"\xff\xe1", 8 + len(exif), b"Exif\0\0") + exif)
     return b"".join(kept)
 
@@ -136,7 +135,7 @@ def _png(data: bytes, orientation: int) -> bytes:
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") != 1 or kinds.count(b"PLTE") > 1 or set(kinds[first : first + pixels]) != {b"IDAT"}:
         raise CodecError("corrupt", "the PNG's chunks are not in order")
     _check_deflated(chunks[0][1], [body for kind, body in chunks if kind == b"IDAT"])
-    exif = _exif(orientation)
+    exif = orientation_exif(orientation)
     kept, at, seen = [data[:8]], 8, set()
     for n, (kind, body) in enumerate(chunks):
         whole = data[at : at + 12 + len(body)]
@@ -196,7 +195,7 @@ def _webp(data: bytes, orientation: int) -> bytes:
     if kinds.count(b"VP8 ") + kinds.count(b"VP8L") != 1 or max(map(kinds.count, (b"VP8X", b"ALPH", b"ICCP"))) > 1:
         raise CodecError("corrupt", "the WebP's chunks are not in order")
     kept = [(kind, body) for kind, body in chunks if kind in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH") or (kind == b"ICCP" and is_profile(body))]
-    exif = _exif(orientation)
+    exif = orientation_exif(orientation)
     if kinds[0] == b"VP8X":
         flags, size = kept[0][1][0], kept[0][1][4:10]
         flags = (flags & 0x10) | (0x20 if any(kind == b"ICCP" for kind, _ in kept) else 0) | (0x08 if exif else 0)
@@ -248,6 +247,13 @@ def _bmp(data: bytes, orientation: int) -> bytes | None:
     return struct.pack("<2sIHHI", b"BM", end, 0, 0, offset) + data[14:end]
 
 
+def _tiff(data: bytes, orientation: int) -> bytes | None:
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:  # once loaded it is upright, and says so
+        orientation = orientation_of(image)
+        image.load()
+        return tiff.cut(data, image.mode, orientation, profile=is_profile(image.info.get("icc_profile") or b""))
+
+
 def _as_png(data: bytes, max_pixels: int) -> bytes:
     image, orientation = open_image(data, max_pixels)
     mode = _PNG_MODES.get(image.mode)
@@ -276,4 +282,11 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 8
 
 
-_CUTTERS: dict[str, Callable[[bytes, int], bytes | None]] = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "GIF": _gif, "BMP": _bmp}
+_CUTTERS: dict[str, Callable[[bytes, int], bytes | None]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WEBP": _webp,
+    "TIFF": _tiff,
+    "GIF": _gif,
+    "BMP": _bmp,
+}

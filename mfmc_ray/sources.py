@@ -9,20 +9,24 @@ Of a tar only regular members are read, and nothing is ever unpacked to disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import posixpath
 import re
-import stat
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from mfmc_ray.reading import SourceError, escape, judged, open_unit, unescape, whole
+from mfmc_ray.retry import NoAnswerError
+from mfmc_ray.stores import root_of
+
+__all__ = ["Source", "SourceError", "SourceReader", "Unit", "escape", "image_column", "judge", "looks_like_image", "read_unit", "unescape"]
 
 MAX_BYTES = 1 << 30
 """An image of more bytes is reported as `too_large` and not read."""
@@ -41,10 +45,6 @@ _SIDECAR_EXTENSIONS = """
     webm lock tmp part crc md5 sha256 bib tex
 """
 _JUDGEMENTS = {**dict.fromkeys(_SIDECAR_EXTENSIONS.split(), "sidecar"), **dict.fromkeys(_IMAGE_EXTENSIONS.split(), "file")}
-
-
-class SourceError(OSError):
-    """The bytes of one image cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +93,33 @@ def read_unit(
 ) -> Iterator[Source]:
     """The images of a unit, one after the other; a shard is never whole in memory.
 
-    What cannot be read is a `Source` with `error`: nothing is raised.
+    What cannot be read is a `Source` with `error`.
 
     Args:
         unit: from `Collection.units`.
         storage_options: for fsspec.
         column: a Parquet unit's image column. None: the one that Hugging Face metadata, type and name tell.
         max_bytes: larger images are not read.
+
+    Raises:
+        StoreError: the collection is gone, or its store does not answer: nothing is known of the images.
     """
+    root = root_of(unit.unit, unit.path)
     try:
         if unit.kind == "file":
             if unit.size > max_bytes:
                 raise SourceError("too_large")
-            yield Source(unit.path, unit.unit, _locator("file"), _whole(unit.unit, storage_options, max_bytes), None)
+            yield Source(unit.path, unit.unit, _locator("file"), whole(unit.unit, storage_options, max_bytes, unit.size), None)
             return
         if unit.path.lower().endswith(COMPRESSED_TAR):
             raise SourceError("compressed_tar: decompress it to .tar")
-        with _open(unit.unit, storage_options) as file:
-            yield from _read_tar(unit, file, max_bytes) if unit.kind == "tar" else _read_parquet(unit, file, column, max_bytes)
+        with open_unit(unit.unit, storage_options) as file:
+            if unit.kind == "tar":
+                yield from _read_tar(unit, file, max_bytes)
+            else:
+                yield from _read_parquet(unit, file, column, max_bytes, lambda error: judged(error, root, storage_options))
     except Exception as error:  # any store's client has its own
-        yield failed(unit, _reason(error))
+        yield failed(unit, judged(error, root, storage_options))
 
 
 class SourceReader:
@@ -129,24 +136,28 @@ class SourceReader:
         self._parquet: pq.ParquetFile | None = None
         self._rows: _Rows | None = None
 
-    def read(self, unit: str, locator: Mapping[str, Any]) -> bytes:
+    def read(self, unit: str, locator: Mapping[str, Any], *, path: str | None = None, size: int | None = None) -> bytes:
         """The encoded image.
 
         Args:
             unit: an escaped path or URL.
             locator: the fields of `tables.LOCATOR`.
+            path: as `Source.path`, to see, when it cannot be read, whether anything can.
+            size: bytes that it had, which spares a request for them.
 
         Raises:
             SourceError: it cannot be read; the message is as `Source.error`.
+            StoreError: as `read_unit`.
         """
         try:
-            return self._read(unit, locator)
+            return self._read(unit, locator, size)
         except SourceError:
             self.close()
             raise
         except Exception as error:
-            self.close()
-            raise SourceError(_reason(error)) from error
+            with contextlib.suppress(Exception):  # it may not answer to this either
+                self.close()
+            raise SourceError(judged(error, root_of(unit, path) if path else None, self.storage_options)) from error
 
     def close(self) -> None:
         """Close the unit that is open."""
@@ -154,12 +165,12 @@ class SourceReader:
             self._file.close()
         self._name = self._file = self._parquet = self._rows = None
 
-    def _read(self, unit: str, locator: Mapping[str, Any]) -> bytes:
+    def _read(self, unit: str, locator: Mapping[str, Any], size: int | None) -> bytes:
         if locator["kind"] == "file":
-            return _whole(unit, self.storage_options, self.max_bytes)
+            return whole(unit, self.storage_options, self.max_bytes, size)
         if self._name != unit or self._file is None:
             self.close()
-            self._file = _open(unit, self.storage_options)
+            self._file = open_unit(unit, self.storage_options)
             self._name = unit
         if locator["kind"] == "tar":
             if locator["length"] > self.max_bytes:
@@ -192,17 +203,6 @@ def judge(name: str) -> str:
     return _JUDGEMENTS.get(name.rpartition(".")[2], "unknown") if "." in name else "unknown"
 
 
-def escape(name: str) -> str:
-    """A file name (as Python holds it, undecodable bytes as surrogates) in valid UTF-8; see the module's text."""
-    kept = re.sub(r"%(?=[89A-F][0-9A-F]|25)", "%25", name)
-    return re.sub("[\udc80-\udcff]", lambda m: f"%{ord(m[0]) - 0xDC00:02X}", kept)
-
-
-def unescape(name: str) -> str:
-    """The inverse of `escape`."""
-    return re.sub(r"%([89A-F][0-9A-F]|25)", lambda m: "%" if m[1] == "25" else chr(0xDC00 + int(m[1], 16)), name)
-
-
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
     *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF, BigTIFF, most camera raw formats
@@ -224,25 +224,6 @@ def looks_like_image(head: bytes) -> bool:
     return re.match(rb"P[1-6]\s[\s\d#]", head) is not None
 
 
-# ---- stores: names here are as the store has them, not escaped
-
-
-def is_remote(name: str) -> bool:
-    return "://" in name and not name.startswith("file://")
-
-
-def _open(unit: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
-    name = unescape(unit)
-    if is_remote(name):
-        fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
-        return fs.open(path, "rb", block_size=8 << 20)  # type: ignore[no-any-return]
-    file = open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115 (a pipe must not make us wait)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise SourceError("not_a_file")
-    return file
-
-
 def _locator(kind: str, **fields: Any) -> dict[str, Any]:
     return {"kind": kind, "column": None, "group": None, "index": None, "offset": None, "length": None, **fields}
 
@@ -250,38 +231,6 @@ def _locator(kind: str, **fields: Any) -> dict[str, Any]:
 def failed(unit: Unit, error: str, **fields: Any) -> Source:
     """What stands for a unit, or the rest of it, that is not read."""
     return Source(unit.path, unit.unit, _locator(unit.kind, **fields), None, error)
-
-
-_WORDS: dict[type[Exception], str] = {
-    FileNotFoundError: "vanished",
-    PermissionError: "no_permission",
-    tarfile.TarError: "damaged_tar",
-    pa.ArrowInvalid: "damaged_parquet",
-}
-
-
-def _reason(error: Exception) -> str:
-    """The word for an exception. Its text may hold private paths and is left out."""
-    if isinstance(error, SourceError):
-        return str(error)
-    for kind, word in _WORDS.items():
-        if isinstance(error, kind):
-            return word
-    return f"unreadable: {type(error).__name__}"
-
-
-def _whole(unit: str, storage_options: Mapping[str, Any] | None, max_bytes: int) -> bytes:
-    name = unescape(unit)
-    if is_remote(name):
-        fs, path = fsspec.core.url_to_fs(name, **(storage_options or {}))
-        data = bytes(fs.cat_file(path))  # one request; opening asks for the size first
-        if len(data) > max_bytes:
-            raise SourceError("too_large")
-        return data
-    with _open(unit, None) as file:
-        if os.fstat(file.fileno()).st_size > max_bytes:
-            raise SourceError("too_large")
-        return file.read()
 
 
 def _range(file: BinaryIO, offset: int, length: int) -> bytes:
@@ -317,7 +266,7 @@ def _read_tar(unit: Unit, file: BinaryIO, max_bytes: int) -> Iterator[Source]:
             yield failed(unit, "damaged_tar: what follows a damaged header cannot be read", offset=tar.offset)
 
 
-def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int) -> Iterator[Source]:
+def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int, judged: Callable[[Exception], str]) -> Iterator[Source]:
     parquet = _parquet_file(file)
     column = column or image_column(parquet.schema_arrow)
     if column not in parquet.schema_arrow.names:
@@ -335,8 +284,8 @@ def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int
                 error = "no_bytes" if data is None else "too_large" if len(data) > max_bytes else None
                 path = _unique(unit, name or f"{first + index:08d}", seen)
                 yield Source(path, unit.unit, _locator("parquet", column=column, group=group, index=index), None if error else data, error)
-        except (OSError, pa.ArrowException) as error:
-            yield failed(unit, f"{_reason(error)}: {count - index} rows of row group {group}", column=column, group=group, index=index)
+        except (OSError, pa.ArrowException, NoAnswerError) as error:
+            yield failed(unit, f"{judged(error)}: {count - index} rows of row group {group}", column=column, group=group, index=index)
         first += count
 
 

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ def test_what_is_published_names_no_folder_and_no_secret() -> None:
         out="/srv/out",
         work="/srv/work",
         guard__galleries=["/home/me/staff"],
+        access__approvals="/home/me/approvals.csv",
         storage_options={"secret": "hunter2"},
     )
     text = str(settings.to_dict())
@@ -63,3 +66,25 @@ def test_the_digest_survives_the_manifest() -> None:
     del plain["storage_options"]
     assert load(None, **plain).digest() == settings.digest()
     assert load(None, **plain | {"swap": {"attempts": 5}}).digest() != settings.digest()
+
+
+def test_the_approvals_are_a_setting_that_decides() -> None:
+    without, with_ = load(None, input="photos"), load(None, input="photos", access__approvals="approvals.csv")
+    assert with_.digest() != without.digest()
+    assert with_.digest("find", "swap") == without.digest("find", "swap")
+    assert with_.access.approvals == str(Path("approvals.csv").absolute())  # read again later, from wherever that is done
+    assert load(None, access__approvals="s3://tables/approvals.csv").access.approvals == "s3://tables/approvals.csv"
+    assert load(None, access__approvals="file:///tables/approvals.csv").access.approvals == "/tables/approvals.csv"
+    plain = with_.to_dict()
+    assert plain["access"] == {"approvals": "approvals.csv"}
+    del plain["storage_options"]
+    assert load(None, **plain).digest() == with_.digest()
+
+
+def test_runs_begun_before_there_were_approvals_are_the_same() -> None:
+    """The digest of version 0.2 for a plain run; without approvals nothing of it may change."""
+    plain = load(None, input="photos").to_dict()
+    del plain["access"]
+    del plain["guard"]["calibration"], plain["guard"]["shards"]
+    text = json.dumps({name: plain[name] for name in ("input", "find", "guard", "swap", "output")}, sort_keys=True)
+    assert load(None, input="photos").digest() == hashlib.sha256(text.encode()).hexdigest()

@@ -58,8 +58,8 @@ def out_files(ledger: Ledger) -> dict[str, bytes]:
         root = Path(ledger.out)
         return {n: (root / n).read_bytes() for n in listing(root)} if root.exists() else {}
     remote: Any = ledger._public
-    remote.fs.invalidate_cache()
-    return {n.removeprefix(remote.root + "/"): remote.fs.cat_file(n) for n in remote.fs.find(remote.root)}
+    remote.store.fs.invalidate_cache()
+    return {n.removeprefix(remote.root + "/"): remote.store.fs.cat_file(n) for n in remote.store.fs.find(remote.root)}
 
 
 def test_parts_resume_and_are_the_same_again(ledger: Ledger) -> None:

@@ -28,6 +28,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.scrub import scrub
+from mfmc_ray.tiff import DESCRIBING
 
 FACE = Image.fromarray(astronaut())
 SMALL = FACE.crop((170, 60, 170 + 96, 60 + 65))
@@ -126,7 +127,7 @@ def test_metadata_goes_and_pixels_stay(name: str) -> None:
     assert after.icc == before.icc
     assert scrub(out) == out
     image = opened(out)
-    assert not image.getexif()
+    assert not set(image.getexif()) - (DESCRIBING if image.format == "TIFF" else set())
     assert "xmp" not in image.info
     assert "comment" not in image.info
 
@@ -145,25 +146,6 @@ def test_only_an_orientation_is_left_of_exif(name: str, orientation: int) -> Non
     assert np.array_equal(np.asarray(shown), np.asarray(ImageOps.exif_transpose(opened(source)).convert("RGB")))
     assert np.array_equal(decode(out).pixels, decode(source).pixels)
     assert scrub(out) == out
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_a_tiff_becomes_a_png_of_the_same_mode(mode: str) -> None:
-    deep = Image.fromarray(np.asarray(SMALL.convert("L")).astype(np.uint16) * 251)
-    source = deep if mode == "I;16" else SMALL.convert(mode)
-    out = opened(scrub(save(source, "TIFF", exif=telling_exif(6))))
-    assert (out.format, out.mode) == ("PNG", mode)
-    assert np.array_equal(np.asarray(out), np.asarray(source.transpose(Image.Transpose.ROTATE_270)))
-
-
-def tiff16() -> bytes:
-    """A TIFF of 16-bit RGB, which Pillow reads as 8 bits but does not write."""
-    entries = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3)]
-    entries += [(278, 3, 1, 4), (279, 4, 1, 96), (284, 3, 1, 1)]
-    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
-    for tag, kind, count, value in entries:
-        head += struct.pack("<HHII", tag, kind, count, value)
-    return head + bytes(4) + struct.pack("<HHH", 16, 16, 16) + np.arange(48, dtype="<u2").tobytes()
 
 
 def bmp_with_gap() -> bytes:
@@ -219,9 +201,6 @@ def with_data(deflated: bytes) -> bytes:
         (GIF[:-1], "corrupt"),
         (GIF[:-1] + SECRET + b";", "corrupt"),
         (WEBP[:4] + struct.pack("<I", len(WEBP) - 8 + 8) + WEBP[8:] + b"VP8 " + bytes(4), "corrupt"),
-        (tiff16(), "unsupported_format"),
-        (save(SMALL.convert("CMYK"), "TIFF"), "unsupported_format"),
-        (save(SMALL.convert("F"), "TIFF"), "unsupported_format"),
         (b"P6 1 1 65535\n" + bytes(6), "unsupported_format"),
     ],
 )

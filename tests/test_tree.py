@@ -10,10 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mfmc_ray"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    {"tables", "config", "folders", "places", "runlock", "bombs", "parquet", "versions", "__init__"},
-    {"codec", "published", "scrub", "collection", "sources", "ledger", "faces", "known", "identities", "swap", "access", "evaluate"},
+    {"tables", "config", "folders", "places", "runlock", "parquet", "versions", "bombs", "discreet", "key", "private"}
+    | {"retry", "stores", "stage", "__init__"},
+    {"orientation", "jpeg", "deep", "tiff", "codec", "credentials", "published", "scrub", "collection", "reading", "sources", "ledger"}
+    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
     {"cli"},
 ]
 

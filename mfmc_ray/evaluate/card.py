@@ -24,7 +24,7 @@ _MEANING = {
         "width": "px, upright",
         "height": "px, upright",
         "format": "JPEG, PNG, …",
-        "verdict": "`unchanged` (no face in it), `anonymized`, `withheld` or `failed`",
+        "verdict": "`unchanged` (no face in it, or all of them approved), `anonymized`, `withheld` or `failed`",
         "faces": "number of faces",
         "reason": "why it was withheld or failed",
     },

@@ -82,7 +82,10 @@ class AttributeHead:
         # weights are stored as int8: have them turned to float32 once, at load
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._net = ort.InferenceSession(str(model_path("attribute_net")), options, providers=["CPUExecutionProvider"])
-        with importlib.resources.files("mfmc_ray.faces").joinpath("attributes.npz").open("rb") as file, np.load(file) as arrays:
+        with (
+            importlib.resources.files("mfmc_ray.faces").joinpath("attributes.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             self._skin, self._older, self._female = (np.asarray(arrays[name], np.float32) for name in ("skin", "older", "female"))
 
     def estimate(self, image: Pixels, meshes: F32) -> Attributes:

@@ -25,7 +25,7 @@ _SMILE_WIDTH, _SMILE_NEUTRAL, _SMILE_RANGE = 0.35, 0.198, 0.105
 
 def _load_canonical() -> F32:
     with importlib.resources.files("mfmc_ray.faces").joinpath("canonical_mesh.npy").open("rb") as file:
-        return np.asarray(np.load(file), np.float32)
+        return np.asarray(np.load(file, allow_pickle=False), np.float32)
 
 
 CANONICAL: F32 = _load_canonical()

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfmc_ray.access import AccessModel
+from mfmc_ray.access import AccessModel, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
@@ -24,9 +25,11 @@ from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.retry import StoreError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
@@ -77,7 +80,7 @@ class AnonymizeStage:
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
-        self._settler = Settler(check, output.jpeg_quality, self.watch)
+        self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
         self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
 
@@ -95,6 +98,8 @@ class AnonymizeStage:
             rows.append(base)
             try:
                 draft = self._image(row, batch["faces"][i], base)
+            except StoreError:  # nothing is known of the picture
+                raise
             except Exception as error:  # one odd picture must not end the run, and nothing of it gets out
                 base |= _kept_back(row, error)
                 continue
@@ -122,7 +127,7 @@ class AnonymizeStage:
         if reason := self.watch.reason(row["image_id"]):
             raise CodecError(reason, "in quarantine")
         with self.watch.at(row["image_id"], path=row["path"], unit=row["unit"]):  # in its own time: a store may be slow
-            data = self._reader.read(row["unit"], row["locator"])
+            data = self._reader.read(row["unit"], row["locator"], path=row["path"], size=row["source_bytes"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)
@@ -133,8 +138,8 @@ class AnonymizeStage:
             return self._made(row, data, faces, done)
 
     def _made(self, row: Mapping[str, Any], data: bytes, faces: Faces, done: dict[str, Any]) -> Draft | None:
-        decisions = self.access.decide(row["image_id"], row["path"], faces) if len(faces) else []
-        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decisions]
+        decided = decisions(self.access, row["image_id"], row["path"], faces)
+        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decided]
         if all(result.verdict == "kept" for result in results):
             image = _image(scrub(data, self.max_pixels), row["path"])
             done |= {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results) if results else []}
@@ -149,10 +154,22 @@ class AnonymizeStage:
         for i in np.argsort(-faces.sizes, kind="stable"):
             if results[i].verdict != "kept":
                 self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used)
+        self._restore(picture.pixels, canvas, faces, results)
         for i, result in enumerate(results):
             if result.verdict == "redacted":
                 result.cover(canvas, faces.boxes[i])
         return Draft(row, replace(picture, pixels=canvas), faces, results)
+
+    def _restore(self, original: Image, canvas: Image, faces: Faces, results: list[Result]) -> None:
+        """Gives the kept faces their pixels back where a neighbour's swap has moved them. The check of the output comes afterwards."""
+        kept = np.array([result.verdict == "kept" for result in results])
+        if kept.any():
+            others = [
+                area_of(faces.boxes[i], [faces.need("meshes")[i], *([] if result.moved is None else [result.moved])], canvas.shape)
+                for i, result in enumerate(results)
+                if not kept[i]
+            ]
+            restore(canvas, original, faces.boxes[kept], others)
 
     def _finished(self, draft: Draft) -> dict[str, Any]:
         """What a settled draft adds to its row.

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mfmc_ray.access import AccessModel
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.audit_look import AuditLook, same_place
@@ -23,6 +24,7 @@ from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline import leak
+from mfmc_ray.pipeline.approved import not_allowed
 from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
@@ -45,6 +47,7 @@ class AuditStage:
         scan: where the scan's rows are.
         asked: known ids, rising, of the faces whose embeddings the leak rate needs; they are kept in WORK/audit until it is measured.
         calibration: what the thresholds come from.
+        access: which faces may be kept.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class AuditStage:
         scan: ScanIndex,
         asked: leak.Ids,
         calibration: Calibration,
+        access: AccessModel,
     ) -> None:
         cv2.setNumThreads(1)  # one worker a core
-        self.ledger, self.scan, self.asked = ledger, scan, asked
+        self.ledger, self.scan, self.asked, self.access = ledger, scan, asked, access
         self.max_pixels = settings.find.max_pixels
         self.search = PlainSearch(known, thresholds, calibration)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
@@ -172,6 +176,8 @@ class _Part:
         data = (image["image"] or {}).get("bytes")
         for fault in contradictions(image, rows):
             self.findings.add(checks.VERDICTS, f"{path}: {fault}")
+        for fault in not_allowed(self.stage.access, image, rows, source):
+            self.findings.add(checks.KEPT, f"{path}: {fault}")
         if source is not None and (data is not None or rows):
             for fault in face_faults(rows, source["faces"] or []):
                 self.findings.add(checks.FACE_ROWS, f"{path}: {fault}")

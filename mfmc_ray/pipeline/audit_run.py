@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from mfmc_ray.config import RunConfig
+from mfmc_ray.discreet import told
 from mfmc_ray.faces.pack import DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.ledger import Ledger, LedgerError
@@ -134,7 +135,7 @@ def conclude(
         write_reports(audited.ledger, audited.settings, audited.manifest, identities, audit=signed)
     except Exception as error:  # the tables may be anything by now; the verdict stands
         console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"The report could not be written anew from what OUT holds: {type(error).__name__}: {error}", markup=False)
+        console.print(f"The report could not be written anew from what OUT holds: {type(error).__name__}: {told(error)}", markup=False)
     return signed
 
 

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mfmc_ray.config import ConfigError, RunConfig, load
+from mfmc_ray.access import AccessModel, ReplaceAll
+from mfmc_ray.config import DECIDING, ConfigError, RunConfig, load
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, digests_of
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.curves import used
 from mfmc_ray.pipeline.findings import Findings
@@ -48,6 +50,7 @@ class Audited:
         pool: the admitted identities.
         people: who the known faces of the collection are, as far as recognizers tell.
         calibration: the curves that the run's thresholds come from.
+        access: which faces may be kept, now.
         findings: what was found so far.
     """
 
@@ -61,6 +64,7 @@ class Audited:
     pool: pa.Table
     people: People
     calibration: Calibration
+    access: AccessModel = field(default_factory=ReplaceAll)
     findings: Findings = field(default_factory=Findings)
 
     @classmethod
@@ -69,6 +73,7 @@ class Audited:
 
         Raises:
             LedgerError: OUT is unfinished, or something private is missing or damaged.
+            AccessError: the access table that the run was made with cannot be read.
         """
         ledger = Ledger(config.out, config.work, config.storage_options)
         manifest, digest = read_manifest(ledger)
@@ -83,10 +88,11 @@ class Audited:
             calibration = used(ledger.work, settings)
             people = People.of_collection(known, names, calibration)
             thresholds = _thresholds(settings, names, len(known), calibration)
-            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, calibration, findings)
+            audited = cls(ledger, manifest, digest, settings, known, thresholds, scan, pool, people, calibration, findings=findings)
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
+        audited.access = approved.of_run(config, audited.settings)
         return audited
 
     def for_stage(self) -> dict[str, Any]:
@@ -99,6 +105,7 @@ class Audited:
             "scan": self.scan,
             "asked": self.people.ids if len(self.people) >= LEAST_PEOPLE else self.people.ids[:0],
             "calibration": self.calibration,
+            "access": self.access,
         }
 
     def leak(self, held_out: Sequence[str]) -> tuple[Any, str]:
@@ -173,7 +180,7 @@ def _settings(ledger: Ledger, manifest: Mapping[str, Any], config: RunConfig, fi
     """The run's settings from the manifest, if they are those that WORK's run was begun with; else the defaults."""
     begun = json.loads((ledger.work / "run.json").read_text())
     try:
-        stated = {name: value for name, value in dict(manifest["config"]).items() if name in ("input", "find", "guard", "swap", "output")}
+        stated = {name: value for name, value in dict(manifest["config"]).items() if name in DECIDING}
         settings = load(None, **stated)
     except (KeyError, TypeError, ValueError, ConfigError):
         settings = None

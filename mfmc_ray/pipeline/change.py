@@ -26,6 +26,7 @@ from mfmc_ray.pipeline.known import discard_gallery, files_of_stage, forget_in_s
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import SCAN
+from mfmc_ray.private import files_below
 from mfmc_ray.tables import embedding_column
 
 _NEEDLE = 32
@@ -164,7 +165,7 @@ def look_for(folder: Path, vectors: Mapping[str, F32]) -> Traces:
     wanted = {name: np.unique(array[usable(array)], axis=0) for name, array in vectors.items()}
     needles = [row.tobytes()[:_NEEDLE] for array in wanted.values() for row in array]
     files, size, found = 0, 0, []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         with contextlib.suppress(FileNotFoundError):  # Ray's own files come and go
             if not path.is_file() or not (length := path.stat().st_size):
                 continue

@@ -39,8 +39,11 @@ def contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
             rules.append((bool(row["reason"]), f"{where}: redacted without a reason"))
         elif row["verdict"] == "kept":
             rules.append((bool(row["access_reason"]), f"{where}: kept, but no access row is named"))
+            rules.append((row["identity_id"] is None and not row["certificates"], f"{where}: kept, but it wears an identity"))
         else:
             rules.append((False, f"{where}: unknown verdict {row['verdict']!r}"))
+        if row["verdict"] != "kept":
+            rules.append((not row["access_reason"], f"{where}: not kept, but an access row is named"))
     faults += [text for holds, text in rules if not holds]
     return faults
 

@@ -22,10 +22,11 @@ COLUMNS = "columns that must not be published"
 UNREADABLE = "unreadable published files"
 CHANGED = "published files changed since the run"
 MANIFEST = "manifest entries that differ from the run"
+KEPT = "kept faces that the access table does not allow"
 UNKNOWN = "scanned faces missing from the known-face index"
 CHECKS = (
     LEFT, MATCHES, CERTIFICATES, IDENTITY_CERTIFICATES, IDENTITY_USE, IMAGE_ROWS, FACE_ROWS, VERDICTS, PIXELS, COVERS, SEEN, METADATA,
-    COLUMNS, UNREADABLE, CHANGED, MANIFEST, UNKNOWN,
+    COLUMNS, UNREADABLE, CHANGED, MANIFEST, UNKNOWN, KEPT,
 )  # fmt: skip
 """Every check; of each the number wanted is 0."""
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags
 from PIL import Image as Pillow
 
-from mfmc_ray.codec import FORMATS, XMP, CodecError, decode, encode
+from mfmc_ray import credentials, tiff
+from mfmc_ray.codec import FORMATS, LABELS, CodecError, decode, encode
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.scrub import scrub
 
@@ -69,22 +70,24 @@ class MetadataCheck:
     def __init__(self) -> None:
         tiny = np.zeros((8, 8, 3), np.uint8)
         self._label: dict[str, int] = {}
-        for name in ("JPEG", "PNG", "WEBP"):
-            labelled = encode(tiny, decode(_tiny(name)))[0]
-            self._label[name] = len(labelled) - len(scrub(labelled))
+        for name in ("JPEG", "PNG", "WEBP", "TIFF"):
+            labelled = [encode(tiny, decode(_tiny(name)), xmp=xmp)[0] for xmp in LABELS]
+            self._label[name] = max(len(file) - len(scrub(file)) for file in labelled)
 
     def stated(self, data: bytes, *, labelled: bool) -> str | None:
         """The same as `fault`, as far as the file's headers tell: no pixel is decoded."""
         with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
             info = image.info
             tags = set(image.getexif()) - {ExifTags.Base.Orientation}
+            if image.format == "TIFF":
+                tags -= {*tiff.DESCRIBING, tiff.XMP_TAG, tiff.C2PA_TAG}
             xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
             texts = set(getattr(image, "text", {})) - {"XML:com.adobe.xmp"} if image.format == "PNG" else set()
         if tags:
             return f"EXIF tags {sorted(tags)[:5]}"
         if other := texts | ({"comment", "photoshop", "mp"} & set(info)):
             return f"{', '.join(sorted(map(str, other)))}"
-        if (xmp.encode() if isinstance(xmp, str) else bytes(xmp)).rstrip(b"\0") != (XMP if labelled else b""):
+        if (xmp.encode() if isinstance(xmp, str) else bytes(xmp)).rstrip(b"\0") not in (LABELS if labelled else {b""}):
             return "the label of synthetic content is missing" if labelled and not xmp else "XMP"
         return None
 
@@ -101,11 +104,13 @@ class MetadataCheck:
         if said := self.stated(data, labelled=labelled):
             return said
         try:
-            surplus = len(data) - len(scrub(data, max_pixels))
+            with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
+                kind = _kind(image)
+            if labelled and (said := credentials.fault(data, kind)):
+                return said
+            surplus = len(credentials.unsigned(data, kind) if labelled else data) - len(scrub(data, max_pixels))
         except CodecError as error:
             return f"cannot be followed to its end ({error.reason})"
-        with Pillow.open(io.BytesIO(data), formats=FORMATS) as image:
-            kind = _kind(image)
         if surplus > (self._label.get(kind, 0) if labelled else 0):
             return f"{surplus} bytes that are not the picture"
         return None

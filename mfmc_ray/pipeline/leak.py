@@ -184,7 +184,7 @@ def _load(folder: Path, people: People, kind: str) -> dict[str, Faces]:
     """recognizer → what the parts stored of published faces or originals."""
     found: dict[str, list[Faces]] = {}
     for path in sorted(folder.glob("part-*.npz")):
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             at = people.find(list(file[f"{kind}/ids"]))
             for key in file.files:
                 name = key.removeprefix(f"{kind}/")

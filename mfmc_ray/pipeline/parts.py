@@ -23,7 +23,9 @@ from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mfmc_ray.discreet import hushed, kind_and_words, told
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.retry import AGAIN, StoreError
 
 MAX_BLOCKS = 10_000
 """Blocks that the driver makes; of more parts several share one."""
@@ -37,7 +39,7 @@ NO_PROGRESS_SECONDS = 900.0
 """Ray's own patience is half an hour."""
 
 
-_RESULT = pa.schema([("part", pa.int64()), ("summary", pa.string()), ("error", pa.string()), ("traceback", pa.string())])
+_RESULT = pa.schema([("part", pa.int64()), *((name, pa.string()) for name in ("summary", "error", "discreet", "traceback"))])
 
 
 class PartStage(Protocol):
@@ -59,7 +61,7 @@ class WatchedStage(Protocol):
 
 
 class PartError(RuntimeError):
-    """A part failed for good; the message names it."""
+    """A part failed for good; the message names it, and may name files of the collection: `discreet.told` gives what may be printed."""
 
 
 def run_parts(
@@ -92,7 +94,7 @@ def run_parts(
     if not parts:
         return
     attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-    stage = ray.put((stage_class, dict(constructor_kwargs)))
+    stage = _kept((stage_class, dict(constructor_kwargs)))
     waiting = {part["part"]: part for part in parts}
     blamed = 0
     with _progress(label, total, len(parts)) as advance:
@@ -105,7 +107,7 @@ def run_parts(
                         advance(summary)
                         on_result(part, summary)
             except ray.exceptions.RayError as error:
-                raise PartError(f"Ray failed: {str(error).splitlines()[0]}") from error
+                raise _failure(error) from error
             except ExecutionTimeoutError as error:
                 before, blamed = blamed, ray.get(attempts.forget.remote())
                 if blamed > before:
@@ -139,12 +141,26 @@ def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str
     )
 
 
+def _kept(value: Any) -> ray.ObjectRef[Any]:
+    """In the object store, for all workers."""
+    try:
+        return ray.put(value)
+    except ray.exceptions.RayError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> PartError:
+    said = str(error).splitlines()[0]
+    full = isinstance(error, ray.exceptions.OutOfDiskError)
+    return PartError(f"Ray failed: {said}" + (f": make room where WORK and temporary files are, then {AGAIN}" if full else ""))
+
+
 def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]:
     batch: Any
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.to_pylist():
             if row["error"] is not None:
-                failure = PartError(row["error"])
+                failure = hushed(PartError(row["error"]), row["discreet"])
                 failure.add_note(row["traceback"] or "")
                 raise failure
             yield row["part"], json.loads(row["summary"])
@@ -194,21 +210,30 @@ class _Worker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (row,) = batch.to_pylist()
-        summary = trace = None
-        error: str | None = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
+        summary: str | None = None
+        trace: str | None = None
+        discreet: str | None
+        error: str | None
+        discreet = error = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
         begun = ray.get(self._attempts.begin.remote(row["part"]))
         if begun > 1 and self._blame(row["part"]):
             begun = ray.get(self._attempts.blamed.remote(row["part"]))
         if begun <= WORKER_DEATHS + 1:
             for _ in range(RETRIES + 1):
                 try:
-                    summary, error, trace = json.dumps(self._do(json.loads(row["payload"]))), None, None
+                    summary = json.dumps(self._do(json.loads(row["payload"])))
+                    discreet = error = trace = None
+                    break
+                except StoreError as failure:  # it was patient enough, and says itself what to do
+                    discreet, error, trace = told(failure), str(failure), traceback.format_exc()
                     break
                 except Exception as failure:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
                     error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
+                    discreet = f"{what}: {kind_and_words(failure)}"
             ray.get(self._attempts.end.remote(row["part"]))
-        return pa.table({"part": [row["part"]], "summary": [summary], "error": [error], "traceback": [trace]}, _RESULT)
+        found = {"part": row["part"], "summary": summary, "error": error, "discreet": discreet, "traceback": trace}
+        return pa.Table.from_pylist([found], _RESULT)
 
     def _blame(self, part: int) -> bool:
         """Whether an image is to blame for the death of the worker that had this part."""

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from mfmc_ray.collection import Collection
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.pipeline.watch import KILLS_DECODER, TOO_SLOW
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 
 PART_BYTES = 256 << 20
 """Source bytes of one output part at most, so that a part fits into a worker's memory."""
+QUARANTINED = (KILLS_DECODER, TOO_SLOW)
 Part = dict[str, Any]
 
 
@@ -86,7 +88,7 @@ def plan_parts(
     plan, duplicates, at = Plan(), _duplicates(wanted), {image.path: image for image in wanted}
     parts: dict[int, _Part] = {}
     placed: set[str] = set()
-    left: dict[str, list[tuple[int, str]]] = {}
+    left: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for number, summary in sorted(ledger.done(ANONYMIZE).items()):
         part = parts[number] = _Part(number, summary)
         table = pq.read_table(ledger.work / "placed" / f"part-{number:05d}.parquet")
@@ -94,11 +96,11 @@ def plan_parts(
             image = at.get(row["path"])
             if image is None:
                 part.lost.append(row)
-                left.setdefault(row["image_id"], []).append((number, row["path"]))
+                left.setdefault(row["image_id"], []).append((number, row))
                 continue
             placed.add(row["path"])
             part.images.append(image)
-            why = _outdated(row, image, summary.get("made") != made, access, night)
+            why = _outdated(row, image, part.remade(made), access, night)
             if why:
                 part.redo.append(row["path"])
                 plan.counts[why] += 1
@@ -108,9 +110,12 @@ def plan_parts(
     for image in wanted:
         if image.path in placed:
             continue
-        if image.image_id and (places := left.get(image.image_id)):
-            number, path = places.pop()
-            parts[number].moved[image.path] = path
+        places = left.get(image.image_id or "", [])
+        # what is right for an image need not be right under its new name
+        fits = [k for k, (number, row) in enumerate(places) if not _outdated(row, image, parts[number].remade(made), access, night)]
+        if fits:
+            number, row = places.pop(fits[0])
+            parts[number].moved[image.path] = row["path"]
             parts[number].images.append(image)
             plan.counts["moved"] += 1
         else:
@@ -168,6 +173,10 @@ class _Part:
     def changes(self) -> bool:
         return bool(self.lost or self.redo or self.moved or self.added or self.touched)
 
+    def remade(self, made: str) -> bool:
+        """Whether it was made with other settings than these."""
+        return self.summary is not None and self.summary.get("made") != made
+
     def plain(self, duplicates: dict[str, str]) -> Part:
         reasons = {image.path: duplicates[image.path] for image in self.images if image.path in duplicates}
         part = {"part": self.number, "rows": list(ranges([(image.part, image.row) for image in self.images])), "reasons": reasons}
@@ -205,7 +214,7 @@ def _outdated(row: dict[str, Any], image: Wanted, remade: bool, access: Callable
         return "access"
     if remade and row["verdict"] != "unchanged":
         return "settings"
-    if retry and image.failed is None and row["verdict"] in ("failed", "withheld"):
+    if retry and image.failed is None and row["verdict"] in ("failed", "withheld") and row["reason"] not in QUARANTINED:
         return "retried"
     return None
 

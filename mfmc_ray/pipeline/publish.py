@@ -19,6 +19,7 @@ from mfmc_ray.faces.faces import Image
 from mfmc_ray.known.index import face_digest
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.known import forgotten_faces
+from mfmc_ray.private import scratch
 from mfmc_ray.sources import SourceReader
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
@@ -42,7 +43,7 @@ def write_reports(
 ) -> None:
     """OUT/report/index.html, and with a configuration WORK/report/index.html, which shows originals."""
     images, faces = sample(ledger)
-    with tempfile.TemporaryDirectory(dir=ledger.work) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch(ledger.work)) as folder:
         page = write_report(folder, manifest=manifest, images=images, faces=faces, identities=identities, audit=audit)
         ledger.write_text("report/index.html", page.read_text())
     if config is not None:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 
-from mfmc_ray.access import AccessModel, ReplaceAll
+from mfmc_ray.access import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.pool import pool_size
+from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.difference import Difference, difference, scan_parts, scanned
 from mfmc_ray.pipeline.known import (
@@ -49,6 +50,7 @@ from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
+from mfmc_ray.private import NAMES, complaints
 
 
 class Run:
@@ -62,7 +64,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError: the folders, the input or the calibration cannot be used.
+        LedgerError, CollectionError, CalibrationError, AccessError: the folders, the input, the calibration or the approvals cannot be
+            used.
     """
 
     def __init__(
@@ -80,8 +83,8 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
+        self.access = access_model(config)
         self.console = Console(stderr=True, highlight=False)
-        self.access: AccessModel = ReplaceAll()
         self.differences: dict[str, Difference] = {}
         """How each scan's listing differed from what it had scanned, once `scan` has run."""
         self.planned: Plan = Plan()
@@ -105,6 +108,7 @@ class Run:
         Raises:
             LedgerError, CollectionError: they cannot be used.
         """
+        Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
@@ -119,6 +123,7 @@ class Run:
 
     def begin(self) -> None:
         """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
+        self.ledger.probe()
         units = [[{k: v for k, v in unit.items() if k != "listed"} for unit in some] for some in (self.units, *self.gallery_units)]
         digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
         if self.restart:
@@ -128,6 +133,7 @@ class Run:
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
         self.state.begin(self.config, model_digests(self.config))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
+        approved.begin(self.ledger.work, self.access, resumed=resumed and not self.update)
         fix_galleries(self.ledger, len(self.config.guard.galleries))
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self._skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.units)} files in {self.config.input}{skipped}")
@@ -135,6 +141,8 @@ class Run:
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """Models and Ray, for as long as the block runs."""
+        for complaint in complaints(self.ledger.work):
+            self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
             yield
@@ -161,10 +169,8 @@ class Run:
     @contextlib.contextmanager
     def reopened(self) -> Iterator[None]:
         """As `session`, for a finished run whose input is not listed again."""
-        with self.ledger.lock():
-            shutil.rmtree(self.ledger.work / "ray-spill", ignore_errors=True)  # of a run that was killed
-            with self.working():
-                yield
+        with self.ledger.lock(), self.working():
+            yield
 
     # the steps
 
@@ -199,7 +205,10 @@ class Run:
 
     def anonymize(self) -> None:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces."""
-        self.publish(self.index())
+        known = self.index()
+        for line in approved.notes(self.access, self.ledger):
+            self.console.print(line, markup=False, soft_wrap=True)
+        self.publish(known)
 
     def publish(self, known: KnownFaces) -> list[dict[str, Any]]:
         """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
@@ -219,7 +228,7 @@ class Run:
         certifying = self._certifying(known)
         terms = known.digest, terms_of(certifying["thresholds"], self.calibration)
         old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
-        kwargs = {**certifying, "pool": pool, "key": self._key()}
+        kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
         count_of = actors(self.config.ray)
         update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
         with self.times.of("anonymize") as timed:
@@ -256,7 +265,7 @@ class Run:
             summaries,
             pool=pool.num_rows,
             stages=self.times.all(),
-            notices=[*self.notices, *self.warnings(len(known))],
+            notices=[*self.notices, NAMES, *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
         self.state.finish(self.notices, len(self.ledger.done(SCAN)))
@@ -387,13 +396,3 @@ class Run:
             console=self.console,
         )
         return pool, fallen
-
-    def _key(self) -> bytes:
-        """The run's secret: who holds it can repeat the random choices. Made once, readable by its owner only."""
-        path = self.ledger.work / "pseudonym.key"
-        with contextlib.suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(secrets.token_bytes(32))
-        key = path.read_bytes()
-        if len(key) != 32:
-            raise LedgerError(f"{path} is damaged; start anew with --restart after removing it")
-        return key

@@ -6,9 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +14,8 @@ import ray
 from ray._private import ray_constants
 
 from mfmc_ray.config import RayConfig
+from mfmc_ray.discreet import hushed
+from mfmc_ray.private import short_link, tidy
 
 STORE_BYTES = 1 << 30
 """Of a local object store: it holds the known-face index and the models' settings, never pictures."""
@@ -29,36 +29,40 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
     """Ray, for as long as the block runs.
 
     The cluster is `config.address`, else the one that RAY_ADDRESS names (as it does in a submitted job), else a local Ray made here. That
-    one listens on loopback only, asks for a token that only its processes have, has no dashboard, and keeps logs and spilled objects in
-    WORK or another private folder; at the end it is stopped and its files removed. A Ray that this process is already connected to is used
-    and left.
+    one listens on loopback only, asks for a token that only its processes have, has no dashboard, and keeps its files in WORK: logs,
+    sockets, spilled objects. At the end it is stopped and they are removed, as is first what a killed command has left. A Ray that this
+    process is already connected to is used and left.
 
     Args:
         config: where it runs.
         work: the private folder.
 
     Raises:
-        ConnectionError: the cluster cannot be reached.
+        ConnectionError: the cluster cannot be reached, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
+    place = Path(work).absolute()
+    tidy(place)
     with contextlib.ExitStack() as stack:
+        stack.callback(tidy, place)
         # of this process only errors of Ray's that Ray does not also raise; it tells that it was told so
         stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
         if address:
-            with _muted():
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            try:
+                with _muted():
+                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            except ConnectionError as error:
+                raise hushed(error, str(error)) from error.__cause__  # Ray's words name the address, and nothing else
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
-            spill = Path(work).absolute() / "ray-spill"
+            spill = place / "ray-spill"
             spill.mkdir(parents=True, exist_ok=True, mode=0o700)
-            stack.callback(shutil.rmtree, spill, ignore_errors=True)
-            folder = _session_folder(Path(work).absolute())
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            with _muted():
+            folder = _session_folder(place)
+            with _muted(), _explained(work):
                 ray.init(
                     address="local",
                     num_cpus=config.actors or None,
@@ -67,7 +71,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                     object_spilling_directory=str(spill),
                     logging_level=logging.ERROR,
                     log_to_driver=False,
-                    _temp_dir=str(folder / "s"),  # Ray opens this one to everybody, so it must be in a private one
+                    _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                 )
         stack.callback(ray.shutdown)
@@ -119,6 +123,16 @@ def _muted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _explained(work: str | os.PathLike[str]) -> Iterator[None]:
+    """Ray's own report of a start that failed is a page without a cause."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConnectionError(f"a local Ray could not be started ({said}): is there room in {work} and in memory?") from error
+
+
+@contextlib.contextmanager
 def _loopback() -> Iterator[None]:
     """Ray looks at the setting when it is imported, which may have been before ours."""
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -130,12 +144,12 @@ def _loopback() -> Iterator[None]:
 
 
 def _session_folder(work: Path) -> Path:
-    """A private folder for Ray's session: in WORK, unless the path of a socket in there would be too long."""
-    folder = work / "ray"
-    if len(os.fsencode(folder)) + _SESSION_PATH <= _SOCKET_PATH:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
-    return Path(tempfile.mkdtemp(prefix="mfmc-", dir="/tmp"))
+    """A folder for Ray's session in WORK; where the path of a socket in there would be too long, by the name of a link to it."""
+    private = work / "ray"
+    private.mkdir(mode=0o700, exist_ok=True)
+    folder = private / "s"  # Ray opens this one to everybody, so it must be in a private one
+    folder.mkdir(mode=0o700)
+    return folder if len(os.fsencode(private)) + _SESSION_PATH <= _SOCKET_PATH else short_link(work, folder)
 
 
 def _memory() -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mfmc_ray.codec import Decoded
+from mfmc_ray.codec import ALTERED, SYNTHETIC, Decoded, label
+from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import eye_opening, mouth_opening, pose, smile
@@ -100,11 +101,12 @@ class Settler:
     Args:
         check: holds the recognizers and the guard.
         quality: of lossy files whose source has no tables to repeat, 1–100.
+        credential: signs what is published, if it is to be signed.
         watch: notes which picture it is at.
     """
 
-    def __init__(self, check: OutputCheck, quality: int, watch: Watch | None = None) -> None:
-        self.check, self.quality, self.watch = check, quality, watch or Watch()
+    def __init__(self, check: OutputCheck, quality: int, credential: Credential | None = None, watch: Watch | None = None) -> None:
+        self.check, self.quality, self.credential, self.watch = check, quality, credential, watch or Watch()
 
     def __call__(self, drafts: Sequence[Draft]) -> None:
         """Sets the `file` or else the `error` of each; the results' `checked` and `after` are then about the published pixels."""
@@ -150,7 +152,7 @@ class Settler:
             draft.error = error
 
     def _look(self, draft: Draft) -> _Look:
-        published = Published(draft.picture, self.quality)
+        published = Published(draft.picture, self.quality, label(_source_type(draft)))
         points = np.array([_checked(draft.results[i]).points for i in draft.worn], np.float32).reshape(-1, 5, 2)
         return _Look(draft, published, draft.worn, points, self.check.crops(published, points))
 
@@ -179,7 +181,10 @@ class Settler:
         for i in look.worn:
             result = look.draft.results[i]
             result.after = self._after(look.published, result.moved, _checked(result))
-        look.draft.file = look.published.file()
+        file, kind = look.published.file()
+        if self.credential is not None:  # which adds to the file, and has made sure that it does nothing else
+            file = self.credential.signed(file, kind, _source_type(look.draft))
+        look.draft.file = file, kind
 
     def _after(self, published: Published, moved: F32 | None, checked: Checked) -> dict[str, Any]:
         assert moved is not None
@@ -201,6 +206,11 @@ def attributes(when: str, seen: Attributes, meshes: F32, i: int = 0) -> dict[str
         "smile": float(smile(mesh)[0]),
     }
     return {f"{name}_{when}": value for name, value in values.items()}
+
+
+def _source_type(draft: Draft) -> str:
+    """The digital source type of a picture in which faces are replaced, or none but covered."""
+    return SYNTHETIC if draft.worn else ALTERED
 
 
 def _checked(result: Result) -> Checked:

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfmc_ray import __version__
+from mfmc_ray.discreet import names_allowed
 from mfmc_ray.faces.pack import EMBEDDERS, HELD_OUT, files_of
 from mfmc_ray.faces.store import load_lock
 from mfmc_ray.pipeline import findings as checks
@@ -151,7 +152,7 @@ def _verdict(plain: Mapping[str, Any]) -> str:
 
 
 def show(plain: Mapping[str, Any], out: str) -> None:
-    """The checks as a table, what was found, and the verdict in one line."""
+    """The checks as a table, the verdict in one line, and, where names may be printed, what was found."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title="Audit", title_justify="left")
     for heading, justify in (("check", "left"), ("found", "right"), ("wanted", "right"), ("", "left")):
@@ -159,7 +160,7 @@ def show(plain: Mapping[str, Any], out: str) -> None:
     for row in plain["checks"]:
         table.add_row(row["name"], str(row["count"]), str(row["wanted"]), "[green]holds[/green]" if row["ok"] else "[red]REFUTED[/red]")
     console.print(table)
-    for row in plain["checks"]:
+    for row in plain["checks"] if names_allowed() else ():
         for example in row["examples"][:3]:
             console.print(f"  {row['name']}: {example}", markup=False)
     for text in information(plain):

@@ -107,8 +107,7 @@ class UpdateWorker:
             new = {name: table.slice(0, 0) for name, table in kept.items()}
         else:
             worker = self._worker_of()
-            with worker.stage.watch.part(part["part"]):
-                new = worker.tables(worker.rows(part, fresh), part["reasons"])
+            new = worker.tables(part, worker.rows(part, fresh))
         place = {path: i for i, path in enumerate(order)}
         tables = {}
         for name, table in kept.items():

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access import AccessModel
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
@@ -152,6 +152,7 @@ class AnonymizeWorker:
         calibration: Calibration,
         pool: pa.Table,
         key: bytes,
+        access: AccessModel,
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
@@ -165,7 +166,7 @@ class AnonymizeWorker:
             check=_check(config, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
-            access=ReplaceAll(),
+            access=access,
             key=key,
             storage_options=config.storage_options,
             watch=self.watch_of(config=config, ledger=ledger),
@@ -178,20 +179,14 @@ class AnonymizeWorker:
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Does a whole part of `plan.plan_parts`."""
+        return self.commit(part, self.tables(part, self.rows(part)))
+
+    def tables(self, part: dict[str, Any], rows: pa.Table) -> dict[str, pa.Table]:
+        """The tables of a part that is made of some of its rows of the scan."""
         with self.stage.watch.part(part["part"]):
-            return self.commit(part, self.tables(self.rows(part), part["reasons"]))
-
-    def tables(self, rows: pa.Table, reasons: Mapping[str, str]) -> dict[str, pa.Table]:
-        """The tables of a part with these rows of the scan.
-
-        Args:
-            rows: as the stage needs them.
-            reasons: path → "duplicate of …", for images that are published.
-        """
-        table = self.stage(rows)
+            table = self.stage(rows)
         images, faces = split(table)
-        if reasons:
-            images = with_reasons(images, reasons)
+        images = with_reasons(images, part["reasons"])
         access = [self.stage.access.version(image, path) for image, path in zip(*_names(images), strict=True)]
         placed = images.select(PLACED.names[:-1]).append_column(PLACED.field("access"), pa.array(access, pa.string()))
         return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers), "placed": placed}

@@ -23,7 +23,10 @@ class GlassesReader:
     """A logistic regression on `gradients`, which `tools/build_glasses.py` fits to glasses drawn on faces of people who do not exist."""
 
     def __init__(self) -> None:
-        with importlib.resources.files("mfmc_ray.swap").joinpath("glasses.npz").open("rb") as file, np.load(file) as arrays:
+        with (
+            importlib.resources.files("mfmc_ray.swap").joinpath("glasses.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             self._weights, self._offset = arrays["weights"].astype(np.float32), float(arrays["offset"])
 
     def __call__(self, texture: NDArray[np.uint8]) -> float:

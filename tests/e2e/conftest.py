@@ -27,9 +27,15 @@ class Command:
     folder: Path
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *args: object) -> subprocess.Popen[str]:
-        """Begins a command; what it prints goes into files, because a pipe would be held open by whatever outlives it."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Begins a command; what it prints goes into files, because a pipe would be held open by whatever outlives it.
+
+        Args:
+            args: of `mfmc`.
+            environment: further variables.
+            options: further ones of `subprocess.Popen`.
+        """
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         number = len(self.started)
         with (self.folder / f"{number}.out").open("w") as out, (self.folder / f"{number}.err").open("w") as err:
             process = subprocess.Popen(
@@ -38,7 +44,8 @@ class Command:
                 stdout=out,
                 stderr=err,
                 text=True,
-                env={**environment, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"},
+                env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", **(environment or {})},
+                **options,
             )
         self.started.append(process)
         return process

@@ -103,6 +103,15 @@ def missing_gallery(t: Path) -> list[object]:
     return ["anonymize", t / "photos", t / "out", "--known", t / "people"]
 
 
+def missing_table(t: Path) -> list[object]:
+    return ["anonymize", t / "photos", t / "out", "--approvals", t / "approvals.csv"]
+
+
+def bad_table(t: Path) -> list[object]:
+    (t / "approvals.csv").write_text("image,x0,y0,x1,y1\nface.jpg,1,2,30,40\nface.jpg,1,2,30,none\n")
+    return missing_table(t)
+
+
 def audit_of_nothing(t: Path) -> list[object]:
     return ["audit", t / "out"]
 
@@ -132,6 +141,8 @@ REFUSED: dict[Callable[[Path], list[object]], list[str]] = {
     not_json: ["--storage-options", "JSON"],
     remote_out_without_work: ["OUT", "--work"],
     missing_gallery: ["people: not found"],
+    missing_table: ["approvals.csv: not found", "CSV or Parquet"],
+    bad_table: ["approvals.csv", "row 2", "wanted four numbers"],
     audit_of_nothing: ["manifest"],
     unknown_option: ["No such option: --atempts"],
 }

@@ -110,7 +110,7 @@ def test_a_published_face_that_becomes_known_is_found_and_replaced_anew(mfmc: An
     assert not (out / "manifest.json").exists()
     assert mfmc("audit", out, "--work", work).returncode == 1
 
-    added = mfmc("known", "add", tmp_path / "gallery", out, "--work", work)
+    added = mfmc("known", "add", tmp_path / "gallery", out, "--work", work, "--verbose")
     assert added.returncode == 0, added.stderr
     assert f"{path}#0" in added.stdout
     assert "1 pictures of the gallery could not be read" in added.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -89,6 +90,9 @@ def test_a_killed_run_shows_nothing_unfinished_and_goes_on(mfmc: Any, photos: Pa
     assert len(children) > len(agents)
     assert not alive, f"they outlive the killed run and may write: {[worker.name() for worker in alive]}"
 
+    assert list((work / "ray" / "s").glob("session_2*"))  # Ray's logs, which the next command removes
+    link = Path((work / "elsewhere").read_text())
+    assert os.path.lexists(link)
     visible = sorted((out / "images").glob("*.parquet"))
     assert 2 <= len(visible) < PARTS
     assert not (out / "manifest.json").exists()
@@ -105,6 +109,8 @@ def test_a_killed_run_shows_nothing_unfinished_and_goes_on(mfmc: Any, photos: Pa
 
     again = mfmc(*command)
     assert again.returncode == 0, again.stderr
+    assert not (work / "ray").exists()
+    assert not os.path.lexists(link)
     assert "Resuming" in again.stderr
     assert "Scanning" not in again.stderr
     assert "Certifying" not in again.stderr

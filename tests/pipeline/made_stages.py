@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access import AccessModel, ReplaceAll
 from mfmc_ray.config import FindConfig, OutputConfig, SwapConfig
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.pool import Pool
@@ -40,7 +40,9 @@ def make_check(known: KnownFaces, pack: ModelPack) -> OutputCheck:
     return OutputCheck(pack, Guard(known, thresholds, calibration))
 
 
-def make_stage(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, seeds: int = 24, **swap: object) -> AnonymizeStage:
+def make_stage(
+    scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, seeds: int = 24, access: AccessModel | None = None, **swap: object
+) -> AnonymizeStage:
     """The anonymize stage for a scan, with a small pool."""
     check = make_check(known_faces(scan, pack), pack)
     pool = IdentityStage(check, swapper)(pa.table({"seed": pa.array(range(seeds), pa.int64())}))
@@ -51,7 +53,7 @@ def make_stage(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, seeds: in
         check=check,
         pool=Pool.from_table(swapper.model, pool),
         swapper=swapper,
-        access=ReplaceAll(),
+        access=access or ReplaceAll(),
         key=b"0" * 32,
     )
 

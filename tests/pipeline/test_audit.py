@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import skimage.data
 
+from mfmc_ray.access import AccessError
 from mfmc_ray.codec import decode, encode
-from mfmc_ray.config import FindConfig, RayConfig, RunConfig
+from mfmc_ray.config import AccessConfig, FindConfig, RayConfig, RunConfig
 from mfmc_ray.faces.audit_look import AuditLook
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
@@ -70,7 +71,13 @@ class Made:
 
     @property
     def config(self) -> RunConfig:
-        return RunConfig(input="photos", out=str(self.folder / "out"), work=str(self.folder / "work"), ray=RayConfig(actors=1))
+        access = AccessConfig(approvals=str(self.folder / "approvals.csv"))
+        places = {"out": str(self.folder / "out"), "work": str(self.folder / "work")}
+        return RunConfig(input="photos", **places, access=access, ray=RayConfig(actors=1))
+
+    def approve(self, *rows: str) -> None:
+        """The approvals table, but for its heading."""
+        (self.folder / "approvals.csv").write_text("\n".join(["image,x0,y0,x1,y1,allow", *rows]) + "\n")
 
     @property
     def ledger(self) -> Ledger:
@@ -79,6 +86,7 @@ class Made:
     def copy(self, folder: Path) -> Made:
         shutil.copytree(self.folder / "out", folder / "out")
         shutil.copytree(self.folder / "work", folder / "work")
+        shutil.copy(self.folder / "approvals.csv", folder)
         made = Made(folder, self.sources)
         made.rewrite_json("work/run.json", lambda run: run | {"out": made.config.out})
         return made
@@ -161,6 +169,10 @@ def image_row(source: bytes, path: str, data: bytes | None, verdict: str, faces:
     }
 
 
+def approval(image: str, box: Any, allow: str = "true") -> str:
+    return ",".join([image, *(str(float(v)) for v in box), allow])
+
+
 def face_row(image: dict[str, Any], faces: Faces, verdict: str, **more: Any) -> dict[str, Any]:
     size = np.array([image["width"], image["height"]] * 2, np.float32)
     box = faces.boxes[0]
@@ -238,6 +250,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Made:
     covered, kept = faces["redacted.jpg"], faces["kept.jpg"]
     assert covered is not None
     assert kept is not None
+    made.approve(approval("kept.jpg", kept.boxes[0]))
     area = cover_of(covered.boxes[0], canvas.shape)
     redact(canvas, area)
     data, _ = encode(canvas, decode(pictures["redacted.jpg"]))
@@ -247,7 +260,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Made:
     face_rows = [
         face_row(swapped, found, "replaced", **worn),
         face_row(redacted, covered, "redacted", redacted_area=list(area), reason="profile", certificates=[]),
-        face_row(unchanged[1], kept, "kept", access_reason="a row", certificates=[]),
+        face_row(unchanged[1], kept, "kept", access_reason="approvals:1", certificates=[]),
     ]
     tables = {"images": pa.Table.from_pylist(images, schema=IMAGES), "faces": pa.Table.from_pylist(face_rows, schema=FACES)}
     tables["published"] = published_schema(RECOGNIZERS).empty_table()  # which no audit reads
@@ -641,6 +654,52 @@ def test_a_kept_face_without_a_reason_is_found(made: Made) -> None:
     assert set(made.found()) == {checks.VERDICTS}
 
 
+def test_a_withdrawn_approval_is_found(made: Made) -> None:
+    box = first(pq.read_table(made.folder / "out" / FACE_FILE).to_pylist(), path="kept.jpg")["box"]
+    made.approve(approval("kept.jpg", box), approval("kept.jpg", box, "false"))
+    assert made.found(Sample(images=1, seed=1)) == {checks.KEPT: 1}  # rows are checked whatever is looked at
+
+
+def test_a_face_that_claims_to_be_kept_is_found(made: Made) -> None:
+    """The original is shown, whole and scrubbed, with a row that says somebody allowed it."""
+
+    def show(rows: list[dict[str, Any]]) -> None:
+        row = first(rows, path="redacted.jpg")
+        row["verdict"], row["image"]["bytes"] = "unchanged", scrub(made.sources["redacted.jpg"])
+
+    def claim(rows: list[dict[str, Any]]) -> None:
+        first(rows, path="redacted.jpg").update(verdict="kept", access_reason="approvals:1", reason=None, redacted_area=None)
+
+    made.rewrite(IMAGE_FILE, show, IMAGES)
+    made.rewrite(FACE_FILE, claim, FACES)
+    found = made.found()
+    assert found.pop(checks.MANIFEST)  # its counts
+    assert found == {checks.KEPT: 1}
+
+
+def test_the_table_of_the_run_is_what_kept_faces_are_held_against(made: Made) -> None:
+    settings = replace(made.config, access=AccessConfig())  # as without --approvals
+    with pytest.raises(AccessError, match="--approvals"):
+        Audited.open(settings)
+    table = {"access": {"approvals": made.config.access.approvals}}
+    (made.folder / "work" / "settings.json").write_text(json.dumps(table))
+    assert Audited.open(settings).access.digest == Audited.open(made.config).access.digest
+    (made.folder / "approvals.csv").unlink()
+    with pytest.raises(AccessError, match=r"approvals.csv: not found"):
+        Audited.open(settings)
+
+
+def test_without_a_table_nobody_may_be_kept(made: Made) -> None:
+    plain = replace(made.config, access=AccessConfig())
+    made.rewrite_json("out/manifest.json", lambda m: m | {"config": plain.to_dict()})
+    made.rewrite_json("work/run.json", lambda run: run | {"config": plain.digest()})
+    audited = Audited.open(plain)
+    parts = parts_of(audited.ledger)
+    drawn = limit(parts, Sample(), audited.ledger)
+    result = conclude(audited, parts, [AuditStage(**audited.for_stage())(part) for part in parts], time.monotonic(), drawn)
+    assert {row["name"]: row["count"] for row in result["checks"] if not row["ok"]} == {checks.KEPT: 1}
+
+
 @pytest.mark.parametrize(
     ("path", "change"),
     [
@@ -719,7 +778,7 @@ def test_labelled_pictures_have_no_other_metadata(kind: str, profile: bool) -> N
     data = encode(source.pixels, source)[0]
     assert check.fault(data, 10**9, labelled=True) is None
     assert check.fault(data, 10**9, labelled=False) is not None
-    plain = encode(source.pixels, source, synthetic=False)[0]
+    plain = encode(source.pixels, source, xmp=None)[0]
     assert check.fault(plain, 10**9, labelled=False) is None
     assert check.fault(plain, 10**9, labelled=True) is not None
 
@@ -851,10 +910,13 @@ def test_a_wrong_work_is_not_made(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_command(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert audit(made.config)
     assert "The promise holds: 5 images and 3 faces audited" in capsys.readouterr().out
     made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
+    assert not audit(made.config)
+    assert "swapped.jpg" not in capsys.readouterr().out  # a log names no file
+    monkeypatch.setattr("mfmc_ray.discreet._named", True)
     assert not audit(made.config)
     said = capsys.readouterr().out
     assert "The promise is REFUTED by 2 checks" in said

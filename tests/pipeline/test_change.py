@@ -12,6 +12,7 @@ import pytest
 from made_work import GUARDS, directions
 from rich.console import Console
 
+from mfmc_ray.access import ReplaceAll
 from mfmc_ray.config import RunConfig
 from mfmc_ray.identities.pool import SEEDS_PER_PART
 from mfmc_ray.known.calibration import Calibration
@@ -222,6 +223,7 @@ class Finished:
             "calibration": Calibration(),
             "pool": pa.Table.from_pylist([self.worn | {"seed": 1}], schema=pool_schema(GUARDS)),
             "key": b"0" * 32,
+            "access": ReplaceAll(),
         }
         part = {"part": 0, "rows": [[0, 0, 1]], "reasons": {}, "redo": [], "moved": {}, "fresh": 0, "summary": {"images": 1}}
         summary = UpdateWorker(arguments, GUARDS, {"x"})(part)

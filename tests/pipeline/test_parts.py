@@ -16,6 +16,7 @@ import ray
 from mfmc_ray.config import RayConfig
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
 from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.retry import StoreError
 
 pytestmark = pytest.mark.ray
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
@@ -48,6 +49,8 @@ class Work:
             os.kill(os.getpid(), signal.SIGKILL)
         if attempts < part.get("errors", 0):
             raise ValueError(f"bad luck {attempts}")
+        if "store" in part:
+            raise StoreError(part["store"])
         started = time.time()
         time.sleep(part.get("seconds", 0))
         note.write_text(str(os.getpid()))
@@ -169,3 +172,10 @@ def test_a_part_without_end_is_given_up(tmp_path: Path) -> None:
 
 def test_no_parts(tmp_path: Path) -> None:
     assert run(tmp_path, []) == {}
+
+
+def test_a_store_that_is_down_is_told_in_its_own_words_and_not_asked_again(tmp_path: Path) -> None:
+    with pytest.raises(PartError) as raised:
+        run(tmp_path, [{"part": 0, "store": "the store is down; run again"}])
+    assert str(raised.value) == "the store is down; run again"
+    assert [p.name for p in tmp_path.iterdir()] == ["0.0"]

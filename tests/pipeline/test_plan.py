@@ -80,6 +80,14 @@ def test_deleted_changed_and_moved_images_change_their_parts_only(ledger: Ledger
     assert found.counts == {"changed": 1, "moved": 1, "deleted": 2, "new": 0}
 
 
+def test_an_approval_does_not_move_with_the_image(ledger: Ledger) -> None:
+    scan(ledger, 0, ("new name", "1"))
+    publish(ledger, 0, {"path": "old name", "image_id": "1", "access": "a row about the old name"})
+    found = plan(ledger)
+    assert found.gone == [0]
+    assert images_in(found.new) == 1
+
+
 @pytest.mark.parametrize(
     ("row", "arguments", "why"),
     [

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pytest
 from made_stages import make_stage, units
 from PIL import Image
+from signers import pem_chain
 from skimage import data
 
-from mfmc_ray.codec import decode
+from mfmc_ray.codec import ALTERED, SYNTHETIC, decode, label
+from mfmc_ray.credentials import Credential, CredentialError, stored, unsigned
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline import anonymize, settle
@@ -153,3 +155,34 @@ def test_an_error_over_one_picture_withholds_only_that(stage: AnonymizeStage, sc
             assert row["face_rows"] == row["published"] == []
         else:
             assert row == rows[row["path"]]
+
+
+def test_what_is_published_is_labelled_and_signed_as_it_was_checked(unchanged: Drafts, stage: AnonymizeStage) -> None:
+    """All faces of these are covered, so nothing in them is made up."""
+    pytest.importorskip("c2pa", reason="the extra c2pa (c2pa-python) is not installed")
+    plain, signed = unchanged(), unchanged()
+    stage._settler(plain)
+    Settler(stage.check, 95, Credential(*pem_chain()))(signed)
+    for one, other in zip(plain, signed, strict=True):
+        assert one.file is not None
+        assert other.file is not None
+        (file, kind), (with_manifest, _) = one.file, other.file
+        assert label(ALTERED) in file
+        assert not stored(file, kind)
+        assert stored(with_manifest, kind)
+        assert unsigned(with_manifest, kind) == file
+
+
+def test_what_cannot_be_signed_is_not_published(unchanged: Drafts, stage: AnonymizeStage) -> None:
+    pytest.importorskip("c2pa", reason="the extra c2pa (c2pa-python) is not installed")
+    certificates, _ = pem_chain()
+    drafts = unchanged()[:1]
+    Settler(stage.check, 95, Credential(certificates, pem_chain()[1]))(drafts)
+    assert isinstance(drafts[0].error, CredentialError)
+    assert drafts[0].file is None
+
+
+def test_a_replaced_face_is_labelled_as_made_up(done: pa.Table) -> None:
+    for row in done.to_pylist():
+        replaced = any(face["verdict"] == "replaced" for face in row["face_rows"])
+        assert label(SYNTHETIC if replaced else ALTERED) in row["image"]["bytes"]

@@ -1,0 +1,103 @@
+"""Approvals as a user gives them: who is named stays, nobody else does, and what is withdrawn does not pass the audit any more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bad_images import save
+from PIL import Image
+from skimage.data import astronaut
+
+from mfmc_ray.codec import decode
+from mfmc_ray.known.index import KnownIndex
+from mfmc_ray.scrub import scrub
+
+SETTINGS = ("--identities", "12", "--attempts", "4", "--actors", "1")
+LEFT, RIGHT = (56, 61, 148, 177), (167, 57, 256, 175)  # about where the faces are
+HEAD = "image,x0,y0,x1,y1,allow,person\n"
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def approvals(*given: tuple[str, tuple[int, ...], str]) -> str:
+    return HEAD + "".join(f"{image},{','.join(map(str, box))},{allow},Ada Example\n" for image, box, allow in given)
+
+
+@pytest.fixture(scope="module")
+def run(mfmc: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with `photos`, `approvals.csv`, `out` and `work`, and what the run said."""
+    folder = tmp_path_factory.mktemp("approved")
+    (folder / "photos").mkdir()
+    face = np.ascontiguousarray(astronaut()[:260, 120:278])
+    pair = Image.fromarray(np.hstack([face, face[:, ::-1]]))
+    (folder / "photos" / "one.png").write_bytes(save(pair, "PNG"))
+    (folder / "photos" / "both.jpg").write_bytes(save(pair, "JPEG", quality=92, comment=b"Ada Example"))
+    table = folder / "approvals.csv"
+    given = (("one.png", RIGHT, "true"), ("both.jpg", LEFT, "yes"), ("both.jpg", RIGHT, "1"), ("gone.jpg", LEFT, "true"))
+    table.write_text(approvals(*given))
+    result = mfmc("anonymize", folder / "photos", folder / "out", "--work", folder / "work", "--approvals", table, *SETTINGS)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stderr
+
+
+def test_who_is_approved_stays_and_nobody_else(run: tuple[Path, str]) -> None:
+    folder, said = run
+    assert "Approvals: row 4 is for images that are not in the collection." in said
+    images = {row["path"]: row for row in rows(folder / "out" / "images")}
+    found = {(row["path"], row["box"][0] > 155): row for row in rows(folder / "out" / "faces")}
+    assert {key: (row["verdict"], row["access_reason"]) for key, row in found.items() if row["verdict"] == "kept"} == {
+        ("one.png", True): ("kept", "approvals:1"),
+        ("both.jpg", False): ("kept", "approvals:2"),
+        ("both.jpg", True): ("kept", "approvals:3"),
+    }
+    other = found["one.png", False]
+    assert other["verdict"] in ("replaced", "redacted")
+    assert {path: row["verdict"] for path, row in images.items()} == {"one.png": "anonymized", "both.jpg": "unchanged"}
+    source = (folder / "photos" / "both.jpg").read_bytes()
+    assert images["both.jpg"]["image"]["bytes"] == scrub(source) != source
+    before, after = (decode(data).pixels for data in ((folder / "photos" / "one.png").read_bytes(), images["one.png"]["image"]["bytes"]))
+    x0, y0, x1, y1 = (int(v) for v in found["one.png", True]["box"])
+    np.testing.assert_array_equal(after[y0:y1, x0:x1], before[y0:y1, x0:x1])
+    x0, y0, x1, y1 = (int(v) for v in other["box"])
+    assert np.abs(after.astype(int) - before)[y0:y1, x0:x1].mean() > 8
+    # kept people are known ones, too
+    ids = {name.decode() for name in KnownIndex.open(folder / "work" / "known", {"sface": 128, "dlib": 128}).faces.ids}
+    assert {f"{row['image_id']}:{row['face_no']}" for row in found.values()} <= ids
+
+
+def test_nothing_published_names_the_person_or_a_folder(run: tuple[Path, str]) -> None:
+    folder, _ = run
+    assert json.loads((folder / "out" / "manifest.json").read_text())["config"]["access"] == {"approvals": "approvals.csv"}
+    for file in (file for file in (folder / "out").rglob("*") if file.is_file()):
+        text = str(pq.read_table(file).to_pylist()).encode() if file.suffix == ".parquet" else file.read_bytes()
+        assert b"Ada Example" not in text
+        assert str(folder).encode() not in text
+
+
+def test_the_audit_asks_the_table_as_it_is_now(mfmc: Any, run: tuple[Path, str]) -> None:
+    folder, _ = run
+    out, work, table = folder / "out", folder / "work", folder / "approvals.csv"
+    passed = mfmc("audit", out, "--work", work)
+    assert passed.returncode == 0, passed.stdout
+    before = table.read_text()
+    table.write_text(approvals(("one.png", RIGHT, "true"), ("both.jpg", RIGHT, "true"), ("both.jpg", LEFT, "false")))
+    try:
+        refuted = mfmc("audit", out, "--work", work, "--sample", "1")
+        assert refuted.returncode == 1
+        (check,) = [row for row in json.loads((out / "audit.json").read_text())["checks"] if not row["ok"]]
+        assert check["name"] == "kept faces that the access table does not allow"
+        assert check["count"] == 1
+        assert check["examples"][0].startswith("both.jpg: face ")
+        resumed = mfmc("anonymize", folder / "photos", out, "--work", work, "--approvals", table, *SETTINGS)
+        assert resumed.returncode == 1
+        assert "approvals were others" in resumed.stderr
+        assert "--restart" in resumed.stderr
+    finally:
+        table.write_text(before)
