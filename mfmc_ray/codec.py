@@ -67,7 +67,8 @@ class CodecError(ValueError):
     """A file that is not decoded, written or scrubbed.
 
     Attributes:
-        reason: a short code for the `reason` column: `empty`, `not_an_image`, `truncated`, `corrupt`, or one of `WITHHELD`.
+        reason: a short code for the `reason` column: `empty`, `not_an_image`, `truncated`, `corrupt`, one of `WITHHELD`, or
+            what `pipeline.watch` says of an image in quarantine.
     """
 
     def __init__(self, reason: str, message: str) -> None:

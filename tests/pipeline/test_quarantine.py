@@ -58,14 +58,14 @@ def test_poisoned_images_cost_themselves_only(tmp_path: Path) -> None:
     units = []
     for name, data in sorted(files.items()):
         (tmp_path / name).write_bytes(data)
-        units.append({"unit": str(tmp_path / name), "path": name, "kind": "file", "size": len(data), "version": "1", "part": 0})
+        units.append({"unit": str(tmp_path / name), "path": name, "kind": "file", "size": len(data), "version": "1", "listed": 0})
     ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
-    parts = [{"part": 0, "units": units[:8]}, {"part": 1, "units": units[8:]}]
+    parts = [{"part": i, "units": some, "drop": [], "moved": {}, "committed": False} for i, some in enumerate((units[:8], units[8:]))]
 
     def rows(seconds: float) -> dict[str, str | None]:
         arguments = {"config": load(None, find__max_seconds=seconds), "ledger": ledger, "stage": SCAN}
-        summaries: dict[int, Any] = {}
-        run_parts(PoisonedScan, arguments, parts, actors=2, label="scan", total=13, on_result=summaries.__setitem__)
+        run_parts(PoisonedScan, arguments, parts, actors=2, label="scan", total=13, on_result=lambda *_: None)
+        summaries = ledger.done(SCAN)
         assert summaries[0]["bad"] == {"kills_decoder": 1, "too_slow": 1}
         assert summaries[1]["bad"] == {"truncated": 1}
         table = pa.concat_tables([ledger.read_table(SCAN, "scan", part) for part in (0, 1)])
