@@ -108,6 +108,8 @@ class NightlyConfig:
 
     max_hours: float | None = None
     """A night that is expected to take longer does not start: exit code 3. None: any night does."""
+    max_deleted: float = 0.5
+    """A night in which a larger share of the collection's files is gone does not start: exit code 3. A mount may be missing. 1: any."""
     wait_minutes: float = 0.0
     """How long to wait for another process that works on the same run, before leaving with exit code 75."""
     audit: str | None = None

@@ -14,7 +14,7 @@ from mfmc_ray.config import ConfigError
 from mfmc_ray.folders import work_of
 from mfmc_ray.runlock import BusyError
 
-TOO_LONG, BUSY = 3, 75
+NOT_STARTED, BUSY = 3, 75
 """Exit codes; the second one is EX_TEMPFAIL of sysexits.h: try again later."""
 
 
@@ -34,7 +34,7 @@ def nightly(
     A summary is printed, and kept as a page and as JSON in WORK/nights.
 
     Exit codes: 0 up to date; 1 failed, or refuted by the audit; 2 wrong settings; 3 not started, because it would take longer than
-    nightly.max_hours; 75 another process works on the run.
+    nightly.max_hours or more of the files are gone than nightly.max_deleted; 75 another process works on the run.
 
     Example: mfmc nightly --config nightly.yaml --plan
     """
@@ -58,7 +58,13 @@ def nightly(
     console = Console(highlight=False, soft_wrap=True)
     if result.result == night.TOO_LONG:
         console.print(f"Not started: it would take about {night.duration(result.outlook.seconds)}, longer than nightly.max_hours allows.")
-        raise typer.Exit(TOO_LONG)
+        raise typer.Exit(NOT_STARTED)
+    if result.result == night.TOO_MANY_GONE:
+        console.print(
+            f"Not started: {result.outlook.deleted:.0%} of the files are gone from {settings.input}, more than nightly.max_deleted allows. "
+            "Is all of it mounted? If they were deleted on purpose, set nightly.max_deleted to 1 for this night."
+        )
+        raise typer.Exit(NOT_STARTED)
     if result.summary is not None:
         _summarize(console, result.summary)
         console.print(f"Published in {settings.out}. Summary: {result.page}")

@@ -104,14 +104,14 @@ def difference(
         units: the listing.
         before: of `scanned`.
         storage_options: for fsspec; a new unit of a size that has gone is read, to see whether it was moved.
-        again: also look for what seems to be the same and may not be. A resumed run does not: what is committed stays.
+        again: also read what seems to be the same and may not be. A resumed run does not.
     """
     result = Difference()
     for unit in units:
         old = before.get(unit["unit"])
         if old is None:
             result.new.append(unit)
-        elif again and (old.size, old.version) != (unit["size"], unit["version"]):
+        elif (old.size, old.version) != (unit["size"], unit["version"]):
             result.changed.append(unit)
         elif again and (old.retry or not _proves(old)):
             result.unsure.append(unit)

@@ -22,11 +22,12 @@ from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, made_of
 
-__all__ = ["DONE", "NOTHING", "REFUTED", "TOO_LONG", "Night", "duration", "nightly"]
+__all__ = ["DONE", "NOTHING", "REFUTED", "TOO_LONG", "TOO_MANY_GONE", "Night", "duration", "nightly"]
 
 FOLDER = "nights"
 """In WORK: a summary of each night, as a page and as JSON."""
-DONE, NOTHING, TOO_LONG, REFUTED = "done", "nothing to do", "not started: it would take too long", "done, and refuted by the audit"
+DONE, NOTHING, REFUTED = "done", "nothing to do", "done, and refuted by the audit"
+TOO_LONG, TOO_MANY_GONE = "not started: it would take too long", "not started: too many images are gone"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Night:
     """What became of a night.
 
     Attributes:
-        result: `DONE`, `NOTHING`, `TOO_LONG` or `REFUTED`.
+        result: `DONE`, `NOTHING`, `TOO_LONG`, `TOO_MANY_GONE` or `REFUTED`.
         outlook: what there was to do.
         summary: plain data, as it is kept in WORK/nights; None if nothing was done.
         page: the same for people.
@@ -72,6 +73,8 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
             return None
         if not expected.lines and _is_whole(run):
             return Night(NOTHING, expected)
+        if expected.deleted > config.nightly.max_deleted:
+            return Night(TOO_MANY_GONE, expected)
         hours = config.nightly.max_hours
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)

@@ -19,6 +19,11 @@ FIXED_SECONDS = 30.0
 """For Ray, models, index, report: about what a night takes in which a single image is new."""
 SCAN_SECONDS, ANONYMIZE_SECONDS = 0.2, 1.0
 """For an image, where no run has measured it yet."""
+_UNIMPORTANT = (
+    *("input", "out", "work", "storage_options", "ray", "nightly"),
+    *("find.max_seconds", "guard.shards", "output.rows_per_part", "output.c2pa_key"),
+)
+"""Settings that may change and change nothing; for a moved input is compared by its content."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Outlook:
         first: whether nothing was done so far.
         change: of the settings.
         lines: what there is to do; empty if nothing.
+        deleted: the share of the published images that is gone from the collection, 0–1.
     """
 
     first: bool
     change: Change
     lines: list[Line] = field(default_factory=list)
+    deleted: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -119,6 +126,7 @@ def outlook(
         ("new", "images scanned and not published yet", "of a run that was killed"),
     ):
         found.lines.append(Line(what, counts.get(key, 0), counts.get(key, 0) * anonymize, note))
+    found.deleted = len(differences["scan"].gone) / max(1, images + len(differences["scan"].gone))
     found.lines = [line for line in found.lines if line.count]
     if not found.lines and change.changed:
         found.lines.append(Line("certificates to renew", published, 0.0, ", ".join(change.changed)))
@@ -133,7 +141,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 def _flat(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in plain.items():
         full = prefix + name
-        if full in ("input", "out", "work", "storage_options", "ray", "nightly", "guard.shards", "output.rows_per_part"):
+        if full in _UNIMPORTANT:
             continue
         if isinstance(value, dict):
             yield from _flat(value, full + ".")

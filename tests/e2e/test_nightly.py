@@ -189,6 +189,15 @@ def test_a_night_that_would_take_too_long_does_not_start(nights: Nights) -> None
     assert "swap.attempts" in late.stdout
     assert content(nights.out) == before
     assert (nights.out / "manifest.json").exists()
+    nights.write(nightly={"max_deleted": 0.01})
+    gone = nights.photos / "13.jpg"
+    kept = gone.read_bytes()
+    gone.unlink()
+    missing = nights()
+    assert missing.returncode == 3
+    assert "max_deleted" in missing.stdout
+    assert content(nights.out) == before
+    gone.write_bytes(kept)
     nights.write()
     wrong = nights.mfmc("nightly", "--config", nights.config.with_name("absent.yaml"))
     assert wrong.returncode == 2

@@ -58,7 +58,7 @@ def test_what_has_become_of_a_unit(old: Scanned, new: dict[str, Any], kind: str)
     }
     assert found.same == (kind == "same")
     assert bool(found) == (kind != "same")
-    assert not difference([new], {"a": old})  # a resumed run does not look again at what is committed
+    assert bool(difference([new], {"a": old})) == (kind == "changed")  # a resumed run reads nothing for the second time
 
 
 def test_moved_is_what_has_the_same_content_elsewhere(tmp_path: Path) -> None:
