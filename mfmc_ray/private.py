@@ -102,7 +102,7 @@ def _note(work: Path, folder: Path) -> None:
 def _is_ours(folder: Path, work: Path) -> bool:
     """Whether it is a folder that `short_link` made for this WORK, which may be a copy of one that is in use, with its note."""
     try:
-        about, target = folder.lstat(), Path(os.readlink(folder / "s"))
+        about, target = folder.lstat(), (folder / "s").readlink()
     except (OSError, ValueError):
         return False
     return (
