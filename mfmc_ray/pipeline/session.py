@@ -51,18 +51,19 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         # of this process only errors of Ray's that Ray does not also raise; it tells that it was told so
         stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
         if address:
-            try:
-                with _muted():
-                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except ConnectionError as error:
-                raise hushed(error, str(error)) from error.__cause__  # Ray's words name the address, and nothing else
+            with _starting():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
             spill = place / "ray-spill"
             spill.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = _session_folder(place)
+<<<<<<< HEAD
             with _muted(), _explained(work):
+=======
+            with _starting():
+>>>>>>> i5-hygiene
                 ray.init(
                     address="local",
                     num_cpus=config.actors or None,
@@ -106,6 +107,17 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Muted; what Ray says when it cannot start may be printed: it names addresses, and nothing of a collection."""
+    try:
+        with _muted():
+            yield
+    except Exception as error:
+        hushed(error, str(error))
+        raise
 
 
 @contextlib.contextmanager
