@@ -59,11 +59,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             spill = place / "ray-spill"
             spill.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = _session_folder(place)
-<<<<<<< HEAD
-            with _muted(), _explained(work):
-=======
-            with _starting():
->>>>>>> i5-hygiene
+            with _explained(work), _muted():
                 ray.init(
                     address="local",
                     num_cpus=config.actors or None,
