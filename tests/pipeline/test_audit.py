@@ -51,7 +51,7 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
 from mfmc_ray.scrub import scrub
 from mfmc_ray.swap.redact import cover_of, redact
 from mfmc_ray.swap.render import MorphSwapper
-from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, pool_schema, published_schema, scan_schema
+from mfmc_ray.tables import FACES, IDENTITIES, IMAGES, PLACED, pool_schema, published_schema, scan_schema
 
 pytestmark = pytest.mark.models
 RECOGNIZERS = {"sface": 128}
@@ -264,7 +264,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Made:
         face_row(unchanged[1], kept, "kept", access_reason="approvals:1", certificates=[]),
     ]
     tables = {"images": pa.Table.from_pylist(images, schema=IMAGES), "faces": pa.Table.from_pylist(face_rows, schema=FACES)}
-    tables["published"] = published_schema(RECOGNIZERS).empty_table()  # which no audit reads
+    tables |= {"published": published_schema(RECOGNIZERS).empty_table(), "placed": PLACED.empty_table()}  # which no audit reads
     ledger.commit_part(ANONYMIZE, 0, tables, {"images": 5, "faces": 3})
     ledger.commit("identities", 0, pa.Table.from_pylist([identity | {"uses": 1}], schema=IDENTITIES))
     guards = {"recognizer": "sface", "threshold": certificate.threshold, "known_faces": len(index)}
