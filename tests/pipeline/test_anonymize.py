@@ -259,7 +259,7 @@ def test_the_watch_knows_which_image_it_is_at_and_what_not_to_touch(
 ) -> None:
     watched, watch = copy.copy(stage), Watch(tmp_path, "anonymize", 60.0)
     watched.watch = watch
-    watched._settler = Settler(stage.check, 95, watch)
+    watched._settler = Settler(stage.check, 95, watch=watch)
     few = scan.filter(pc.is_in(scan["path"], pa.array(["cat.png", "face.jpg"])))
     paths = dict(zip(few["image_id"].to_pylist(), few["path"].to_pylist(), strict=True))
     seen: list[tuple[str, str]] = []

@@ -58,7 +58,8 @@ def scanned(ledger: Ledger, stage: Stage, part: int, names: list[str], vectors: 
         face = {"box": [0.0, 0.0, 50.0, 50.0], "points": [1.0] * 10, "score": 1.0, "detectors": "a+b", "mesh": [1.0] * (468 * 3)}
         face |= {"mesh_score": 1.0, "age": 30.0, "sex": 0.5, "pose": [0.0] * 3, "tone": 0.0}
         face |= {embedding_column(recognizer): array[i] for recognizer, array in vectors.items()}
-        rows.append({"image_id": name, "path": f"{name}.jpg", "faces": [face]})
+        gone = {"unit": str(ledger.work / f"{name}.jpg"), "locator": {"kind": "file"}}  # whose folder is there
+        rows.append({"image_id": name, "path": f"{name}.jpg", "faces": [face], **gone})
     ledger.commit_part(stage, part, {stage.tables[0]: pa.Table.from_pylist(rows, schema=scan_schema(GUARDS))}, {"images": len(rows)})
 
 
