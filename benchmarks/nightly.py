@@ -2,8 +2,8 @@
 
 Makes a collection of that many images out of the photos (cut, mirrored, lit differently; without photos, of public pictures of 128 px,
 one in ten with a face), runs `mfmc nightly` on it, changes one image and runs again (which shows what a night costs in any case: Ray,
-models, index, report), then changes the share: a quarter each of new, changed, deleted and moved images. Prints wall time and CPU time of all
-processes, and their ratios to the full run.
+models, index, report), then changes the share: a quarter each of new, changed, deleted and moved images. Prints wall time and CPU time of
+all processes, and their ratios to the full run.
 """
 
 from __future__ import annotations

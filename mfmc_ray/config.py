@@ -129,7 +129,7 @@ class RunConfig:
     work: str = ""
     """Private folder; never inside `out`."""
     storage_options: dict[str, Any] = field(default_factory=dict)
-    """Passed to fsspec for remote `input`, `out` and tables."""
+    """Passed to fsspec for remote `input`, `out` and tables; but `patience`: seconds (180) for which a store that fails is tried again."""
     find: FindConfig = field(default_factory=FindConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     access: AccessConfig = field(default_factory=AccessConfig)

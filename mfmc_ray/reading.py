@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mfmc_ray.retry import NoAnswerError, ShortError, StoreError, persist
+from mfmc_ray.retry import GoneError, NoAnswerError, ShortError, StoreError, persist
 from mfmc_ray.stores import PROBE_SECONDS, Store, check_root, is_remote
 
 
@@ -64,9 +64,16 @@ _WORDS: dict[type[Exception], str] = {
 def judged(error: Exception, root: str | None, storage_options: Mapping[str, Any] | None) -> str:
     """The word for an image (or unit) that could not be read.
 
+    Args:
+        error: why.
+        root: of its collection; None if what is gone need not come back (a finished run's originals).
+        storage_options: for fsspec.
+
     Raises:
         StoreError: it is not to blame: the whole collection cannot be read.
     """
+    if isinstance(error, GoneError) and root is None:
+        return "vanished"
     if isinstance(error, StoreError) and not isinstance(error, NoAnswerError):
         raise error
     if root is not None and isinstance(error, (OSError, NoAnswerError)) and not isinstance(error, SourceError):

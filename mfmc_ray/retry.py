@@ -78,6 +78,10 @@ class NoAnswerError(StoreError):
     """No answer to one request for a long time. It may be the object's fault: see whether the store answers others."""
 
 
+class GoneError(StoreError):
+    """There is no such bucket (any more), or a collection is not where it was."""
+
+
 class ShortError(OSError):
     """Fewer bytes came than there are."""
 
@@ -92,6 +96,7 @@ def persist(call: Callable[[], T], place: str, seconds: float = PATIENCE) -> T:
 
     Raises:
         NoAnswerError: it was not answered for that long.
+        GoneError: there is no such bucket.
         StoreError: the store had too much to do for that long, or cannot be used at all.
         ShortError: it gave fewer bytes than there are, each time.
         Exception: what `call` raised about this one object.
@@ -106,7 +111,7 @@ def persist(call: Callable[[], T], place: str, seconds: float = PATIENCE) -> T:
             tries += 1
             fatal = refusal(place, error)
             if fatal is not None:
-                raise StoreError(fatal) from error
+                raise (GoneError if _codes(error) & _BUCKET_CODES else StoreError)(fatal) from error
             if not transient(error):
                 raise
             short += isinstance(error, ShortError)
@@ -138,6 +143,10 @@ def transient(error: BaseException) -> bool:
         if isinstance(one, OSError) and (one.errno in _TRANSIENT_REMOTE or (one.errno in _TRANSIENT_ERRNO and one.__cause__ is None)):
             return True
     return False
+
+
+def _codes(error: BaseException) -> set[str | None]:
+    return {_answer(one)[1] for one in _chain(error)}
 
 
 def _throttled(error: BaseException) -> bool:

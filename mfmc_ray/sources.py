@@ -142,7 +142,7 @@ class SourceReader:
         Args:
             unit: an escaped path or URL.
             locator: the fields of `tables.LOCATOR`.
-            path: as `Source.path`, to see, when it cannot be read, whether anything can.
+            path: as `Source.path`, to see, when it cannot be read, whether the collection is still there. None: it need not be.
             size: bytes that it had, which spares a request for them.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 
-from mfmc_ray.retry import AGAIN, PATIENCE, ShortError, StoreError, persist, refusal, told, transient
+from mfmc_ray.retry import AGAIN, PATIENCE, GoneError, ShortError, StoreError, persist, refusal, told, transient
 
 BLOCK = 8 << 20
 """Bytes that are read ahead in a shard."""
@@ -217,11 +217,11 @@ def check_root(root: str, storage_options: Mapping[str, Any] | None = None) -> N
         else:
             os.stat(root)  # noqa: PTH116
     except StopIteration:  # what is left of a mount
-        raise StoreError(f"the input {root} is empty now: is it mounted? Bring it back, then {AGAIN}") from None
+        raise GoneError(f"the input {root} is empty now: is it mounted? Bring it back, then {AGAIN}") from None
     except (OSError, ValueError) as error:
         if root.startswith("http"):  # a web server need not have anything for a folder
             return
-        raise StoreError(f"the input {root} is not there any more ({told(error)}): bring it back, then {AGAIN}") from error
+        raise GoneError(f"the input {root} is not there any more ({told(error)}): bring it back, then {AGAIN}") from error
 
 
 def root_of(unit: str, path: str) -> str | None:

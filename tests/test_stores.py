@@ -164,6 +164,8 @@ def test_one_object_or_the_store(s3: S3, proxy: FaultyS3) -> None:  # noqa: F811
     s3.filesystem().rm(s3.bucket, recursive=True)
     with pytest.raises(StoreError, match="bucket was not found"):
         list(read_unit(a, given))
+    with pytest.raises(SourceError, match="vanished"):  # of a finished run
+        SourceReader(given).read(a.unit, {"kind": "file"})
 
 
 def test_an_object_that_changed_is_read_whole(s3: S3, proxy: FaultyS3) -> None:  # noqa: F811
@@ -246,6 +248,8 @@ def test_the_root_or_one_file(tmp_path: Path) -> None:
             list(read_unit(a))
         with pytest.raises(StoreError):
             reader.read(b.unit, {"kind": "file"}, path=b.path)
+        with pytest.raises(SourceError, match="vanished"):  # of a finished run
+            reader.read(b.unit, {"kind": "file"})
         if empty:
             root.rmdir()
 

@@ -83,6 +83,8 @@ class AnonymizeStage:
         self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
         self._choose = Chooser(swapper, check, swap.attempts)
         self._reader = SourceReader(storage_options)
+        self.input_stays = True
+        """Whether the input must be there, or the run ends; a finished run's originals may be gone, and are withheld then."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of `tables.scan_schema` → as many rows of `tables.anonymized_schema`, in order."""
@@ -127,7 +129,7 @@ class AnonymizeStage:
         if reason := self.watch.reason(row["image_id"]):
             raise CodecError(reason, "in quarantine")
         with self.watch.at(row["image_id"], path=row["path"], unit=row["unit"]):  # in its own time: a store may be slow
-            data = self._reader.read(row["unit"], row["locator"], path=row["path"], size=row["source_bytes"])
+            data = self._reader.read(row["unit"], row["locator"], path=row["path"] if self.input_stays else None, size=row["source_bytes"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
         faces = faces_of(faces_scalar, self.recognizers)

@@ -29,7 +29,9 @@ from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
+from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
+from mfmc_ray.stores import PROBE_SECONDS
 from mfmc_ray.tables import FACES, IMAGES, embedding_column
 
 CLOSEST = 10
@@ -69,7 +71,7 @@ class AuditStage:
         self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
         self.look, self.metadata = AuditLook(), MetadataCheck()
         self.strict = {name: calibration.strict_threshold(name) for name in self.held_out}
-        self.reader = SourceReader(settings.storage_options)
+        self.reader = SourceReader({**settings.storage_options, "patience": PROBE_SECONDS})
 
     def asked_for(self, ids: Sequence[str]) -> list[int]:
         """Which of these faces the leak rate is about."""
@@ -368,7 +370,7 @@ class _Part:
         try:
             data = self.stage.reader.read(source["unit"], source["locator"])
             return decode(data, self.stage.max_pixels).pixels if hashlib.sha256(data).hexdigest() == source["image_id"] else None
-        except (SourceError, CodecError):
+        except (SourceError, CodecError, StoreError):
             return None
 
     def summary(self, images: int, faces: int, places: list[int]) -> Row:

@@ -20,7 +20,9 @@ from mfmc_ray.known.index import face_digest
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.known import forgotten_faces
 from mfmc_ray.private import scratch
-from mfmc_ray.sources import SourceReader
+from mfmc_ray.retry import StoreError
+from mfmc_ray.sources import SourceError, SourceReader
+from mfmc_ray.stores import PROBE_SECONDS
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
 SHOWN_IMAGES = 400
@@ -89,9 +91,13 @@ def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
             name, faces = row["image_id"], row["faces"] or ()
             if name and not any(face_digest(f"{name}:{k}") in gone for k in range(len(faces))):
                 places[name] = row["unit"], row["locator"]
-    reader = SourceReader(config.storage_options)
+    reader = SourceReader({**config.storage_options, "patience": PROBE_SECONDS})
 
     def original(image_id: str) -> Image:
-        return decode(reader.read(*places[image_id]), config.find.max_pixels).pixels
+        try:
+            data = reader.read(*places[image_id])
+        except StoreError as error:  # the report does without; and a finished run's input may be gone
+            raise SourceError("unreadable") from error
+        return decode(data, config.find.max_pixels).pixels
 
     return original

@@ -89,6 +89,7 @@ class Run:
         """How each scan's listing differed from what it had scanned, once `scan` has run."""
         self.planned: Plan = Plan()
         """What `publish` did last."""
+        self._input_stays = True
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
@@ -168,7 +169,8 @@ class Run:
 
     @contextlib.contextmanager
     def reopened(self) -> Iterator[None]:
-        """As `session`, for a finished run whose input is not listed again."""
+        """As `session`, for a finished run whose input is not listed again, and may be gone."""
+        self._input_stays = False
         with self.ledger.lock(), self.working():
             yield
 
@@ -230,7 +232,8 @@ class Run:
         old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
         kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
         count_of = actors(self.config.ray)
-        update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": set(admitted(self.ledger)["identity_id"].to_pylist())}
+        holding = set(admitted(self.ledger)["identity_id"].to_pylist())
+        update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": holding, "input_stays": self._input_stays}
         with self.times.of("anonymize") as timed:
 
             def updated(part: int, summary: dict[str, Any]) -> None:

@@ -137,7 +137,8 @@ def _explained(work: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConnectionError(f"a local Ray could not be started ({said}): is there room in {work} and in memory?") from error
+        what = f"a local Ray could not be started ({said}): see whether {work} and the memory have room, or the machine is very busy"
+        raise ConnectionError(f"{what}; run the same command again to resume") from error
 
 
 @contextlib.contextmanager

@@ -33,11 +33,15 @@ class UpdateWorker:
         anonymize: the arguments of `AnonymizeWorker`, which is made when it is needed first.
         recognizers: guard recognizer → dimension.
         identities: identity_ids that hold; who wears another one gets a new one, too.
+        input_stays: whether the originals must be there, or the run ends; those of a finished run may be gone, and are withheld then.
     """
 
-    def __init__(self, anonymize: Mapping[str, Any], recognizers: Mapping[str, int], identities: set[str]) -> None:
+    def __init__(
+        self, anonymize: Mapping[str, Any], recognizers: Mapping[str, int], identities: set[str], input_stays: bool = False
+    ) -> None:
         self._arguments, self._recognizers, self._identities = dict(anonymize), dict(recognizers), identities
         self._worker: AnonymizeWorker | None = None
+        self._input_stays = input_stays
         self.ledger, self._digest = anonymize["ledger"], anonymize["known"].digest
         self._terms = terms_of(anonymize["thresholds"], anonymize["calibration"])
         self._renewal = Renewal(
@@ -89,6 +93,7 @@ class UpdateWorker:
     def _worker_of(self) -> AnonymizeWorker:
         if self._worker is None:
             self._worker = AnonymizeWorker(**self._arguments)
+            self._worker.stage.input_stays = self._input_stays
         return self._worker
 
     def _wanted(self, part: dict[str, Any]) -> dict[str, str | None]:
