@@ -287,6 +287,11 @@ class Ledger:
         """The summaries of the committed parts, by part."""
         return {part: marker["summary"] for part, marker in self._markers(stage).items()}
 
+    def summary_of(self, stage: Stage, part_id: int) -> dict[str, Any] | None:
+        """The summary of a part, None if it is not committed."""
+        marker = self._markers(stage, part_id).get(part_id)
+        return None if marker is None else marker["summary"]
+
     def recover(self, stage: Stage) -> dict[int, dict[str, Any]]:
         """Put right what a crash left; call it with the lock held, before work goes on.
 

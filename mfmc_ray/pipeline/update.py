@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker, scan_rows, with_reasons
+from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker, commit, grounds_of, scan_rows, with_reasons
 from mfmc_ray.tables import FACES, embedding_column
 
 Row = dict[str, Any]
@@ -42,8 +41,8 @@ class UpdateWorker:
         self._arguments, self._recognizers, self._identities = dict(anonymize), dict(recognizers), identities
         self._worker: AnonymizeWorker | None = None
         self._input_stays = input_stays
-        self.ledger, self._digest = anonymize["ledger"], anonymize["known"].digest
-        self._terms = terms_of(anonymize["thresholds"], anonymize["calibration"])
+        self.ledger = anonymize["ledger"]
+        self._grounds = grounds_of(*(anonymize[name] for name in ("config", "known", "thresholds", "calibration")))
         self._renewal = Renewal(
             self.ledger.work / "known", recognizers, anonymize["known"], anonymize["thresholds"], anonymize["calibration"]
         )
@@ -67,8 +66,8 @@ class UpdateWorker:
             tables = {name: self.ledger.read_table(ANONYMIZE, name, part["part"]) for name in ("faces", "published", "placed")}
             wanted = self._wanted(part)
             fallen: list[Row] = []
-            before = part["summary"]
-            if (before.get("index_digest"), before.get("terms")) != (self._digest, self._terms):
+            before = self.ledger.summary_of(ANONYMIZE, part["part"]) or {}  # as it is now: the part may have been done before
+            if any(before.get(name) != self._grounds[name] for name in ("index_digest", "terms")):
                 tables["faces"], fallen = self._renewed(tables["faces"], tables["published"])
             there = {row["path"]: row["image_id"] for row in tables["placed"].to_pylist()}
             stays = {path for path, image in wanted.items() if there.get(path, "") == image}
@@ -78,13 +77,14 @@ class UpdateWorker:
             redo |= {new for new, old in comes.items() if old in redo}
             fresh = wanted.keys() - ((stays | comes.keys()) - redo)
             if not fresh and not comes and stays == there.keys() and not self._relabels(part, tables["placed"]):
-                summary = {**before, "index_digest": self._digest, "terms": self._terms}
+                # not what it was made with: that is so only of what was made now
+                summary = {**before, "index_digest": self._grounds["index_digest"], "terms": self._grounds["terms"]}
                 self.ledger.renew_part(ANONYMIZE, part["part"], {"faces": tables["faces"]}, summary)
             else:
                 tables["images"] = self.ledger.read_table(ANONYMIZE, "images", part["part"])
                 kept = _with(tables, {path: path for path in stays - fresh} | {old: new for new, old in comes.items() if new not in fresh})
                 kept = _relabelled(kept, part["reasons"])
-                summary = self._worker_of().commit(part, self._joined(kept, part, fresh, list(wanted)))
+                summary = commit(self.ledger, part, self._joined(kept, part, fresh, list(wanted)), self._grounds)
         except LedgerError:
             summary = self._worker_of()(part)
             return {**summary, "fallen": [], "done": [summary["images"], summary["faces"]]}

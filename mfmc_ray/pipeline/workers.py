@@ -156,8 +156,7 @@ class AnonymizeWorker:
         searches: Mapping[str, Search] | None = None,
     ) -> None:
         cv2.setNumThreads(1)
-        self.ledger, self.index_digest, self.made = ledger, known.digest, made_of(config)
-        self.terms = terms_of(thresholds, calibration)
+        self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
         model = load_model()
         self.stage = AnonymizeStage(
             swap=config.swap,
@@ -179,7 +178,7 @@ class AnonymizeWorker:
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Does a whole part of `plan.plan_parts`."""
-        return self.commit(part, self.tables(part, self.rows(part)))
+        return commit(self.ledger, part, self.tables(part, self.rows(part)), self.grounds)
 
     def tables(self, part: dict[str, Any], rows: pa.Table) -> dict[str, pa.Table]:
         """The tables of a part that is made of some of its rows of the scan."""
@@ -191,15 +190,21 @@ class AnonymizeWorker:
         placed = images.select(PLACED.names[:-1]).append_column(PLACED.field("access"), pa.array(access, pa.string()))
         return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers), "placed": placed}
 
-    def commit(self, part: dict[str, Any], tables: dict[str, pa.Table]) -> dict[str, Any]:
-        """Commits a part's tables; its summary."""
-        result = {**summary(tables["images"], tables["faces"]), "index_digest": self.index_digest, "terms": self.terms, "made": self.made}
-        self.ledger.commit_part(ANONYMIZE, part["part"], tables, result)
-        return result
-
     def rows(self, part: dict[str, Any], paths: Set[str] | None = None) -> pa.Table:
         """The scan's rows of a part's images, or of some of them."""
         return pa.concat_tables(list(scan_rows(self.ledger, part["rows"], self.stage.needs.names, paths)))
+
+
+def grounds_of(config: RunConfig, known: KnownFaces, thresholds: Mapping[str, float], calibration: Calibration) -> dict[str, str]:
+    """What a published part was made with, as its summary holds it: a part with other grounds is brought up to date."""
+    return {"index_digest": known.digest, "terms": terms_of(thresholds, calibration), "made": made_of(config)}
+
+
+def commit(ledger: Ledger, part: Mapping[str, Any], tables: Mapping[str, pa.Table], grounds: Mapping[str, str]) -> dict[str, Any]:
+    """Commits a published part; its summary."""
+    result = {**summary(tables["images"], tables["faces"]), **grounds}
+    ledger.commit_part(ANONYMIZE, part["part"], tables, result)
+    return result
 
 
 def scan_rows(ledger: Ledger, rows: Sequence[Sequence[int]], columns: Sequence[str], paths: Set[str] | None = None) -> Iterator[pa.Table]:
