@@ -48,7 +48,7 @@ from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
-from mfmc_ray.pipeline.update import UpdateWorker
+from mfmc_ray.pipeline.update import UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
 from mfmc_ray.private import NAMES, complaints
 
@@ -233,23 +233,20 @@ class Run:
         kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
         count_of = actors(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
-        update = {"anonymize": kwargs, "recognizers": self.recognizers, "identities": holding, "input_stays": self._input_stays}
+        update: dict[str, Any] = {
+            "anonymize": kwargs,
+            "recognizers": self.recognizers,
+            "identities": holding,
+            "input_stays": self._input_stays,
+        }
         with self.times.of("anonymize") as timed:
 
             def updated(part: int, summary: dict[str, Any]) -> None:
                 fallen.extend(summary["fallen"])
                 timed.add(*summary["done"])
 
-            for label, some in (("Updating", plan.changed), ("Renewing certificates", old)):
-                run_parts(
-                    UpdateWorker,
-                    update,
-                    some,
-                    actors=count_of,
-                    label=label,
-                    total=images_in(some),
-                    on_result=updated,
-                )
+            stale = cheaply(UpdateWorker(**update, cheaply=True), [*plan.changed, *old], updated)
+            run_parts(UpdateWorker, update, stale, actors=count_of, label="Updating", total=images_in(stale), on_result=updated)
             run_parts(
                 AnonymizeWorker,
                 kwargs,

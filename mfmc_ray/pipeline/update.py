@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from mfmc_ray.tables import FACES, embedding_column
 
 Row = dict[str, Any]
 Tables = dict[str, pa.Table]
-_NAMES = ("images", "faces", "published", "placed")
+AT_HAND = 256
+"""Parts that the process which leads a night updates itself, if it can."""
+
+
+class Costly(Exception):  # noqa: N818 (it is no error)
+    """A part needs the models: a picture in it has to be made."""
 
 
 class UpdateWorker:
@@ -33,14 +38,20 @@ class UpdateWorker:
         recognizers: guard recognizer → dimension.
         identities: identity_ids that hold; who wears another one gets a new one, too.
         input_stays: whether the originals must be there, or the run ends; those of a finished run may be gone, and are withheld then.
+        cheaply: load no models; raises `Costly` instead, and the part is as it was.
     """
 
     def __init__(
-        self, anonymize: Mapping[str, Any], recognizers: Mapping[str, int], identities: set[str], input_stays: bool = False
+        self,
+        anonymize: Mapping[str, Any],
+        recognizers: Mapping[str, int],
+        identities: set[str],
+        input_stays: bool = False,
+        cheaply: bool = False,
     ) -> None:
         self._arguments, self._recognizers, self._identities = dict(anonymize), dict(recognizers), identities
         self._worker: AnonymizeWorker | None = None
-        self._input_stays = input_stays
+        self._input_stays, self._cheaply = input_stays, cheaply
         self.ledger = anonymize["ledger"]
         self._grounds = grounds_of(*(anonymize[name] for name in ("config", "known", "thresholds", "calibration")))
         self._renewal = Renewal(
@@ -91,6 +102,8 @@ class UpdateWorker:
         return {**summary, "fallen": fallen, "done": [len(fresh), 0]}
 
     def _worker_of(self) -> AnonymizeWorker:
+        if self._cheaply:
+            raise Costly
         if self._worker is None:
             self._worker = AnonymizeWorker(**self._arguments)
             self._worker.stage.input_stays = self._input_stays
@@ -140,6 +153,28 @@ class UpdateWorker:
             fallen += [where | certificate.row() for certificate in some if not certificate.passed]
         fallen += [row for row in worn if row["identity_id"] not in self._identities]
         return pa.Table.from_pylist(rows, schema=FACES), fallen
+
+
+def cheaply(
+    worker: UpdateWorker, parts: Sequence[dict[str, Any]], on_result: Callable[[int, dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """Does right here what needs no models, up to `AT_HAND` parts: a part takes some hundredths of a second, and starting workers many.
+
+    Args:
+        worker: made with `cheaply`.
+        parts: to do.
+        on_result: as of `parts.run_parts`.
+
+    Returns:
+        the parts that are left to the workers.
+    """
+    left = list(parts[AT_HAND:])
+    for part in parts[:AT_HAND]:
+        try:
+            on_result(part["part"], worker(part))
+        except Costly:
+            left.append(part)
+    return left
 
 
 def _with(tables: Tables, names: Mapping[str, str]) -> Tables:

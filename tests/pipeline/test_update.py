@@ -17,7 +17,7 @@ from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownIndex
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.plan import plan_parts
-from mfmc_ray.pipeline.update import UpdateWorker
+from mfmc_ray.pipeline.update import Costly, UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, grounds_of
 from mfmc_ray.tables import FACES, IMAGES, PLACED, embedding_column, published_schema, scan_schema
 
@@ -56,7 +56,7 @@ class Night:
         }
         self.ledger.commit_part(ANONYMIZE, 0, tables, {"images": len(rows), **self.grounds})
 
-    def __call__(self, images: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
+    def __call__(self, images: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
         """The part's tables when this is the collection."""
         rows = [{"path": path, "image_id": image} for path, image in images.items()]
         self.ledger.commit_part(SCAN, 0, {"scan": pa.Table.from_pylist(rows, schema=scan_schema(GUARDS))}, {"images": len(rows)})
@@ -69,8 +69,7 @@ class Night:
             "thresholds": THRESHOLDS,
             "calibration": self.calibration,
         }
-        worker = UpdateWorker(arguments, GUARDS, {"x"})
-        monkeypatch.setattr(worker, "_worker_of", lambda: pytest.fail("a picture is looked at"))
+        worker = UpdateWorker(arguments, GUARDS, {"x"}, cheaply=True)
         summary = worker(part)
         read = {name: self.ledger.read_table(ANONYMIZE, name, 0).to_pylist() for name in ("images", "faces", "published", "placed")}
         assert summary["images"] == len(images)
@@ -80,9 +79,9 @@ class Night:
         return read
 
 
-def test_deleted_and_moved_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_and_moved_images(tmp_path: Path) -> None:
     night = Night(tmp_path, {"a": "1", "b": "2", "c": "3", "d": "4"})
-    found = night({"b": "2", "new name": "3", "a": "1"}, monkeypatch)
+    found = night({"b": "2", "new name": "3", "a": "1"})
     for name, rows in found.items():
         assert {(row["path"], row["image_id"]) for row in rows} == {("a", "1"), ("b", "2"), ("new name", "3")}, name
     assert {row["path"]: row["image"] for row in found["images"]}["new name"] == {"bytes": b"3" * 9, "path": "new name"}
@@ -91,15 +90,36 @@ def test_deleted_and_moved_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert b"4" * 9 not in files
 
 
-def test_two_images_that_change_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_a_picture_is_left_to_the_workers(tmp_path: Path) -> None:
+    """And the part is as it was; what was deleted goes with it."""
+    night = Night(tmp_path, {"a": "1", "b": "2"})
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(Costly):
+        night({"a": "another"})
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    done: list[int] = []
+    part = {"part": 0, "rows": [[0, 0, 1]], "reasons": {}, "redo": ["a"], "moved": {}}
+    arguments = {
+        "config": RunConfig(),
+        "ledger": night.ledger,
+        "known": night.known,
+        "thresholds": THRESHOLDS,
+        "calibration": night.calibration,
+    }
+    worker = UpdateWorker(arguments, GUARDS, {"x"}, cheaply=True)
+    assert cheaply(worker, [part], lambda number, summary: done.append(number)) == [part]
+    assert not done
+
+
+def test_two_images_that_change_names(tmp_path: Path) -> None:
     """Neither is lost in the other's place; they are done anew, for a name may matter, unless nothing has to be."""
     night = Night(tmp_path, {"a": "1", "b": "2"})
-    found = night({"c": "1", "d": "2"}, monkeypatch)
+    found = night({"c": "1", "d": "2"})
     assert {row["path"]: row["image"]["bytes"] for row in found["images"]} == {"c": b"1" * 9, "d": b"2" * 9}
 
 
-def test_a_duplicate_that_is_one_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_that_is_one_no_more(tmp_path: Path) -> None:
     night = Night(tmp_path, {"a": "1", "b": "1", "c": "1"})
-    found = night({"b": "1", "c": "1"}, monkeypatch)
+    found = night({"b": "1", "c": "1"})
     assert {row["path"]: row["reason"] for row in found["images"]} == {"b": None, "c": "duplicate of b"}
     assert {row["path"]: row["reason"] for row in found["placed"]} == {"b": None, "c": "duplicate of b"}
