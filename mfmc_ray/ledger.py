@@ -248,6 +248,9 @@ class Ledger:
         self, stage: Stage, part_id: int, marker: Mapping[str, Any], tables: Mapping[str, pa.Table], summary: Mapping[str, Any]
     ) -> None:
         self._fenced()
+        if marker[NEXT] is not None:  # of a worker that died: what is staged may be all that fits the files that took their places
+            self._arrive(stage, part_id, marker[NEXT])
+            marker = marker[NEXT]
         self._private.remove(stage.staged(part_id))
         coming: dict[str, Any] = {"summary": dict(summary)}
         for key in ("kept", "files"):
@@ -299,7 +302,13 @@ class Ledger:
 
         Returns:
             As `done`.
+
+        Raises:
+            LedgerError: WORK belongs to another OUT, in which nothing is this run's to be removed.
         """
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if (out := json.loads(self._private.read("run.json")).get("out", self.out)) != self.out:
+                raise LedgerError(f"WORK ({self.work}) belongs to another OUT ({out}); give that one, or another WORK")
         for part, marker in self._markers(stage).items():
             if marker[NEXT] is not None:
                 self._arrive(stage, part, marker[NEXT])

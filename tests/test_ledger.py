@@ -500,3 +500,40 @@ def test_a_restart_leaves_nothing_of_the_run_before(ledger: Ledger, monkeypatch:
         ledger.begin("c", "i")
     ledger.begin("c", "i", restart=True)
     assert listing(ledger.work) == {"changes/generation-00001.json", "notes.txt", "run.json"}
+
+
+def test_recover_removes_nothing_from_an_out_that_is_not_its_own(tmp_path: Path) -> None:
+    """Settings that name another dataset, which has parts of the same names."""
+    theirs, ledger = Ledger(str(tmp_path / "b"), str(tmp_path / "b-work")), Ledger(str(tmp_path / "a"), str(tmp_path / "a-work"))
+    for one, rows in ((theirs, 5), (ledger, 3)):
+        one.begin("c", "i")
+        one.commit_part(ANONYMIZE, 0, tables(0, rows), {})
+    before = out_files(theirs)
+    with pytest.raises(LedgerError, match="another OUT"):
+        Ledger(theirs.out, str(ledger.work)).recover(ANONYMIZE)
+    assert out_files(theirs) == before
+    assert ledger.recover(ANONYMIZE) == {0: {}}
+
+
+def test_a_part_renewed_over_a_half_done_renewal_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker dies while files take their places; the next one, which is given the part, before it has written any."""
+    ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
+    ledger.begin("c", "i")
+    ledger.commit_part(SCAN, 0, {"scan": pa.table({"x": [1]})}, {"n": 1})
+    real = type(ledger._private).replace
+
+    def dies(at: str) -> Any:
+        def replace(place: Any, name: str, *rest: Any) -> Any:
+            if name.startswith(at):
+                raise KeyboardInterrupt
+            return real(place, name, *rest)
+
+        return replace
+
+    for at in ("scan/", "next/"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(ledger._private), "replace", dies(at))
+            with pytest.raises(KeyboardInterrupt):
+                ledger.renew_part(SCAN, 0, {"scan": pa.table({"x": list(range(1000))})}, {"n": 2})
+    assert ledger.recover(SCAN) == {0: {"n": 2}}
+    assert ledger.read_table(SCAN, "scan", 0).num_rows == 1000

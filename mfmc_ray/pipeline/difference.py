@@ -36,6 +36,7 @@ class Scanned:
         size, version, listed: as in `tables.UNITS`; None of an older version's rows.
         images: image_id of each of its images; None of one that could not be read.
         retry: whether an image failed for a reason that may have passed.
+        path: of its first image, in the collection as it was then; "" without any.
     """
 
     part: int
@@ -44,6 +45,7 @@ class Scanned:
     listed: int | None
     images: tuple[str | None, ...]
     retry: bool
+    path: str = field(default="", compare=False)
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Difference:
         new: were not there.
         changed: have another size or version.
         unsure: have the same, and are read all the same: their images could not be read last time, or size and version prove nothing.
-        moved: (as it was, as it is): the same content under another name.
+        moved: (as it was, as it is): the same content under another name, or under another path because the collection's root is another.
         gone: were there.
         same: how many are as they were.
     """
@@ -77,21 +79,21 @@ def scanned(ledger: Ledger, stage: Stage) -> dict[str, Scanned]:
         for unit in summary.get("empty", ()):
             found[unit["unit"]] = Scanned(part, unit["size"], unit["version"], unit["listed"], (), False)
         file = pq.ParquetFile(ledger.work / stage.tables[0] / f"part-{part:05d}.parquet")
-        columns = ("unit", "image_id", "reason", "unit_size", "unit_version", "unit_listed")
+        columns = ("unit", "image_id", "reason", "path", "unit_size", "unit_version", "unit_listed")
         if not set(columns) <= set(file.schema_arrow.names):
             raise LedgerError(f"WORK ({ledger.work}) was made by an older version of mfmc-ray; start anew with --restart")
         images: dict[str, list[str | None]] = {}
         retry: set[str] = set()
         first: dict[str, tuple[Any, ...]] = {}
         for batch in file.iter_batches(columns=list(columns)):
-            for unit, image, reason, *listed in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+            for unit, image, reason, path, *listed in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                 images.setdefault(unit, []).append(image)
-                first.setdefault(unit, tuple(listed))
+                first.setdefault(unit, (path, *listed))
                 if reason is not None and reason.split(":")[0] in PASSING:
                     retry.add(unit)
         for unit, ids in images.items():
-            size, version, at = first[unit]
-            found[unit] = Scanned(part, size, version, at, tuple(ids), unit in retry)
+            path, size, version, at = first[unit]
+            found[unit] = Scanned(part, size, version, at, tuple(ids), unit in retry, path)
     return found
 
 
@@ -111,8 +113,10 @@ def difference(
         old = before.get(unit["unit"])
         if old is None:
             result.new.append(unit)
-        elif (old.size, old.version) != (unit["size"], unit["version"]):
+        elif (old.size, old.version) != (unit["size"], unit["version"]) or (None in old.images and not _lies_at(old, unit["path"])):
             result.changed.append(unit)
+        elif not _lies_at(old, unit["path"]):
+            result.moved.append((unit["unit"], unit))
         elif again and (old.retry or not _proves(old)):
             result.unsure.append(unit)
         else:
@@ -120,9 +124,10 @@ def difference(
     names = {unit["unit"] for unit in units}
     result.gone = [unit for unit in before if unit not in names]
     if result.gone and result.new:
-        result.moved = list(_moved(result, before, storage_options or {}))
-        arrived = {unit["unit"] for _, unit in result.moved}
-        left = {unit for unit, _ in result.moved}
+        moved = list(_moved(result, before, storage_options or {}))
+        arrived = {unit["unit"] for _, unit in moved}
+        left = {unit for unit, _ in moved}
+        result.moved += moved
         result.new = [unit for unit in result.new if unit["unit"] not in arrived]
         result.gone = [unit for unit in result.gone if unit not in left]
     return result
@@ -191,6 +196,11 @@ def _grouped(units: Sequence[ROW], size: int) -> Iterator[list[ROW]]:
             group = []
     if group:
         yield group
+
+
+def _lies_at(old: Scanned, path: str) -> bool:
+    """Whether a unit has this path in the collection: with another root it has not, and approvals and OUT go by paths."""
+    return not old.path or old.path == path or old.path.startswith(path + "/")
 
 
 def _proves(old: Scanned) -> bool:

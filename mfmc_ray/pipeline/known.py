@@ -20,7 +20,7 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.generations import Generations, replace_file
 from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
-from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
@@ -70,16 +70,19 @@ def begin_gallery(ledger: Ledger, configured: int, digest: str) -> Stage | None:
     noted = _noted(ledger)
     if digest in noted["added"]:
         return None
+    stage = _next(ledger, configured)
     if noted["begun"] != digest:
         discard_gallery(ledger, configured)
-        _note(ledger, noted | {"begun": digest})
-    return _next(ledger, configured)
+        _note(ledger, noted | {"begun": digest, "stage": stage.name})
+    return stage
 
 
 def end_gallery(ledger: Ledger) -> None:
     """Notes that the gallery that was begun has been scanned to its end."""
     noted = _noted(ledger)
-    _note(ledger, noted | {"added": [*noted["added"], noted["begun"]], "begun": None})
+    name = noted["stage"]
+    parts = noted["parts"] | ({name: len(ledger.done(_gallery(name.removeprefix("gallery-"))))} if name else {})
+    _note(ledger, noted | {"added": [*noted["added"], noted["begun"]], "begun": None, "stage": None, "parts": parts})
 
 
 def discard_gallery(ledger: Ledger, configured: int) -> None:
@@ -89,7 +92,7 @@ def discard_gallery(ledger: Ledger, configured: int) -> None:
     shutil.rmtree(ledger.work / "ledger" / name, ignore_errors=True)
     shutil.rmtree(ledger.work / name, ignore_errors=True)
     if noted["begun"] is not None:
-        _note(ledger, noted | {"begun": None})
+        _note(ledger, noted | {"begun": None, "stage": None})
 
 
 def _next(ledger: Ledger, configured: int) -> Stage:
@@ -105,7 +108,8 @@ def _gallery(number: int | str) -> Stage:
 def _noted(ledger: Ledger) -> dict[str, Any]:
     path = ledger.work / _ADDED
     noted = json.loads(path.read_text()) if path.is_file() else []
-    return {"added": [], "begun": None, "first": None} | ({"added": noted} if isinstance(noted, list) else noted)
+    empty: dict[str, Any] = {"added": [], "begun": None, "first": None, "stage": None, "parts": {}}
+    return empty | ({"added": noted} if isinstance(noted, list) else noted)
 
 
 def _note(ledger: Ledger, noted: Mapping[str, Any]) -> None:
@@ -130,9 +134,17 @@ def build_index(
         recognizers: guard recognizer → dimension.
         min_face: smaller faces are not known.
         vectors: as of `KnownIndex.open`.
+
+    Raises:
+        LedgerError: parts of an added gallery are gone, which nobody could scan again: who is in them would be forgotten.
     """
+    whole = _noted(ledger)["parts"]
     for stage in (*galleries, SCAN):
-        ledger.recover(stage)
+        if len(ledger.recover(stage)) < whole.get(stage.name, 0):
+            raise LedgerError(
+                f"parts of an added gallery ({ledger.work / stage.tables[0]}) are gone, and who is in them would be forgotten: restore WORK from "
+                "a copy, or name the gallery in the settings and start anew with --restart"
+            )
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
     index.purge()

@@ -7,6 +7,8 @@ whatever it has committed.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +147,16 @@ def listed(collection: Collection) -> list[dict[str, Any]]:
     """The units of a collection as plain data (`tables.UNITS`)."""
     now = time.time_ns()
     return [{**asdict(unit), "listed": now} for unit in collection.units()]
+
+
+def undated(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Listed units without the time of the listing: the same again as long as the files are."""
+    return [{name: value for name, value in unit.items() if name != "listed"} for unit in units]
+
+
+def digest_of(plain: Any) -> str:
+    """sha-256 of plain data, hex."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def ranges(rows: Sequence[tuple[int, int]]) -> Iterator[list[int]]:

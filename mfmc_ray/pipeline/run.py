@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -41,7 +40,7 @@ from mfmc_ray.pipeline.known import (
 )
 from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.plan import Plan, images_in, listed, plan_parts
+from mfmc_ray.pipeline.plan import Plan, digest_of, images_in, listed, plan_parts, undated
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.session import actors, connect
@@ -125,8 +124,7 @@ class Run:
     def begin(self) -> None:
         """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
         self.ledger.probe()
-        units = [[{k: v for k, v in unit.items() if k != "listed"} for unit in some] for some in (self.units, *self.gallery_units)]
-        digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        digest = digest_of([undated(units) for units in (self.units, *self.gallery_units)])
         if self.restart:
             carry_forgotten(self.ledger)
         elif self.update:
@@ -196,9 +194,10 @@ class Run:
         Raises:
             LedgerError: parts of the scan are gone; who is in them would be forgotten.
         """
-        if len(self.ledger.done(SCAN)) < self.state.scan_parts:
-            raise LedgerError("parts of the scan are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
-        galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
+        configured, whole = len(self.config.guard.galleries), self.state.parts
+        galleries = gallery_stages(self.ledger, configured)
+        if gone := [stage.name for stage in (*galleries[:configured], SCAN) if len(self.ledger.recover(stage)) < whole.get(stage.name, 0)]:
+            raise LedgerError(f"parts of {', '.join(gone)} are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
         return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
 
     def identities(self) -> pa.Table:
@@ -268,7 +267,8 @@ class Run:
             notices=[*self.notices, NAMES, *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
-        self.state.finish(self.notices, len(self.ledger.done(SCAN)))
+        stages = (*gallery_stages(self.ledger, len(self.config.guard.galleries)), SCAN)
+        self.state.finish(self.notices, {stage.name: len(self.ledger.done(stage)) for stage in stages})
         return fallen
 
     def withdraw(self) -> None:
@@ -342,7 +342,7 @@ class Run:
         collection = Collection.open(place, self.config.storage_options)
         self.ledger.check_input(collection.root)
         units = listed(collection)
-        digest = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()
+        digest = digest_of(undated(units))
         configured = len(self.config.guard.galleries)
         stage = begin_gallery(self.ledger, configured, digest)
         if stage is not None:

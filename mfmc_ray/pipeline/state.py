@@ -53,18 +53,18 @@ class State:
         return self._finished.is_file()
 
     @property
-    def scan_parts(self) -> int:
-        """How many parts the scan had when it came to its end; 0 if it did not."""
-        return int(self._read(self._finished).get("scan_parts", 0))
+    def parts(self) -> dict[str, int]:
+        """How many parts each scan had when it came to its end; none if it did not."""
+        return dict(self._read(self._finished).get("parts", {}))
 
     @property
     def notices(self) -> list[str]:
         """Those of the finished run."""
         return list(self._read(self._finished)["notices"])
 
-    def finish(self, notices: Sequence[str], scan_parts: int) -> None:
+    def finish(self, notices: Sequence[str], parts: Mapping[str, int]) -> None:
         """Notes that the run has come to its end."""
-        plain = {"notices": list(notices), "scan_parts": scan_parts}
+        plain = {"notices": list(notices), "parts": dict(parts)}
         replace_file(self._finished, lambda path: path.write_text(json.dumps(plain)))
 
     def reopen(self) -> None:

@@ -13,12 +13,13 @@ from made_work import GUARDS, directions
 from rich.console import Console
 
 from mfmc_ray.access import ReplaceAll
+from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.identities.pool import SEEDS_PER_PART
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces, KnownIndex
-from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.change import look_for
 from mfmc_ray.pipeline.known import (
     added_galleries,
@@ -30,6 +31,7 @@ from mfmc_ray.pipeline.known import (
     forget_in_scans,
     gallery_stages,
 )
+from mfmc_ray.pipeline.plan import digest_of, listed, undated
 from mfmc_ray.pipeline.pool import fill_pool
 from mfmc_ray.pipeline.update import UpdateWorker
 from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
@@ -100,6 +102,30 @@ def test_a_gallery_counts_only_when_it_is_scanned_to_its_end(ledger: Ledger) -> 
     assert not (ledger.work / "gallery-1").exists()
     assert len(files_of_stage(ledger, stage)) == 1
     assert added_galleries(ledger) == ["second"]
+
+
+def test_nobody_is_forgotten_because_a_file_of_an_added_gallery_is_gone(ledger: Ledger) -> None:
+    """It is not in the settings, so no night scans it again; and whom no scan has leaves the index."""
+    scanned(ledger, SCAN, 0, ["a"], people(1, 1))
+    stage = begin_gallery(ledger, 0, "added")
+    assert stage is not None
+    scanned(ledger, stage, 0, ["b"], people(2, 1))
+    scanned(ledger, stage, 1, ["c"], people(3, 1))
+    end_gallery(ledger)
+    everyone = indexed(ledger)
+    (file, _) = files_of_stage(ledger, stage)
+    file.unlink()
+    with pytest.raises(LedgerError, match="added gallery"):
+        indexed(ledger)
+    assert KnownIndex.open(ledger.work / "known", GUARDS).digest == everyone.digest
+
+
+def test_a_gallery_that_is_listed_again_is_the_same(tmp_path: Path) -> None:
+    """`mfmc known add` is repeated after a crash: what it has scanned is found again."""
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    first, again = (listed(Collection.open(str(tmp_path))) for _ in range(2))
+    assert first != again
+    assert digest_of(undated(first)) == digest_of(undated(again))
 
 
 def test_a_removed_face_that_is_scanned_again_stays_forgotten(ledger: Ledger) -> None:

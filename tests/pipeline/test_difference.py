@@ -18,7 +18,7 @@ from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.difference import Scanned, difference, part_size, scan_parts, scanned
 from mfmc_ray.pipeline.plan import listed
-from mfmc_ray.pipeline.workers import SCAN
+from mfmc_ray.pipeline.workers import SCAN, _renamed
 from mfmc_ray.tables import scan_schema
 
 SCHEMA = scan_schema({name: DIMENSIONS[name] for name in ("sface", "dlib")})
@@ -75,6 +75,30 @@ def test_moved_is_what_has_the_same_content_elsewhere(tmp_path: Path) -> None:
     assert [(Path(old).name, Path(new["unit"]).name) for old, new in found.moved] == [("a.jpg", "moved.jpg")]
     assert [Path(one).name for one in found.gone] == ["b.jpg"]
     assert [Path(one["unit"]).name for one in found.new] == ["other.jpg"]
+
+
+def test_another_root_gives_the_same_file_another_path(tmp_path: Path) -> None:
+    """`photos/a.jpg` must not go on as `a.jpg` beside the new root's own: approvals name paths, and one of the two rows would be lost."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"aaa")
+    (old,) = listed(Collection.open(str(folder)))
+    ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
+    stamp = {f"unit_{name}": old[name] for name in ("size", "version", "listed")}
+    row = {"path": old["path"], "unit": old["unit"], "image_id": hashlib.sha256(b"aaa").hexdigest(), **stamp}
+    ledger.commit_part(SCAN, 0, {"scan": pa.Table.from_pylist([row], schema=SCHEMA)}, {})
+    assert not difference([old], scanned(ledger, SCAN))
+    (tmp_path / "a.jpg").write_bytes(b"bbb")
+    new = listed(Collection.open(str(tmp_path)))
+    found = difference([unit for unit in new if unit["path"].endswith("a.jpg")], scanned(ledger, SCAN))
+    assert [(was, unit["path"]) for was, unit in found.moved] == [(old["unit"], "photos/a.jpg")]
+    assert [unit["path"] for unit in found.new] == ["a.jpg"]
+    unread = {old["unit"]: Scanned(0, old["size"], old["version"], old["listed"], (None,), False, "a.jpg")}
+    assert [unit["path"] for unit in difference(new, unread).changed] == ["photos/a.jpg"]
+    (part, _) = scan_parts(found, scanned(ledger, SCAN), {0}, 2)
+    table = _renamed(ledger.read_table(SCAN, "scan", 0), part["moved"])
+    assert table["path"].to_pylist() == ["photos/a.jpg"]
+    assert _renamed(table, part["moved"]).equals(table)  # a worker may be given the part twice
 
 
 def test_nights_fill_gaps_and_leave_no_small_parts() -> None:
