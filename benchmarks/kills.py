@@ -2,10 +2,10 @@
 
 Keeps a small collection up to date with `mfmc nightly`: each round adds, changes, deletes and renames some images, starts a night, and at a
 random moment kills (SIGKILL) its driver, one of its workers, its raylet, or everything. Then the same command runs again until it succeeds.
-Checked all the while, as a plain reader sees OUT: each visible Parquet file is whole, no path is there twice, no picture is an original
-with a face. Checked at the end of a round: each file of the collection has one row, each row its faces, and nothing of what was deleted is left
-in any file; at the very end, the audit. Prints for each kill what was killed and when, and how long the resumed night took against what was
-left to do: fixed start + images left × time per image, both measured in this run without kills.
+Checked all the while, as a plain reader sees OUT: each visible Parquet file is whole, no path is there twice, no picture is an original.
+Checked at the end of a round: each file of the collection has one row, each row its faces, and nothing of what was deleted is left in any
+file; at the very end, the audit. Prints for each kill what was killed and when, and how long the resumed night took against what was left
+to do: fixed start + images left × time per image, both measured in this run without kills.
 
 With --cluster: on a Ray of two nodes started with `ray start`, the second of which is killed (and replaced) instead of the only raylet.
 """
