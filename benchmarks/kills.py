@@ -216,7 +216,10 @@ def main() -> None:
             process = bench.start()
             moment = float(bench.rng.uniform(1.0, 1.05 * short))
             time.sleep(moment)
-            victims = kill(kind, process, nodes) if process.poll() is None else []
+            victims: list[psutil.Process] = []
+            while not victims and process.poll() is None:  # there may be no worker yet
+                victims = kill(kind, process, nodes)
+                time.sleep(0 if victims else 0.2)
             seen = bench.look()
             if nodes is not None and kind == "raylet" and victims:
                 nodes.add()
