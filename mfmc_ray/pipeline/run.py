@@ -145,6 +145,8 @@ class Run:
         pull(models_of(self.config))
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
             yield
+        with contextlib.suppress(OSError):  # not if it holds what a worker has left
+            (self.ledger.work / "watch").rmdir()
 
     @classmethod
     def finished(cls, config: RunConfig) -> Run:
