@@ -142,8 +142,8 @@ def build_index(
     for stage in (*galleries, SCAN):
         if len(ledger.recover(stage)) < whole.get(stage.name, 0):
             raise LedgerError(
-                f"parts of an added gallery ({ledger.work / stage.tables[0]}) are gone, and who is in them would be forgotten: restore WORK from "
-                "a copy, or name the gallery in the settings and start anew with --restart"
+                f"parts of an added gallery ({ledger.work / stage.tables[0]}) are gone, and who is in them would be forgotten: "
+                "restore WORK from a copy, or name the gallery in the settings and start anew with --restart"
             )
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
