@@ -120,7 +120,9 @@ def _outlook(run: Run) -> Outlook:
 
 
 def _plan(run: Run) -> Plan:
-    run.ledger.recover(ANONYMIZE)
+    before = run.ledger.done(ANONYMIZE)
+    if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
+        run.withdraw()
     return plan_parts(
         run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
     )

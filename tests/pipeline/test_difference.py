@@ -49,6 +49,10 @@ def names(units: list[dict[str, Any]]) -> list[str]:
         (as_scanned(0, version=str(10**18), listed=10**18 + 1), unit("a", version=str(10**18)), "unsure"),
         (as_scanned(0, version=str(10**18), listed=10**18 + HOUR), unit("a", version=str(10**18)), "same"),
         (as_scanned(0, version="a" * 32, listed=10**18), unit("a", version="a" * 32), "same"),
+        # stores without etags give a date, or seconds
+        (as_scanned(0, version="2001-09-09 01:46:40+00:00", listed=10**18 + 1), unit("a", version="2001-09-09 01:46:40+00:00"), "unsure"),
+        (as_scanned(0, version="2001-09-09 01:46:40+00:00", listed=10**18 + HOUR), unit("a", version="2001-09-09 01:46:40+00:00"), "same"),
+        (as_scanned(0, version="1000000000.5", listed=10**18 + 10**9), unit("a", version="1000000000.5"), "unsure"),
     ],
 )
 def test_what_has_become_of_a_unit(old: Scanned, new: dict[str, Any], kind: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bad_images import save
+from made_work import GUARDS
 from PIL import Image
 
 from mfmc_ray.config import GuardConfig, RunConfig
@@ -21,7 +22,8 @@ from mfmc_ray.pipeline.nightly import nightly
 from mfmc_ray.pipeline.outlook import Change, change_of, outlook
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
-from mfmc_ray.pipeline.workers import made_of
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, made_of
+from mfmc_ray.tables import FACES, IMAGES, PLACED, published_schema, scan_schema
 
 
 @pytest.fixture
@@ -98,3 +100,18 @@ def test_a_night_that_would_forget_an_added_gallery_does_not_start(config: RunCo
     with pytest.raises(LedgerError, match="known add"):
         nightly(replace(config, find=replace(config.find, min_score=0.5)))
     assert State(ledger.work).is_begun
+
+
+def test_a_plan_that_finds_a_part_gone_leaves_no_manifest(config: RunConfig) -> None:
+    """Even if nothing else is done: what is left of the part is taken out of OUT."""
+    ledger = begun(config, Calibration())
+    scan = {"scan": scan_schema(GUARDS).empty_table()}
+    ledger.commit_part(SCAN, 0, scan, {})
+    tables = {"images": IMAGES, "faces": FACES, "published": published_schema(GUARDS), "placed": PLACED}
+    ledger.commit_part(ANONYMIZE, 0, {name: schema.empty_table() for name, schema in tables.items()}, {"images": 0})
+    ledger.write_json("manifest.json", {})
+    nightly(config, only_plan=True)
+    assert ledger.read_text("manifest.json")
+    (Path(config.out) / "images" / "part-00000.parquet").unlink()
+    nightly(config, only_plan=True)
+    assert [path.name for path in Path(config.out).rglob("*") if path.is_file()] == []
