@@ -175,3 +175,9 @@ def test_a_listing_says_when_it_was_made(tmp_path: Path) -> None:
     (one,) = listed(Collection.open(str(tmp_path)))
     assert (one["size"], one["version"]) == (1, "1000000000")
     assert abs(one["listed"] - time.time_ns()) < HOUR
+
+
+def test_a_file_that_two_patterns_name_is_listed_once(tmp_path: Path) -> None:
+    for name in ("a1.jpg", "ab1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [unit["path"] for unit in listed(Collection.open(f"{tmp_path}/{{a,ab}}*.jpg"))] == ["a1.jpg", "ab1.jpg"]
