@@ -148,10 +148,9 @@ def build_index(
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
     index.purge()
-    if index.generation < 0:
-        references = load_model().references
-        names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
-        index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
+    references = load_model().references  # of another identity model they are others, and come besides
+    names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
+    index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
     stages = [*((stage, "gallery") for stage in galleries), (SCAN, "collection")]
     for stage, source in stages:
         ids, found = known_of(ledger, stage, source, recognizers, min_face)

@@ -107,7 +107,7 @@ def outlook(
     """
     scan = times.seconds_per_image("scan") or SCAN_SECONDS
     both = scan + (times.seconds_per_image("anonymize") or ANONYMIZE_SECONDS)
-    found = Outlook(first, change)
+    found = Outlook(first, change, deleted=max(map(_gone, differences.values()), default=0.0))
     if first or change.anew:
         why = "first run" if first else f"changed: {', '.join(change.changed)}"
         found.lines.append(Line("everything anew", images, images * both, why))
@@ -130,7 +130,6 @@ def outlook(
         ("new", "images scanned and not published yet", "of a run that was killed"),
     ):
         found.lines.append(Line(what, counts.get(key, 0), counts.get(key, 0) * anonymize, note))
-    found.deleted = max(_gone(difference) for difference in differences.values())
     found.lines = [line for line in found.lines if line.count]
     if not found.lines and change.changed:
         found.lines.append(Line("certificates to renew", published, 0.0, ", ".join(change.changed)))

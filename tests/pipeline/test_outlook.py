@@ -80,6 +80,10 @@ def test_a_gallery_that_is_not_mounted_stops_a_night(tmp_path: Path) -> None:
     assert deleted(scan=Difference(same=9), gallery_0=Difference(gone=["a", "b", "c"], same=1)) == 0.75
     assert deleted(scan=Difference(same=9), gallery_0=Difference(gone=["a", "b", "c"])) == 0  # the settings do not name it any more
     assert deleted(scan=Difference(gone=["a"], same=9)) == 0.1
+    anew = outlook(
+        Change(("find.min_score",), anew=True), {"scan": Difference(gone=["a"], same=1)}, None, 1, 2, Times(tmp_path), first=False
+    )
+    assert anew.deleted == 0.5
 
 
 def test_a_night_with_another_out_touches_nothing(config: RunConfig, tmp_path: Path) -> None:
