@@ -61,7 +61,8 @@ def nightly(
         raise typer.Exit(NOT_STARTED)
     if result.result == night.TOO_MANY_GONE:
         console.print(
-            f"Not started: {result.outlook.deleted:.0%} of the files are gone from {settings.input}, more than nightly.max_deleted allows. "
+            f"Not started: {result.outlook.deleted:.0%} of the files are gone from {settings.input} or a gallery, more than "
+            "nightly.max_deleted allows. "
             "Is all of it mounted? If they were deleted on purpose, set nightly.max_deleted to 1 for this night."
         )
         raise typer.Exit(NOT_STARTED)

@@ -357,6 +357,11 @@ def _unique(unit: Unit, name: str, seen: Counter[str]) -> str:
     """A member's escaped path, which cannot climb out of the collection and is the shard's only one."""
     name = posixpath.basename(name) if posixpath.isabs(name) else posixpath.normpath("/" + name).lstrip("/")  # not where its maker kept it
     name = escape(name)
-    seen[name] += 1
-    again = f"#{seen[name]}" if seen[name] > 1 else ""
-    return f"{unit.path}/{name}{again}"
+    number = seen[name] + 1
+    while number > 1 and f"{name}#{number}" in seen:  # another member's own name
+        number += 1
+    seen[name] = number
+    if number > 1:
+        name = f"{name}#{number}"
+        seen[name] = 1
+    return f"{unit.path}/{name}"

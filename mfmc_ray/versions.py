@@ -38,7 +38,7 @@ def purge_versions(fs: Any, root: str) -> int:
             return 0
         # who may not ask may be allowed to look
     try:
-        old = list(_old(fs, bucket, prefix.rstrip("/") + "/"))
+        old = list(_old(fs, bucket, prefix and prefix.rstrip("/") + "/"))
         for start in range(0, len(old), AT_ONCE):
             answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": old[start : start + AT_ONCE], "Quiet": True})
             if failed := answer.get("Errors"):

@@ -212,6 +212,17 @@ def test_tar(tmp_path: Path) -> None:
             assert raw[s.locator["offset"] :][: s.locator["length"]] == s.data == reader.read(s.unit, s.locator)
 
 
+def test_no_two_members_of_a_shard_have_the_same_path(tmp_path: Path) -> None:
+    """Not even if one is called as a doubled name would be: a path is what a row of OUT is kept, changed and removed by."""
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for i, name in enumerate(("a.jpg", "a.jpg", "a.jpg#2", "b.jpg#2", "b.jpg", "b.jpg")):
+            info = tarfile.TarInfo(name)
+            info.size = len(picture(i))
+            tar.addfile(info, io.BytesIO(picture(i)))
+    paths = [source.path for source in read_all(Collection.open(str(tmp_path / "s.tar")))]
+    assert paths == [f"s.tar/{name}" for name in ("a.jpg", "a.jpg#2", "a.jpg#2#2", "b.jpg#2", "b.jpg", "b.jpg#3")]
+
+
 @pytest.mark.parametrize("damage", ["cut data", "cut header", "bad header", "not a tar", "gzip", "nothing"])
 def test_damaged_tar_keeps_what_came_before(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "s.tar"

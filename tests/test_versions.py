@@ -42,6 +42,15 @@ def test_no_version_of_what_was_replaced_or_removed_is_left(s3: S3, tmp_path: An
     assert ledger.purge_versions() == 0
 
 
+def test_out_may_be_a_whole_bucket(s3: S3) -> None:  # noqa: F811
+    fs = s3.filesystem()
+    fs.call_s3("put_bucket_versioning", Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    for text in (b"leaked", b"replaced"):
+        fs.pipe_file(f"{s3.bucket}/images/part-00000.parquet", text)
+    assert purge_versions(fs, s3.bucket) == 1
+    assert len(versions(s3)) == 1
+
+
 def test_other_stores_keep_none(s3: S3, tmp_path: Any) -> None:  # noqa: F811
     assert purge_versions(s3.filesystem(), f"{s3.bucket}/out") == 0
     assert Ledger(str(tmp_path / "out"), str(tmp_path / "work")).purge_versions() == 0

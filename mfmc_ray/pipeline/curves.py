@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import EMBEDDERS, digests_of
-from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.calibration import Calibration, CalibrationError
 from mfmc_ray.ledger import LedgerError
 
 USED = "calibration-used"
@@ -52,6 +52,16 @@ def keep(work: Path, calibration: Calibration, recognizers: Sequence[str], *, re
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(calibration.curves[name].to_json(), indent=1) + "\n")
         temporary.replace(file)
+
+
+def other_curves(work: Path, calibration: Calibration, recognizers: Sequence[str]) -> list[str]:
+    """The recognizers, as `calibration sface`, whose curves are not those that the run in WORK was made with."""
+    try:
+        held = Calibration.load(work / USED).curves if (work / USED).is_dir() else {}
+    except CalibrationError:
+        held = {}
+    now = {name: calibration.curves[name].digest for name in recognizers if name in calibration.curves}
+    return [f"calibration {name}" for name, digest in now.items() if name not in held or held[name].digest != digest]
 
 
 def used(work: Path, config: RunConfig) -> Calibration:

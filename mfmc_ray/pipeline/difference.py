@@ -6,11 +6,13 @@ could differ from them, and a killed run or night goes on from whatever it has c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -24,6 +26,7 @@ RACY_NS = 2_000_000_000
 PASSING = frozenset({"vanished", "unreadable", "no_permission", "damaged_tar", "damaged_parquet"})
 """Reasons of images that are worth another try."""
 _MTIME_DIGITS = 18  # an mtime in ns is a number of 19 digits; an etag hardly is
+_SINCE, _UNTIL = 1e8, 1e11  # seconds since 1970 of anything that has been modified
 _READERS = 8
 
 
@@ -207,8 +210,21 @@ def _proves(old: Scanned) -> bool:
     """Whether an equal size and version prove that the content is equal."""
     if not old.version or old.listed is None:
         return False
-    is_time = old.version.isdigit() and len(old.version) >= _MTIME_DIGITS
-    return not is_time or int(old.version) <= old.listed - RACY_NS
+    modified = _time_ns(old.version)
+    return modified is None or modified <= old.listed - RACY_NS
+
+
+def _time_ns(version: str) -> int | None:
+    """A version that is a time, which proves less than an etag: ns since 1970. Stores give it as a number or as a date."""
+    if version.isdigit() and len(version) >= _MTIME_DIGITS:
+        return int(version)
+    with contextlib.suppress(ValueError):
+        date = datetime.fromisoformat(version)
+        return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1e9)
+    with contextlib.suppress(ValueError):
+        seconds = float(version)
+        return int(seconds * 1e9) if _SINCE <= seconds < _UNTIL else None
+    return None
 
 
 def _moved(found: Difference, before: Mapping[str, Scanned], storage_options: Mapping[str, Any]) -> Iterator[tuple[str, ROW]]:

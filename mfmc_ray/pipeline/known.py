@@ -142,16 +142,15 @@ def build_index(
     for stage in (*galleries, SCAN):
         if len(ledger.recover(stage)) < whole.get(stage.name, 0):
             raise LedgerError(
-                f"parts of an added gallery ({ledger.work / stage.tables[0]}) are gone, and who is in them would be forgotten: restore "
-                "WORK from a copy, or name the gallery in the settings and start anew with --restart"
+                f"parts of an added gallery ({ledger.work / stage.tables[0]}) are gone, and who is in them would be forgotten: "
+                "restore WORK from a copy, or name the gallery in the settings and start anew with --restart"
             )
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
     index.purge()
-    if index.generation < 0:
-        references = load_model().references
-        names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
-        index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
+    references = load_model().references  # of another identity model they are others, and come besides
+    names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
+    index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
     stages = [*((stage, "gallery") for stage in galleries), (SCAN, "collection")]
     for stage, source in stages:
         ids, found = known_of(ledger, stage, source, recognizers, min_face)

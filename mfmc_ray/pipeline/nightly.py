@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mfmc_ray.access import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.known.generations import replace_file
+from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference, difference, scanned
+from mfmc_ray.pipeline.known import added_galleries
 from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
@@ -60,11 +63,14 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
 
     Raises:
         BusyError: another process works on the run, and went on longer than `nightly.wait_minutes`.
+        LedgerError: everything has to be done anew, and added galleries would be forgotten.
         LedgerError, CollectionError, …: as `Run`.
     """
     run = Run(config, update=True)
     listing = run.open()
     with run.ledger.lock(60 * config.nightly.wait_minutes):
+        if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
+            run.access, listing = access_model(config), run.open()
         started = datetime.now(UTC)
         run.list_units(listing)
         expected = _outlook(run)
@@ -79,6 +85,11 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)
         before = _counts(run)
+        if expected.change.anew and (added := len(added_galleries(run.ledger))):
+            raise LedgerError(
+                f"everything has to be done anew ({', '.join(expected.change.changed)}), and {added} galleries that were given to "
+                "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
+            )
         run.restart = expected.change.anew or run.state.is_restarting
         if expected.change.pool:
             _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
@@ -96,7 +107,7 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
 
 
 def _outlook(run: Run) -> Outlook:
-    change = change_of(run.ledger, run.config)
+    change = change_of(run.ledger, run.config, run.calibration)
     if not run.state.is_begun:
         return outlook(change, {}, None, len(run.units), 0, run.times, first=True)
     differences: dict[str, Difference] = {}
@@ -109,8 +120,12 @@ def _outlook(run: Run) -> Outlook:
 
 
 def _plan(run: Run) -> Plan:
-    run.ledger.recover(ANONYMIZE)
-    return plan_parts(run.ledger, run.config.output.rows_per_part, made=made_of(run.config), access=run.access.version, night=True)
+    before = run.ledger.done(ANONYMIZE)
+    if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
+        run.withdraw()
+    return plan_parts(
+        run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
+    )
 
 
 def _is_whole(run: Run) -> bool:

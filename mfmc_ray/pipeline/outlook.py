@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mfmc_ray.config import RunConfig
+from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger
+from mfmc_ray.pipeline.curves import other_curves
 from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.manifest import model_digests
 from mfmc_ray.pipeline.plan import Plan
@@ -59,7 +61,7 @@ class Outlook:
         first: whether nothing was done so far.
         change: of the settings.
         lines: what there is to do; empty if nothing.
-        deleted: the share of the published images that is gone from the collection, 0–1.
+        deleted: the share of the files that is gone from the collection, or from a gallery that the settings name, 0–1.
     """
 
     first: bool
@@ -73,13 +75,15 @@ class Outlook:
         return FIXED_SECONDS + sum(line.seconds for line in self.lines) if self.lines else 0.0
 
 
-def change_of(ledger: Ledger, config: RunConfig) -> Change:
-    """Compares the settings and models with those of the run in WORK, if there is one."""
-    made_with = State(ledger.work).made_with()
-    if made_with is None:
-        return Change()
+def change_of(ledger: Ledger, config: RunConfig, calibration: Calibration) -> Change:
+    """Compares the settings, models and curves with those of the run in WORK, if there is one."""
+    state = State(ledger.work)
+    made_with = state.made_with()
+    if made_with is None:  # what was scanned may have been with any settings
+        return Change(("unknown settings",), anew=True) if state.is_begun else Change()
     old, models = made_with
     names = [name for name in _settings(config) if _settings(old).get(name) != _settings(config)[name]]
+    names += other_curves(ledger.work, calibration, config.guard.recognizers)  # which change under the same name, or with the version
     now = model_digests(config)
     other = [name for name in sorted(now.keys() | models.keys()) if now.get(name) != models.get(name)]
     anew = any(name.startswith("find.") or name == "guard.recognizers" for name in names) or any(name != "identities" for name in other)
@@ -103,7 +107,7 @@ def outlook(
     """
     scan = times.seconds_per_image("scan") or SCAN_SECONDS
     both = scan + (times.seconds_per_image("anonymize") or ANONYMIZE_SECONDS)
-    found = Outlook(first, change)
+    found = Outlook(first, change, deleted=max(map(_gone, differences.values()), default=0.0))
     if first or change.anew:
         why = "first run" if first else f"changed: {', '.join(change.changed)}"
         found.lines.append(Line("everything anew", images, images * both, why))
@@ -126,11 +130,15 @@ def outlook(
         ("new", "images scanned and not published yet", "of a run that was killed"),
     ):
         found.lines.append(Line(what, counts.get(key, 0), counts.get(key, 0) * anonymize, note))
-    found.deleted = len(differences["scan"].gone) / max(1, images + len(differences["scan"].gone))
     found.lines = [line for line in found.lines if line.count]
     if not found.lines and change.changed:
         found.lines.append(Line("certificates to renew", published, 0.0, ", ".join(change.changed)))
     return found
+
+
+def _gone(found: Difference) -> float:
+    there = found.same + sum(len(some) for some in (found.new, found.changed, found.unsure, found.moved))
+    return len(found.gone) / (there + len(found.gone)) if there else 0.0  # a gallery without any is one that was dropped
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

@@ -144,9 +144,9 @@ def images_in(parts: Sequence[Part]) -> int:
 
 
 def listed(collection: Collection) -> list[dict[str, Any]]:
-    """The units of a collection as plain data (`tables.UNITS`)."""
+    """The units of a collection as plain data (`tables.UNITS`); each once, though patterns may name it twice."""
     now = time.time_ns()
-    return [{**asdict(unit), "listed": now} for unit in collection.units()]
+    return [{**asdict(unit), "listed": now} for unit in {unit.unit: unit for unit in collection.units()}.values()]
 
 
 def undated(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -188,7 +188,7 @@ class Run:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
             )
-        return self.known()
+        return self._known()
 
     def known(self) -> KnownFaces:
         """The known faces of everything that was scanned so far.
@@ -197,9 +197,13 @@ class Run:
             LedgerError: parts of the scan are gone; who is in them would be forgotten.
         """
         configured, whole = len(self.config.guard.galleries), self.state.parts
-        galleries = gallery_stages(self.ledger, configured)
-        if gone := [stage.name for stage in (*galleries[:configured], SCAN) if len(self.ledger.recover(stage)) < whole.get(stage.name, 0)]:
+        stages = (*gallery_stages(self.ledger, configured)[:configured], SCAN)
+        if gone := [stage.name for stage in stages if len(self.ledger.recover(stage)) < whole.get(stage.name, 0)]:
             raise LedgerError(f"parts of {', '.join(gone)} are gone, so OUT cannot be brought up to date; run `mfmc anonymize` again first")
+        return self._known()
+
+    def _known(self) -> KnownFaces:
+        galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
         return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
 
     def identities(self) -> pa.Table:
@@ -223,7 +227,11 @@ class Run:
         self.withdraw()
         self.ledger.recover(ANONYMIZE)
         plan = self.planned = plan_parts(
-            self.ledger, self.config.output.rows_per_part, made=made_of(self.config), access=self.access.version, night=self.update
+            self.ledger,
+            self.config.output.rows_per_part,
+            made=made_of(self.config, self.calibration),
+            access=self.access.version,
+            night=self.update,
         )
         for part in plan.gone:
             self.ledger.remove_part(ANONYMIZE, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -197,7 +198,7 @@ class AnonymizeWorker:
 
 def grounds_of(config: RunConfig, known: KnownFaces, thresholds: Mapping[str, float], calibration: Calibration) -> dict[str, str]:
     """What a published part was made with, as its summary holds it: a part with other grounds is brought up to date."""
-    return {"index_digest": known.digest, "terms": terms_of(thresholds, calibration), "made": made_of(config)}
+    return {"index_digest": known.digest, "terms": terms_of(thresholds, calibration), "made": made_of(config, calibration)}
 
 
 def commit(ledger: Ledger, part: Mapping[str, Any], tables: Mapping[str, pa.Table], grounds: Mapping[str, str]) -> dict[str, Any]:
@@ -275,9 +276,16 @@ def _member(unit: str, path: str) -> str:
     return path[len(shard) :]
 
 
-def made_of(config: RunConfig) -> str:
-    """What stands for all that decides what becomes of a face, other than who is known: sha-256, hex."""
-    return hashlib.sha256(f"{config.made()} {model_digest()}".encode()).hexdigest()
+def made_of(config: RunConfig, calibration: Calibration) -> str:
+    """What stands for all that decides what becomes of a face, other than who is known: sha-256, hex.
+
+    Among it how near a fake may come to the face that it replaces: that is not looked at again when certificates are renewed.
+    """
+    given, names = config.guard.threshold, config.guard.recognizers
+    nearest = {name: calibration.strict_threshold(name) for name in names}
+    if given is not None:
+        nearest[names[0]] = min(nearest[names[0]], given)
+    return hashlib.sha256(json.dumps([config.made(), model_digest(), nearest], sort_keys=True).encode()).hexdigest()
 
 
 def _check(config: RunConfig, guard: Guard) -> OutputCheck:

@@ -120,6 +120,21 @@ def test_nobody_is_forgotten_because_a_file_of_an_added_gallery_is_gone(ledger: 
     assert KnownIndex.open(ledger.work / "known", GUARDS).digest == everyone.digest
 
 
+def test_the_references_of_another_identity_model_become_known(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fake may resemble the people that it was made of."""
+    scanned(ledger, SCAN, 0, ["a"], people(1, 1))
+    before = indexed(ledger)
+    assert indexed(ledger).digest == before.digest
+
+    class Other:
+        references = people(5, 3)
+
+    monkeypatch.setattr("mfmc_ray.pipeline.known.load_model", Other)
+    after = indexed(ledger)
+    assert len(after) == len(before) + 3
+    assert np.array_equal(after.vectors["sface"][-3:], Other.references["sface"])
+
+
 def test_a_gallery_that_is_listed_again_is_the_same(tmp_path: Path) -> None:
     """`mfmc known add` is repeated after a crash: what it has scanned is found again."""
     (tmp_path / "a.jpg").write_bytes(b"a")

@@ -49,6 +49,10 @@ def names(units: list[dict[str, Any]]) -> list[str]:
         (as_scanned(0, version=str(10**18), listed=10**18 + 1), unit("a", version=str(10**18)), "unsure"),
         (as_scanned(0, version=str(10**18), listed=10**18 + HOUR), unit("a", version=str(10**18)), "same"),
         (as_scanned(0, version="a" * 32, listed=10**18), unit("a", version="a" * 32), "same"),
+        # stores without etags give a date, or seconds
+        (as_scanned(0, version="2001-09-09 01:46:40+00:00", listed=10**18 + 1), unit("a", version="2001-09-09 01:46:40+00:00"), "unsure"),
+        (as_scanned(0, version="2001-09-09 01:46:40+00:00", listed=10**18 + HOUR), unit("a", version="2001-09-09 01:46:40+00:00"), "same"),
+        (as_scanned(0, version="1000000000.5", listed=10**18 + 10**9), unit("a", version="1000000000.5"), "unsure"),
     ],
 )
 def test_what_has_become_of_a_unit(old: Scanned, new: dict[str, Any], kind: str) -> None:
@@ -171,3 +175,9 @@ def test_a_listing_says_when_it_was_made(tmp_path: Path) -> None:
     (one,) = listed(Collection.open(str(tmp_path)))
     assert (one["size"], one["version"]) == (1, "1000000000")
     assert abs(one["listed"] - time.time_ns()) < HOUR
+
+
+def test_a_file_that_two_patterns_name_is_listed_once(tmp_path: Path) -> None:
+    for name in ("a1.jpg", "ab1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [unit["path"] for unit in listed(Collection.open(f"{tmp_path}/{{a,ab}}*.jpg"))] == ["a1.jpg", "ab1.jpg"]
