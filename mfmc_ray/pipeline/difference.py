@@ -116,10 +116,13 @@ def difference(
         old = before.get(unit["unit"])
         if old is None:
             result.new.append(unit)
-        elif (old.size, old.version) != (unit["size"], unit["version"]) or (None in old.images and not _lies_at(old, unit["path"])):
+        elif (old.size, old.version) != (unit["size"], unit["version"]):
             result.changed.append(unit)
         elif not _lies_at(old, unit["path"]):
-            result.moved.append((unit["unit"], unit))
+            if None in old.images or not _proves(old):  # its rows get the time of this listing, which would prove it
+                result.changed.append(unit)
+            else:
+                result.moved.append((unit["unit"], unit))
         elif again and (old.retry or not _proves(old)):
             result.unsure.append(unit)
         else:

@@ -86,6 +86,7 @@ def test_another_root_gives_the_same_file_another_path(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"aaa")
+    os.utime(folder / "a.jpg", (10**9, 10**9))
     (old,) = listed(Collection.open(str(folder)))
     ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
     stamp = {f"unit_{name}": old[name] for name in ("size", "version", "listed")}
@@ -99,6 +100,8 @@ def test_another_root_gives_the_same_file_another_path(tmp_path: Path) -> None:
     assert [unit["path"] for unit in found.new] == ["a.jpg"]
     unread = {old["unit"]: Scanned(0, old["size"], old["version"], old["listed"], (None,), False, "a.jpg")}
     assert [unit["path"] for unit in difference(new, unread).changed] == ["photos/a.jpg"]
+    racy = {old["unit"]: Scanned(0, old["size"], old["version"], 10**18 + 1, ("1",), False, "a.jpg")}
+    assert [unit["path"] for unit in difference(new, racy).changed] == ["photos/a.jpg"]
     (part, _) = scan_parts(found, scanned(ledger, SCAN), {0}, 2)
     table = _renamed(ledger.read_table(SCAN, "scan", 0), part["moved"])
     assert table["path"].to_pylist() == ["photos/a.jpg"]
