@@ -1,6 +1,6 @@
 """Whether memory grows with the collection: `python benchmarks/memory.py [--images 1000 10000]`.
 
-Anonymizes collections of so many small pictures, one in fifty with a face, and samples the memory of the command and of its workers (PSS:
+Anonymizes collections of so many small pictures, one in two hundred with a face, and samples the memory of the command and of its workers (PSS:
 shared pages are divided among those who share them). Prints the peaks, and the ratios of the last to the first.
 """
 
@@ -29,7 +29,7 @@ def collection(folder: Path, images: int) -> None:
     for i in range(images):
         noise = rng.integers(0, 255, (16, 16, 3), np.uint8)
         picture = Image.fromarray(noise)
-        if i % 50 == 0:
+        if i % 200 == 0:
             lit = np.clip(np.asarray(FACE) * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
             lit[:4, :4] = noise[:4, :4]
             picture = Image.fromarray(lit)
