@@ -1,7 +1,7 @@
 """Whether memory grows with the collection: `python benchmarks/memory.py [--images 1000 10000]`.
 
-Anonymizes collections of so many small pictures, one in two hundred with a face, and samples the memory of the command and of its workers (PSS:
-shared pages are divided among those who share them). Prints the peaks, and the ratios of the last to the first.
+Anonymizes collections of so many small pictures, one in two hundred with a face, and samples the memory of the command and of its workers
+(PSS: shared pages are divided among those who share them). Prints the peaks, and the ratios of the last to the first.
 """
 
 from __future__ import annotations
