@@ -17,7 +17,7 @@ from bad_images import save
 from PIL import Image
 from skimage.data import astronaut, coffee
 
-SECONDS = 240.0
+SECONDS = 500.0
 
 
 @dataclass
