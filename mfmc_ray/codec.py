@@ -156,7 +156,14 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         )
 
 
-def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: bytes | None = XMP) -> tuple[bytes, str]:
+def encode(
+    pixels: NDArray[np.uint8],
+    like: Decoded,
+    *,
+    quality: int = 98,
+    xmp: bytes | None = XMP,
+    stored: NDArray[np.uint8] | None = None,
+) -> tuple[bytes, str]:
     """Write pixels in the format of the picture they came from: JPEG, PNG, TIFF and WebP stay what they are, anything else becomes PNG.
 
     A JPEG keeps its quantisation tables and chroma subsampling, so what was not touched is hardly changed; where turning it upright would
@@ -170,6 +177,7 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: 
         like: the decoded source.
         quality: 1–100, for a JPEG whose source's coding cannot be repeated.
         xmp: the label to put in (`label`), or None.
+        stored: of a JPEG, the pixels as `jpeg_samples` gives them, if they are at hand: the source is decoded twice for them.
 
     Returns:
         The file and its format's name.
@@ -181,7 +189,7 @@ def encode(pixels: NDArray[np.uint8], like: Decoded, *, quality: int = 98, xmp: 
         raise ValueError(f"wanted uint8 pixels of shape {(like.height, like.width, 3)}, not {pixels.dtype} {pixels.shape}")
     icc = fitting_profile(like.icc, like.grey)
     if like.format == "JPEG":
-        image = _jpeg_image(jpeg_samples(pixels, like), like)
+        image = _jpeg_image(jpeg_samples(pixels, like) if stored is None else stored, like)
         options = {"icc_profile": icc, "xmp": xmp, "exif": b"Exif\0\0" + exif(like.stored_in) if like.stored_in > 1 else b""}
         try:
             return coded(image, like.jpeg, quality, progressive=like.jpeg is not None and like.jpeg.progressive, **options), "JPEG"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from PIL import Image, JpegImagePlugin
 
 from mfmc_ray.orientation import MIRRORS_COLUMNS, MIRRORS_ROWS, SIDEWAYS, turned
 
+SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The first marker after a scan's coded samples."""
 _REACH = 4
 """Chroma samples to each side that `_sharpened` weighs: what is beyond would change a sample by less than 0.03 levels."""
 

@@ -47,7 +47,7 @@ class LocalPlace:
             if shutil.disk_usage(self.root).free < least:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def replace(self, name: str, write: Callable[[Path], None], wanted: int = 0) -> tuple[int, str]:
+    def replace(self, name: str, write: Callable[[Path], object], wanted: int = 0) -> tuple[int, str]:
         """Put what `write` makes in the place of `name`, in one step; its size in bytes and sha-256.
 
         Args:
@@ -128,7 +128,7 @@ class RemotePlace:
                 f"{self.url} cannot be written to ({error}): allow it to list, read, put and delete, or give another OUT"
             ) from error
 
-    def replace(self, name: str, write: Callable[[Path], None], wanted: int = 0) -> tuple[int, str]:
+    def replace(self, name: str, write: Callable[[Path], object], wanted: int = 0) -> tuple[int, str]:
         temporary = self.staging / f".{uuid.uuid4().hex}.tmp"
         with writable(self.staging, wanted):
             self.staging.mkdir(parents=True, exist_ok=True)
@@ -167,6 +167,15 @@ class RemotePlace:
         with contextlib.suppress(FileNotFoundError):  # of the folder; without its bucket, and where there is no answer, it is no empty one
             return self.store.list(path)
         return []
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file that appears whole, and stays after a power cut.
+
+    Raises:
+        StoreError: the folder is full or cannot be written to.
+    """
+    LocalPlace(path.parent).replace(path.name, write)
 
 
 def text_of(text: str) -> Callable[[Path], None]:

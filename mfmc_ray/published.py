@@ -98,13 +98,17 @@ class Published:
         Raises:
             PublishedError: if its header says that it is coded otherwise than the windows.
         """
-        file, kind = self._file or encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp)
+        file, kind = self._file or self._encoded()
         with Image.open(io.BytesIO(file), formats=(kind,)) as header:
             same = kind != "JPEG" or self._coding in (None, _coding(header))
             shape = self.shape[1::-1] if self._picture.stored_in in SIDEWAYS else self.shape[:2]
             if (header.height, header.width) != shape or not same:
                 raise PublishedError("the file is not coded as the windows were that were looked at")
         return file, kind
+
+    def _encoded(self) -> tuple[bytes, str]:
+        stored = self._stored if self._picture.format == "JPEG" else None
+        return encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp, stored=stored)
 
     def _window(self, y0: int, y1: int, x0: int, x1: int) -> tuple[int, int, NDArray[np.uint8]]:
         """Top, left and the pixels of a window that has all these stored rows and columns."""
@@ -115,7 +119,7 @@ class Published:
             height, width, _ = self._stored.shape
             made = self._part(*_grown(y0, y1, height), *_grown(x0, x1, width))
         else:
-            self._file = encode(self._picture.pixels, self._picture, quality=self._quality, xmp=self._xmp)
+            self._file = self._encoded()
             made = 0, 0, decode(self._file[0], self.shape[0] * self.shape[1]).pixels
             if made[2].shape != self.shape:
                 raise PublishedError("the file has another size than the picture")

@@ -64,10 +64,12 @@ class RunLock:
         """Whether the lock could be taken."""
         guard = self.path.with_suffix(".guard")
         with guard.open("w") as file:
+            alone = False
             with contextlib.suppress(OSError):  # some shared mounts have no flock; still only one can make the file below
                 fcntl.flock(file, fcntl.LOCK_EX)
+                alone = True
             os.utime(guard)
-            self._remove_stale(guard.stat().st_mtime)
+            self._remove_stale(guard.stat().st_mtime, alone)
             try:
                 descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
@@ -96,13 +98,21 @@ class RunLock:
                 if self.held():
                     os.utime(self.path)
 
-    def _remove_stale(self, now: float) -> None:
-        """Remove the lock of a holder that is gone; `now` is the file server's time."""
+    def _remove_stale(self, now: float, alone: bool) -> None:
+        """Remove the lock of a holder that is gone.
+
+        Args:
+            now: the file server's time.
+            alone: whether nobody else can be at this point; then a lock that names nobody was left by one who was killed while writing it.
+        """
         try:
             age = now - self.path.stat().st_mtime
         except FileNotFoundError:
             return
         holder = self._read()
+        if alone and not holder:
+            self.path.unlink(missing_ok=True)
+            return
         process = holder.get("process") or ""
         here = process.rpartition(" ")[0]
         if here and here == _process(os.getpid()).rpartition(" ")[0]:

@@ -17,11 +17,11 @@ from PIL import Image, TiffImagePlugin
 
 from mfmc_ray import tiff
 from mfmc_ray.codec import MAX_PIXELS, CodecError, decode, fitting_profile, is_profile, open_image, png_chunks, riff_chunks
+from mfmc_ray.jpeg import SCAN_END
 from mfmc_ray.orientation import exif as orientation_exif
 from mfmc_ray.orientation import orientation_of, turn
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
-_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _EOI, _SOS, _COM = 0xD9, 0xDA, 0xFE
 _CODING = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA, 0xC4, 0xCC, _SOS, 0xDB, 0xDD})  # frames that Pillow decodes, DHT, DAC, SOS, DQT, DRI
 
@@ -103,7 +103,7 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
         if end > len(data) or end < match.end() + 2:
             raise CodecError("truncated", "the JPEG ends within a segment")
         if marker == _SOS:
-            found = _SCAN_END.search(data, end)
+            found = SCAN_END.search(data, end)
             end = found.start() if found else len(data)
         if marker in _CODING:
             kept.append(data[at:end])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mfmc_ray.jpeg import SCAN_END
 
 XMP_TAG, ICC_TAG, C2PA_TAG, ORIENTATION_TAG = 700, 34675, 52545, 274
 
@@ -29,7 +30,6 @@ _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "LAB", "YC
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
 _JPEG_CODING = frozenset({0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD})
 _JPEG_TABLES = frozenset({0xC4, 0xDB})
-_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _STRIP_BYTES = 1 << 20
 
 
@@ -322,7 +322,7 @@ def _check_jpeg(strip: bytes, allowed: frozenset[int]) -> None:
             break
         at += 2 + int.from_bytes(strip[at + 2 : at + 4], "big")
         if marker == 0xDA:
-            found = _SCAN_END.search(strip, at)
+            found = SCAN_END.search(strip, at)
             at = found.start() if found else len(strip)
     raise _Unusual("a JPEG stream with more than pixels")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from bad_images import SECRET, jpeg_segment, png_chunk, profile, riff_chunk, save, sideways_exif, telling_exif, told_images
+from hypothesis import strategies as st
 from PIL import Image
 from skimage.data import astronaut
 
@@ -261,3 +262,13 @@ MUTATIONS: dict[str, Callable[[bytes, Rng, bytes], bytes]] = {
     "size": _dimensions,
     "segments": _segments,
 }
+
+
+@st.composite
+def damaged(draw: st.DrawFn, sources: Sequence[bytes], head: int, most: int) -> tuple[bytes, bool]:
+    """A file with up to `most` flipped bits, all in its first `head` bytes or anywhere, and perhaps cut short; whether any is flipped."""
+    data = bytearray(draw(st.sampled_from(sources)))
+    early, flips = draw(st.booleans()), draw(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=most))
+    for at, bit in flips:
+        data[int(at * min(head if early else len(data), len(data)))] ^= 1 << bit
+    return bytes(data[: int(draw(st.floats(0.2, 1) | st.just(1.0)) * len(data))]), bool(flips)

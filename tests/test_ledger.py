@@ -353,6 +353,14 @@ def test_lock_of_another_machine_ends_with_its_lease(tmp_path: Path, age: int, f
         assert lock.exists()
 
 
+def test_lock_of_one_who_was_killed_while_writing_it_is_nobodys(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/run.lock").write_bytes(b"")
+    with ledger.lock() as lock:
+        assert lock.held()
+
+
 def test_lock_is_kept_fresh_and_a_lost_one_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runlock, "LEASE_SECONDS", 0.3)
     ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"))

@@ -151,7 +151,7 @@ def test_a_file_that_is_coded_otherwise_than_its_windows_is_not_published(monkey
     other = decode(save(Image.fromarray(astronaut()), "JPEG", quality=81))
     seen = Published(picture, 95)
     seen[0:10, 0:10]
-    monkeypatch.setattr(published, "encode", lambda pixels, _, quality, xmp: encode(pixels, other, quality=quality, xmp=xmp))
+    monkeypatch.setattr(published, "encode", lambda pixels, _, quality, xmp, stored: encode(pixels, other, quality=quality, xmp=xmp))
     with pytest.raises(PublishedError):
         seen.file()
 

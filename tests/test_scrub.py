@@ -22,7 +22,7 @@ from bad_images import (
     told_images,
 )
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from mutants import damaged
 from PIL import Image, ImageOps
 from skimage.data import astronaut
 
@@ -290,18 +290,10 @@ def test_photos_as_they_come(shared_data: Path, folder: str) -> None:
 FUZZED = [*(data for _, data in sorted(told_images(SMALL, 6).items())), *(CLEAN[name] for name in sorted(CLEAN))]
 
 
-@given(
-    data=st.sampled_from(FUZZED),
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=8),
-    early=st.booleans(),
-    keep=st.floats(0.2, 1) | st.just(1.0),
-)
+@given(damaged(FUZZED, 200, 8))  # most of what can go wrong is in the first bytes
 @settings(max_examples=300, deadline=None)
-def test_broken_bytes_raise_codec_errors_only(data: bytes, flips: list[tuple[float, int]], early: bool, keep: float) -> None:
-    mutated = bytearray(data)
-    for at, bit in flips:  # most of what can go wrong is in the first bytes
-        mutated[int(at * min(200 if early else len(mutated), len(mutated)))] ^= 1 << bit
-    broken = bytes(mutated[: int(keep * len(mutated))])
+def test_broken_bytes_raise_codec_errors_only(mutated: tuple[bytes, bool]) -> None:
+    broken, _ = mutated
     try:
         out = scrub(broken, max_pixels=1_000_000)
     except CodecError:

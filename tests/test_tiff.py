@@ -15,6 +15,7 @@ import tifffile
 from bad_images import SECRET, profile, save, sideways_exif, telling_exif
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import damaged
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 from skimage.data import astronaut
@@ -293,18 +294,10 @@ SOURCES = [told(*KINDS[name][:1], **KINDS[name][1]) for name in sorted(KINDS)]
 SOURCES += [save(SMALL, "TIFF", compression=kind, tiffinfo={315: SECRET.decode()}) for kind in ("tiff_lzw", "packbits", "jpeg")]
 
 
-@given(
-    data=st.sampled_from(SOURCES),
-    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=6),
-    early=st.booleans(),
-    keep=st.floats(0.2, 1) | st.just(1.0),
-)
+@given(damaged(SOURCES, 600, 6))
 @settings(max_examples=300, deadline=None)
-def test_broken_tiffs_raise_codec_errors_only(data: bytes, flips: list[tuple[float, int]], early: bool, keep: float) -> None:
-    mutated = bytearray(data)
-    for at, bit in flips:
-        mutated[int(at * min(600 if early else len(mutated), len(mutated)))] ^= 1 << bit
-    broken = bytes(mutated[: int(keep * len(mutated))])
+def test_broken_tiffs_raise_codec_errors_only(mutated: tuple[bytes, bool]) -> None:
+    broken, flipped = mutated
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -313,7 +306,7 @@ def test_broken_tiffs_raise_codec_errors_only(data: bytes, flips: list[tuple[flo
             return
         assert np.array_equal(decode(out).pixels, decode(broken).pixels)
         assert scrub(out) == out
-    if not flips:
+    if not flipped:
         assert SECRET not in out
 
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mfmc_ray.known.search import F32
+from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column, known_schema
 
 EMPTY_DIGEST = hashlib.sha256(b"mfmc-ray known-face index").hexdigest()
@@ -291,7 +291,7 @@ class Generations:
             self.headers[i].write(self.folder)
             touched.append(str(self.headers[i].file))
         named = {header.file for header in self.headers} | {f"{stem(header.number)}.json" for header in self.headers}
-        for path in self.folder.glob("generation-*"):
+        for path in (*self.folder.glob("generation-*"), *self.folder.glob(".generation-*")):
             if path.name not in named:
                 path.unlink()
                 touched.append(path.name)
@@ -336,15 +336,6 @@ class Generations:
 def stem(generation: int) -> str:
     """The name of a generation's files."""
     return f"generation-{generation:05d}"
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that appears whole, and stays after a power cut."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _rows(table: pa.Table, recognizers: Mapping[str, int]) -> Rows:

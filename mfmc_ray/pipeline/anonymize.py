@@ -132,6 +132,8 @@ class AnonymizeStage:
             data = self._reader.read(row["unit"], row["locator"], path=row["path"] if self.input_stays else None, size=row["source_bytes"])
         if hashlib.sha256(data).hexdigest() != row["image_id"]:
             raise Withhold("changed_since_scan")
+        if not faces_scalar.is_valid:  # nobody has looked for faces in it: it is not one without
+            raise Withhold("not_scanned")
         faces = faces_of(faces_scalar, self.recognizers)
         done["faces"] = len(faces)
         with self.watch.at(

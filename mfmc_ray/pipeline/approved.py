@@ -14,11 +14,11 @@ from mfmc_ray.access import AccessError, AccessModel, access_model, decisions
 from mfmc_ray.approvals import Approvals, reaches
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.faces import Faces
-from mfmc_ray.known.generations import replace_file
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.known import files_of_stage
 from mfmc_ray.pipeline.recheck import Row
 from mfmc_ray.pipeline.workers import SCAN
+from mfmc_ray.places import replace_file
 
 NOTE = "access.json"
 """File in WORK: the digest of what OUT was decided by."""

@@ -22,7 +22,7 @@ from mfmc_ray.known.index import KnownIndex, known_rows
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import leak
-from mfmc_ray.pipeline.known import discard_gallery, files_of_stage, forget_in_scans, gallery_stages, named_faces
+from mfmc_ray.pipeline.known import carry_forgotten, discard_gallery, files_of_stage, forget_in_scans, gallery_stages, named_faces
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import SCAN
@@ -123,6 +123,7 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
         held = np.flatnonzero(np.isin(index.faces.ids, np.array(sorted(name.encode() for name in wanted))))
         vectors = [_stored(run, wanted), *(known_rows(folder, run.recognizers, int(row), int(row) + 1).vectors for row in held)]
         run.withdraw()
+        carry_forgotten(run.ledger, wanted)  # also who is not in the index now, and may be scanned again
         removed = index.remove(wanted)
         forget_in_scans(run.ledger, _stages(run), run.recognizers, wanted)
         traces = look_for(run.ledger.work, {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers})

@@ -13,7 +13,7 @@ from pathlib import Path
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import EMBEDDERS, digests_of
 from mfmc_ray.known.calibration import Calibration, CalibrationError
-from mfmc_ray.ledger import LedgerError
+from mfmc_ray.places import LedgerError, replace_file, text_of
 
 USED = "calibration-used"
 """Folder in WORK."""
@@ -48,10 +48,8 @@ def keep(work: Path, calibration: Calibration, recognizers: Sequence[str], *, re
                     "give another WORK and OUT, or start anew with --restart"
                 )
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(calibration.curves[name].to_json(), indent=1) + "\n")
-        temporary.replace(file)
+        text = json.dumps(calibration.curves[name].to_json(), indent=1) + "\n"
+        replace_file(file, text_of(text))
 
 
 def other_curves(work: Path, calibration: Calibration, recognizers: Sequence[str]) -> list[str]:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import digests_of
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.known.generations import Generations, replace_file
+from mfmc_ray.known.generations import Generations
 from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
+from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column
 
 _ADDED, _FORGOTTEN = "galleries.json", "forgotten.json"
@@ -203,9 +204,9 @@ def forgotten_faces(ledger: Ledger) -> set[str]:
     return found
 
 
-def carry_forgotten(ledger: Ledger) -> None:
-    """Notes whom the index has forgotten, before it is made anew: a restart must not bring them back."""
-    if found := forgotten_faces(ledger):
+def carry_forgotten(ledger: Ledger, also: Set[str] = frozenset()) -> None:
+    """Notes whom the index has forgotten, and these known ids: neither a restart nor an image that is put back must bring them back."""
+    if found := forgotten_faces(ledger) | {face_digest(name) for name in also}:
         replace_file(ledger.work / _FORGOTTEN, lambda path: path.write_text(json.dumps(sorted(found))))
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from mfmc_ray.access import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
-from mfmc_ray.known.generations import replace_file
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference, difference, scanned
@@ -24,6 +23,7 @@ from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, made_of
+from mfmc_ray.places import replace_file
 
 __all__ = ["DONE", "NOTHING", "REFUTED", "TOO_LONG", "TOO_MANY_GONE", "Night", "duration", "nightly"]
 
@@ -97,7 +97,7 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         clock = time.monotonic()
         with run.working():
             run.scan()
-            fallen = run.publish(run.index())
+            fallen = run.anonymize()
         seconds = time.monotonic() - clock
     summary = _summary(run, started, seconds, expected, before, fallen)
     if config.nightly.audit is not None:

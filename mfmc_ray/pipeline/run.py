@@ -48,7 +48,7 @@ from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
-from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, count, made_of
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
 
 
@@ -127,6 +127,9 @@ class Run:
         digest = digest_of([undated(units) for units in (self.units, *self.gallery_units)])
         if self.restart:
             carry_forgotten(self.ledger)
+            if added := len(added_galleries(self.ledger)):
+                warning = f"{added} galleries given to `mfmc known add` are not known any more: add them again, or name them with --known"
+                self.console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         elif self.update:
             self.state.reopen()
         resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
@@ -210,12 +213,12 @@ class Run:
         """Fills the pool of fake identities: WORK/pool."""
         return self._pool(self.index())[0]
 
-    def anonymize(self) -> None:
-        """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces."""
+    def anonymize(self) -> list[dict[str, Any]]:
+        """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces; as `publish`."""
         known = self.index()
         for line in approved.notes(self.access, self.ledger):
             self.console.print(line, markup=False, soft_wrap=True)
-        self.publish(known)
+        return self.publish(known)
 
     def publish(self, known: KnownFaces) -> list[dict[str, Any]]:
         """Brings OUT up to date with the known faces: anonymizes what is not yet, renews what was certified against fewer.
@@ -226,19 +229,15 @@ class Run:
         """
         self.withdraw()
         self.ledger.recover(ANONYMIZE)
+        grounds = grounds_of(self.config, known, self.thresholds(len(known)), self.calibration)
         plan = self.planned = plan_parts(
-            self.ledger,
-            self.config.output.rows_per_part,
-            made=made_of(self.config, self.calibration),
-            access=self.access.version,
-            night=self.update,
+            self.ledger, self.config.output.rows_per_part, made=grounds["made"], access=self.access.version, night=self.update
         )
         for part in plan.gone:
             self.ledger.remove_part(ANONYMIZE, part)
         pool, fallen = self._pool(known)
         certifying = self._certifying(known)
-        terms = known.digest, terms_of(certifying["thresholds"], self.calibration)
-        old = [part for part in plan.kept if (part["summary"].get("index_digest"), part["summary"].get("terms")) != terms]
+        old = [part for part in plan.kept if not certified(part["summary"], grounds)]
         kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
         count_of = actors(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())

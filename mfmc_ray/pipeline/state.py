@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mfmc_ray.config import RunConfig, load
-from mfmc_ray.known.generations import replace_file
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.places import replace_file
 
 
 class State:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.known.generations import replace_file
+from mfmc_ray.places import replace_file
 
 
 @dataclass

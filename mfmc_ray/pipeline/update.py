@@ -12,7 +12,7 @@ from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker, commit, grounds_of, scan_rows, with_reasons
+from mfmc_ray.pipeline.workers import ANONYMIZE, AnonymizeWorker, certified, commit, grounds_of, scan_rows, with_reasons
 from mfmc_ray.tables import FACES, embedding_column
 
 Row = dict[str, Any]
@@ -78,7 +78,7 @@ class UpdateWorker:
             wanted = self._wanted(part)
             fallen: list[Row] = []
             before = self.ledger.summary_of(ANONYMIZE, part["part"]) or {}  # as it is now: the part may have been done before
-            if any(before.get(name) != self._grounds[name] for name in ("index_digest", "terms")):
+            if not certified(before, self._grounds):
                 tables["faces"], fallen = self._renewed(tables["faces"], tables["published"])
             there = {row["path"]: row["image_id"] for row in tables["placed"].to_pylist()}
             stays = {path for path, image in wanted.items() if there.get(path, "") == image}

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mfmc_ray.places import LocalPlace
+from mfmc_ray.places import replace_file, text_of
 
 TRIES = 2
 """How often a worker may die over an image before it is put into quarantine."""
@@ -113,8 +113,8 @@ class Watch:
         if counts[key] >= TRIES:
             trace = late.read_text(errors="replace") if late.exists() else ""
             record = {**note, "reason": TOO_SLOW if trace else KILLS_DECODER, "pass": self._name, "time": time.ctime(), "trace": trace}
-            _write(self._record(key), record)
-        _write(blamed, counts)
+            replace_file(self._record(key), text_of(json.dumps(record, indent=1)))
+        replace_file(blamed, text_of(json.dumps(counts)))
         at.write_bytes(b"\n")  # a worker that dies before its first image is not this one's fault
         return bool(counts[key] <= TRIES)
 
@@ -143,10 +143,3 @@ class Watch:
         assert self._work is not None
         name = key if key.isalnum() and len(key) == 64 else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return self._work / "quarantine" / f"{self._group}-{name}.json"
-
-
-def _write(path: Path, plain: Any) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(plain, indent=1))
-
-    LocalPlace(path.parent).replace(path.name, write)

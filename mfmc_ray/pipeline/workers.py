@@ -201,6 +201,11 @@ def grounds_of(config: RunConfig, known: KnownFaces, thresholds: Mapping[str, fl
     return {"index_digest": known.digest, "terms": terms_of(thresholds, calibration), "made": made_of(config, calibration)}
 
 
+def certified(summary: Mapping[str, Any], grounds: Mapping[str, str]) -> bool:
+    """Whether a part's certificates are about these known faces, thresholds and curves."""
+    return all(summary.get(name) == grounds[name] for name in ("index_digest", "terms"))
+
+
 def commit(ledger: Ledger, part: Mapping[str, Any], tables: Mapping[str, pa.Table], grounds: Mapping[str, str]) -> dict[str, Any]:
     """Commits a published part; its summary."""
     result = {**summary(tables["images"], tables["faces"]), **grounds}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.known import generations
 from mfmc_ray.known.index import EMPTY_DIGEST, KnownFaces, KnownIndex, KnownIndexError, known_rows
+from mfmc_ray.retry import StoreError
 from mfmc_ray.tables import known_schema
 
 F32 = NDArray[np.float32]
@@ -121,6 +122,14 @@ def test_what_was_not_committed_is_ignored(folder: Path, left: str) -> None:
     assert len(KnownIndex.open(folder, DIMS)) == 14
 
 
+def test_an_unfinished_file_with_embeddings_goes_with_a_removal(folder: Path) -> None:
+    half = folder / f".generation-00003.parquet.{'0' * 32}.tmp"
+    half.write_bytes(b"half")
+    index = KnownIndex.open(folder, DIMS)
+    index.remove([index.ids[0]])
+    assert not half.exists()
+
+
 def test_a_failed_write_leaves_the_index_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = KnownIndex.open(folder, DIMS)
     before = index.digest
@@ -132,7 +141,7 @@ def test_a_failed_write_leaves_the_index_as_it_was(folder: Path, monkeypatch: py
         return write(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="no space left"):
         index.append(*faces(3, 2))
     assert (index.digest, len(index)) == (before, 12)
     monkeypatch.undo()

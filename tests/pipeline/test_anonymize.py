@@ -46,11 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scan(folder: Path, pack: ModelPack) -> pa.Table:
-    return ScanStage(pack, 178_956_970)(units(folder))
-
-
-@pytest.fixture(scope="module")
 def stage(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper) -> AnonymizeStage:
     return make_stage(scan, pack, swapper)
 
@@ -252,6 +247,16 @@ def test_a_forgotten_face_is_covered(stage: AnonymizeStage, scan: pa.Table, pack
     (face,) = row["face_rows"]
     assert (face["verdict"], face["reason"]) == ("redacted", "no_mesh")
     split(stage(blank))
+
+
+def test_a_picture_in_which_nobody_looked_for_faces_is_withheld(scan: pa.Table, stage: AnonymizeStage) -> None:
+    """Whatever has lost the faces of a row: it must not pass for a picture without any, which is published as it is."""
+    few = scan.filter(pc.is_in(scan["path"], pa.array(["cat.png", "face.jpg"])))
+    place = few.schema.get_field_index("faces")
+    done = stage(few.set_column(place, few.schema.field(place), pa.nulls(few.num_rows, few.schema.field(place).type)))
+    assert done["verdict"].to_pylist() == ["withheld", "withheld"]
+    assert done["reason"].to_pylist() == ["not_scanned", "not_scanned"]
+    assert done["image"].to_pylist() == [None, None]
 
 
 def test_the_watch_knows_which_image_it_is_at_and_what_not_to_touch(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_stages import known_faces, make_stage, units
+from made_stages import known_faces, make_stage
 from PIL import Image
 from skimage import data
 
@@ -21,7 +21,6 @@ from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.contradictions import contradictions
-from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.settle import Result
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.scrub import scrub
@@ -39,11 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair.save(root / "pair.png")
     pair.save(root / "pair.jpg", quality=90, comment=b"Ada, at home")
     return root
-
-
-@pytest.fixture(scope="module")
-def scan(folder: Path, pack: ModelPack) -> pa.Table:
-    return ScanStage(pack, 178_956_970)(units(folder))
 
 
 @pytest.fixture(scope="module")

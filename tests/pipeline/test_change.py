@@ -25,6 +25,7 @@ from mfmc_ray.pipeline.known import (
     added_galleries,
     begin_gallery,
     build_index,
+    carry_forgotten,
     discard_gallery,
     end_gallery,
     files_of_stage,
@@ -228,6 +229,18 @@ def test_a_part_of_the_pool_that_a_killed_run_left_out_is_made(ledger: Ledger) -
     made.clear()
     assert fill() == whole
     assert made == [first[0]]
+
+
+def test_who_is_forgotten_without_being_in_the_index_is_not_taken_in_later(ledger: Ledger) -> None:
+    """The image was deleted before, and is put back."""
+    faces = people(1, 2)
+    scanned(ledger, SCAN, 0, ["b"], {name: v[1:] for name, v in faces.items()})
+    known = indexed(ledger)
+    carry_forgotten(ledger, {"a:0"})
+    scanned(ledger, SCAN, 0, ["a", "b"], faces)
+    assert indexed(ledger).ids.tolist() == known.ids.tolist()
+    assert held(ledger, SCAN) == [False, True]
+    assert look_for(ledger.work, {name: v[:1] for name, v in faces.items()}).found == ()
 
 
 class Finished:

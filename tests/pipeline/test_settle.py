@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_stages import make_stage, units
+from made_stages import make_stage
 from PIL import Image
 from signers import pem_chain
 from skimage import data
@@ -22,7 +22,6 @@ from mfmc_ray.pipeline import anonymize, settle
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import Checked
 from mfmc_ray.pipeline.rows import faces_of
-from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.settle import Draft, Result, Settler
 from mfmc_ray.published import Published
 from mfmc_ray.swap.render import MorphSwapper
@@ -44,11 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image.save(root / "lossless.png")
     image.save(root / "lossy.webp", quality=80)
     return root
-
-
-@pytest.fixture(scope="module")
-def scan(folder: Path, pack: ModelPack) -> pa.Table:
-    return ScanStage(pack, 178_956_970)(units(folder))
 
 
 @pytest.fixture(scope="module")
