@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mfmc_ray.access import AccessError
+from mfmc_ray.access.decide import AccessError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfmc_ray.access import AccessModel, decisions
+from mfmc_ray.access.decide import AccessModel, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential

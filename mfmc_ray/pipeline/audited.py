@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mfmc_ray.access import AccessModel, ReplaceAll
+from mfmc_ray.access.decide import AccessModel, ReplaceAll
 from mfmc_ray.config import DECIDING, ConfigError, RunConfig, load
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, digests_of

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.access import access_model
+from mfmc_ray.access.combined import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError

@@ -12,7 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
-from mfmc_ray.access import access_model
+from mfmc_ray.access.combined import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential

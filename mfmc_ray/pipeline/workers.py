@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import AccessModel
+from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest

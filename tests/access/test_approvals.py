@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfmc_ray.access import AccessError, Decision, ReplaceAll, access_model, decisions
-from mfmc_ray.approvals import Approvals, Row
+from mfmc_ray.access.approvals import Approvals, Row
+from mfmc_ray.access.combined import access_model
+from mfmc_ray.access.decide import AccessError, Decision, ReplaceAll, decisions
 from mfmc_ray.config import load
 from mfmc_ray.faces.faces import Faces
 
