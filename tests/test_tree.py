@@ -27,7 +27,7 @@ LAYERS = [
         "sources",
         "ledger",
     }
-    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
+    | {"faces", "known", "people", "identities", "swap", "access", "approvals", "evaluate"},
     {"pipeline"},
     {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
     {"cli"},
