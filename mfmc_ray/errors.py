@@ -11,6 +11,7 @@ from mfmc_ray.identities.model import ModelDataError
 from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
+from mfmc_ray.people.registry import PeopleError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
@@ -21,6 +22,7 @@ USER_ERRORS = (
     ConfigError,
     CollectionError,
     AccessError,
+    PeopleError,
     SourceError,
     LedgerError,
     ModelError,

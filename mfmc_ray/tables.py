@@ -1,7 +1,7 @@
 """The Arrow schema of every table, with units. The only place that names columns.
 
 `IMAGES`, `FACES` and `IDENTITIES` are published (OUT); `scan_schema`, `known_schema`, `pool_schema` and `published_schema` stay on the
-private side (WORK).
+private side (WORK), `people_schema` in a private folder of the user's.
 """
 
 from __future__ import annotations
@@ -87,12 +87,28 @@ def scan_schema(recognizers: Mapping[str, int]) -> pa.Schema:
     )
 
 
+def people_schema(recognizers: Mapping[str, int]) -> pa.Schema:
+    """The enrolled people, one row per photo; in a private folder of their own."""
+    return pa.schema(
+        [
+            ("person", pa.string()),  # the user's id
+            ("photo_id", pa.string()),  # sha-256 of the photo's bytes, hex
+            ("salt", pa.binary(16)),  # random, the same for all photos of a person
+            ("enrolled", pa.string()),  # ISO time
+            ("size", pa.float32()),  # √area of the face's box, px
+            ("sharpness", pa.float32()),  # see people/quality.py
+            ("yaw", pa.float32()),  # degrees
+            *((embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
+        ]
+    )
+
+
 def known_schema(recognizers: Mapping[str, int]) -> pa.Schema:
     """The known-face index, one row per known face; one Parquet file per generation."""
     return pa.schema(
         [
-            ("known_id", pa.string()),  # "<image_id>:<face_no>", "gallery:<sha-256>:<face_no>" or "reference:<n>"
-            ("source", pa.string()),  # collection | gallery | reference
+            ("known_id", pa.string()),  # <image_id>:<face_no>, gallery:<sha-256>:<face_no>, person:<hex>:0 or reference:<n>
+            ("source", pa.string()),  # collection | gallery | enrolled | reference
             *((embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
         ]
     )
