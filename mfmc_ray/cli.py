@@ -82,6 +82,9 @@ Approvals = Annotated[
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
+Pseudonyms = Annotated[
+    str | None, typer.Option(metavar="image|none", help="Another fake in each image (default), or none: cover faces, replace none.")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
@@ -105,6 +108,7 @@ def _run_verb(name: str, text: str) -> None:
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
+        pseudonyms: Pseudonyms = None,
         actors: Actors = None,
         address: Address = None,
         restart: Restart = False,
@@ -123,6 +127,7 @@ def _run_verb(name: str, text: str) -> None:
             swap__identities=identities,
             swap__min_face=min_face,
             swap__seed=seed,
+            swap__pseudonyms=pseudonyms,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,

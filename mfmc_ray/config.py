@@ -17,6 +17,8 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
+PSEUDONYMS = ("image", "none")
+"""Values of `SwapConfig.pseudonyms`."""
 
 
 class ConfigError(ValueError):
@@ -75,6 +77,8 @@ class SwapConfig:
     """Faces whose box has a smaller √area, in px, are redacted."""
     seed: int = 0
     """First seed of the sampled identities."""
+    pseudonyms: str = "image"
+    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. none: no face is replaced, all are covered."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ class RunConfig:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         if self.output.c2pa_certificate is None:
             del plain["output"]["c2pa_certificate"]  # likewise
+        if self.swap.pseudonyms == "image":
+            del plain["swap"]["pseudonyms"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
         named = sections or DECIDING
         if self.access.approvals is None:  # the same
@@ -167,6 +173,8 @@ class RunConfig:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
         del swap["identities"], output["rows_per_part"], output["c2pa_key"]
+        if self.swap.pseudonyms == "image":
+            del swap["pseudonyms"]  # images made before there was this setting are the same
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
 
 
@@ -206,6 +214,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
     config: RunConfig = _build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.swap.pseudonyms not in PSEUDONYMS:
+        raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
     if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
         config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
     return config

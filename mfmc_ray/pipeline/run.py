@@ -50,6 +50,7 @@ from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
+from mfmc_ray.tables import pool_schema
 
 
 class Run:
@@ -375,7 +376,9 @@ class Run:
         }
 
     def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """The pool, renewed and filled up, and the certificates that no longer held."""
+        """The pool, renewed and filled up, and the certificates that no longer held; an empty one where no face is replaced."""
+        if self.config.swap.pseudonyms == "none":
+            return pool_schema(self.recognizers).empty_table(), []
         certifying = self._certifying(known)
         renewal = Renewal(self.ledger.work / "known", self.recognizers, known, certifying["thresholds"], certifying["calibration"])
         fallen = renew_pool(self.ledger, self.recognizers, renewal, known.digest, terms_of(certifying["thresholds"], self.calibration))

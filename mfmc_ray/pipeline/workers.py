@@ -164,7 +164,7 @@ class AnonymizeWorker:
             output=config.output,
             max_pixels=config.find.max_pixels,
             check=_check(config, Guard(known, thresholds, calibration, searches)),
-            pool=Pool.from_table(model, pool),
+            pool=None if config.swap.pseudonyms == "none" else Pool.from_table(model, pool),
             swapper=MorphSwapper(model),
             access=access,
             key=key,
