@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mfmc_ray.access import AccessError
+from mfmc_ray.boxes import BoxesError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -21,6 +22,7 @@ USER_ERRORS = (
     ConfigError,
     CollectionError,
     AccessError,
+    BoxesError,
     SourceError,
     LedgerError,
     ModelError,
