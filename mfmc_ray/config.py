@@ -39,6 +39,12 @@ class FindConfig:
     """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
     more. 0: any time. It may change between a run and its continuation."""
 
+    boxes: str | None = None
+    """Parquet, JSON (COCO) or CSV file with boxes of faces that are known already (docs/boxes.md). What is in it decides image by image, so
+    it may change between a run and a night."""
+    boxes_mode: str = "add"
+    """add: beside what the detectors find. instead: an image that the file names has these faces and no others."""
+
 
 @dataclass(frozen=True)
 class GuardConfig:
@@ -149,6 +155,7 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
+        plain["find"]["boxes"] = self.find.boxes and _last(self.find.boxes)
         plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
         del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
@@ -164,6 +171,8 @@ class RunConfig:
         if self.swap.pseudonyms == "image":
             del plain["swap"]["pseudonyms"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        if self.find.boxes is None:
+            del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING
         if self.access.approvals is None:  # the same
             named = tuple(name for name in named if name != "access")
@@ -216,6 +225,10 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
     if config.swap.pseudonyms not in PSEUDONYMS:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
+    if config.find.boxes_mode not in ("add", "instead"):
+        raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
+    if config.find.boxes is not None and not is_remote(config.find.boxes):
+        config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=_absolute(config.find.boxes)))
     if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
         config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mfmc_ray.access.decide import AccessError
+from mfmc_ray.boxes import BoxesError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -23,6 +24,7 @@ USER_ERRORS = (
     CollectionError,
     AccessError,
     PeopleError,
+    BoxesError,
     SourceError,
     LedgerError,
     ModelError,

@@ -83,6 +83,7 @@ def scan_schema(recognizers: Mapping[str, int]) -> pa.Schema:
             ("unit_size", pa.int64()),  # of the unit as it was listed, as in `UNITS`
             ("unit_version", pa.string()),
             ("unit_listed", pa.int64()),
+            ("boxes", pa.string()),  # what boxes the user gave for it, as `Boxes.version` puts it; null if none
         ]
     )
 
@@ -242,6 +243,7 @@ PLACED = pa.schema(
         ("image_id", pa.string()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
+        ("boxes", pa.string()),  # as in `scan_schema`
         ("access", pa.string()),  # what the access model had to say of the image, as `AccessModel.version` puts it
     ]
 )

@@ -16,7 +16,7 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.audit_run import audit
-from mfmc_ray.pipeline.difference import Difference, difference, scanned
+from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.known import added_galleries
 from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
@@ -113,7 +113,7 @@ def _outlook(run: Run) -> Outlook:
     differences: dict[str, Difference] = {}
     for stage, units in run.scans():
         run.ledger.recover(stage)
-        differences[stage.name] = difference(units, scanned(run.ledger, stage), run.config.storage_options, again=True)
+        differences[stage.name] = run.difference_of(stage, units, again=True)[0]
     plan = _plan(run) if run.ledger.done(SCAN) else None
     published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
     return outlook(change, differences, plan, len(run.units), published, run.times, first=False)

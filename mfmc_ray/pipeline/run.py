@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mfmc_ray.access.combined import access_model
+from mfmc_ray.boxes import Boxes
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
@@ -27,7 +28,7 @@ from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
-from mfmc_ray.pipeline.difference import Difference, difference, scan_parts, scanned
+from mfmc_ray.pipeline.difference import Difference, Scanned, difference, scan_parts, scanned
 from mfmc_ray.pipeline.known import (
     added_galleries,
     begin_gallery,
@@ -84,6 +85,7 @@ class Run:
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.access = access_model(config)
+        self._boxes: Boxes | None = None
         self.console = Console(stderr=True, highlight=False)
         self.differences: dict[str, Difference] = {}
         """How each scan's listing differed from what it had scanned, once `scan` has run."""
@@ -109,6 +111,7 @@ class Run:
         Raises:
             LedgerError, CollectionError: they cannot be used.
         """
+        _ = self.boxes  # can be read, or says why not
         Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
@@ -187,7 +190,7 @@ class Run:
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""
-        missing = [stage.name for stage, units in self.scans() if difference(units, scanned(self.ledger, stage))]
+        missing = [stage.name for stage, units in self.scans() if self.difference_of(stage, units, again=False)[0]]
         if missing:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
@@ -318,8 +321,7 @@ class Run:
     def _scan(self, stage: Stage, units: list[dict[str, Any]], label: str) -> None:
         """Brings a scan up to date with a listing."""
         done = self.ledger.recover(stage)
-        before = scanned(self.ledger, stage)
-        found = difference(units, before, self.config.storage_options, again=self.update)
+        found, before = self.difference_of(stage, units, again=self.update)
         self.differences[stage.name] = found
         todo = scan_parts(found, before, done, len(units), fill=self.update)
         if not todo:
@@ -328,13 +330,27 @@ class Run:
             only_files = all(unit["kind"] == "file" for part in todo for unit in part["units"])
             run_parts(
                 ScanWorker,
-                {"config": self.config, "ledger": self.ledger, "stage": stage},
+                {"config": self.config, "ledger": self.ledger, "stage": stage, "boxes": self.boxes if stage is SCAN else None},
                 todo,
                 actors=actors(self.config.ray),
                 label=label,
                 total=sum(len(part["units"]) for part in todo) if only_files else None,
                 on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
             )
+
+    def difference_of(self, stage: Stage, units: list[dict[str, Any]], *, again: bool) -> tuple[Difference, dict[str, Scanned]]:
+        """How a listing differs from what was scanned, and that; `again` as of `difference`."""
+        boxes = self.boxes if stage is SCAN else None
+        before = scanned(self.ledger, stage, boxes)
+        return difference(units, before, self.config.storage_options, again=again, boxes=boxes), before
+
+    @property
+    def boxes(self) -> Boxes | None:
+        """The boxes that the user gives; read when the collection is compared with what was scanned."""
+        find = self.config.find
+        if self._boxes is None and find.boxes is not None:
+            self._boxes = Boxes.load(find.boxes, self.config.storage_options, instead=find.boxes_mode == "instead")
+        return self._boxes
 
     def scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
         """The stages that scan, galleries first, each with its units."""
