@@ -47,7 +47,9 @@ class GivenFaces:
         if not len(boxes):
             return found
         same = same_place(boxes, found.boxes) if len(found) else np.zeros((len(boxes), 0), bool)
-        names = tuple(f"{name}+{GIVEN}" if seen else name for name, seen in zip(found.detectors, np.asarray(same.any(axis=0)).tolist(), strict=True))
+        names = tuple(
+            f"{name}+{GIVEN}" if seen else name for name, seen in zip(found.detectors, np.asarray(same.any(axis=0)).tolist(), strict=True)
+        )
         found, boxes = found.with_(detectors=names), boxes[~same.any(1)]
         if not len(boxes):
             return found
