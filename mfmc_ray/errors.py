@@ -14,6 +14,7 @@ from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
+from mfmc_ray.review.decisions import ReviewError
 from mfmc_ray.sources import SourceError
 from mfmc_ray.versions import VersionsError
 
@@ -21,6 +22,7 @@ USER_ERRORS = (
     ConfigError,
     CollectionError,
     AccessError,
+    ReviewError,
     SourceError,
     LedgerError,
     ModelError,

@@ -27,9 +27,9 @@ LAYERS = [
         "sources",
         "ledger",
     }
-    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
+    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate", "review"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
+    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli", "review_cli"},
     {"cli"},
 ]
 
