@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mfmc_ray.faces.faces import Faces
@@ -21,10 +21,16 @@ class Decision:
     Attributes:
         keep: it was approved and stays as it is.
         reason: the row of the access table that allowed it, which is published; None unless kept.
+        redact: a reviewer wants it covered.
+        rejected: identity_ids that a reviewer did not want on it.
+        rounds: how often a reviewer wanted another one.
     """
 
     keep: bool
     reason: str | None = None
+    redact: bool = False
+    rejected: frozenset[str] = frozenset()
+    rounds: int = 0
 
 
 class AccessModel(Protocol):
@@ -67,12 +73,13 @@ class ReplaceAll:
 
 
 def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> list[Decision]:
-    """What a model decides, as far as it can be acted on: a face that is kept without a reason is not kept.
+    """What a model decides, as far as it can be acted on: a face that is kept without a reason is not kept. It is asked of an image without
+    faces, too: it may know of one that should be there.
 
     Raises:
         AccessError: it did not decide for each face, so that for none it is known what was meant.
     """
-    decided = list(model.decide(image_id, path, faces)) if len(faces) else []
+    decided = list(model.decide(image_id, path, faces))
     if len(decided) != len(faces):
         raise AccessError(f"{len(decided)} decisions about {len(faces)} faces")
-    return [one if one.keep and one.reason else Decision(keep=False) for one in decided]
+    return [one if one.keep and one.reason and not one.redact else replace(one, keep=False, reason=None) for one in decided]

@@ -94,7 +94,7 @@ class Audited:
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
-        audited.access = approved.of_run(config, audited.settings)
+        audited.access = approved.reviewed(approved.of_run(config, audited.settings), audited.ledger.work)
         return audited
 
     def for_stage(self) -> dict[str, Any]:
