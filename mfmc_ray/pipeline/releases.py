@@ -1,8 +1,8 @@
 """Releases for several audiences: each an OUT of its own. What was found, who is known and the fakes are made once.
 
-The first audience's run does all the work. Another's WORK starts as a copy of that one's, its OUT as a copy of that OUT, by hard links where
-both are local; then it is brought up to date as by a night, with its own audience: only images of which it is told something else are made
-anew, and parts without any stay the very same files.
+The first audience's run does all the work. Another's WORK starts as a copy of that one's, its OUT as a copy of that OUT, by hard links
+where both are local; then it is brought up to date as by a night, with its own audience: only images of which it is told something else are
+made anew, and parts without any stay the very same files.
 """
 
 from __future__ import annotations
