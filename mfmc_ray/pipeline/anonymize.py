@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfmc_ray.access import AccessModel, Decision, decisions
+from mfmc_ray.access.decide import AccessModel, Decision, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
@@ -53,7 +53,7 @@ class AnonymizeStage:
         swap, output: settings.
         max_pixels: larger images are not decoded.
         check: looks at the output; holds the pack and the guard.
-        pool: the fake identities.
+        pool: the fake identities; None where no face is replaced (`SwapConfig.pseudonyms`).
         swapper: puts them onto faces.
         access: decides which faces stay.
         key: of the run; who has it can repeat the random choices.
@@ -68,7 +68,7 @@ class AnonymizeStage:
         output: OutputConfig,
         max_pixels: int,
         check: OutputCheck,
-        pool: Pool,
+        pool: Pool | None,
         swapper: MorphSwapper,
         access: AccessModel,
         key: bytes,
@@ -210,6 +210,9 @@ class AnonymizeStage:
         decided: Decision,
     ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
+        if self.pool is None:
+            result.redact("pseudonyms_none")
+            return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
         rule = self._rule(original, faces, i, covered)
         if rule is not None:

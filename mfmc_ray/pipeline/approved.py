@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import AccessError, AccessModel, access_model, decisions
-from mfmc_ray.approvals import Approvals, reaches
+from mfmc_ray.access.approvals import Approvals, reaches
+from mfmc_ray.access.combined import access_model
+from mfmc_ray.access.decide import AccessError, AccessModel, decisions
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.ledger import Ledger, LedgerError

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfmc_ray.access import AccessModel, Decision
+from mfmc_ray.access.decide import AccessModel, Decision
 from mfmc_ray.faces.faces import Faces
+from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.review.decisions import Order, Reviews
 
 
@@ -44,6 +45,10 @@ class Reviewed:
         """The model's, and what reviewers have to say of the image's faces."""
         version, reviewed = self.model.version(image_id, path), self.reviews.version(image_id or "")
         return hashlib.sha256(f"reviewed 1 {version} {reviewed}".encode()).hexdigest() if reviewed else version
+
+    def bound(self, sightings: Sightings) -> AccessModel:
+        """The same with these people recognised."""
+        return Reviewed(self.model.bound(sightings), self.reviews)
 
 
 def _ordered(decided: Decision, order: Order) -> Decision:

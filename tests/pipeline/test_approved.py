@@ -12,8 +12,8 @@ from made_stages import known_faces, make_stage
 from PIL import Image
 from skimage import data
 
-from mfmc_ray.access import ReplaceAll
-from mfmc_ray.approvals import Approvals, Row
+from mfmc_ray.access.approvals import Approvals, Row
+from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack

@@ -14,7 +14,7 @@ from made_stages import make_stage
 from PIL import Image
 from skimage import data
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split

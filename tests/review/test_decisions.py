@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfmc_ray.access import Decision, ReplaceAll, decisions
+from mfmc_ray.access.decide import Decision, ReplaceAll, decisions
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.review.decisions import (
     APPROVE,

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mfmc_ray.access import AccessError, Decision
+from mfmc_ray.access.decide import AccessError, Decision
 from mfmc_ray.faces.detect import overlap
 from mfmc_ray.faces.faces import F32, Faces
+from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.places import is_remote
 
 SAME_IOU = 0.5
@@ -126,6 +127,10 @@ class Approvals:
         """sha-256, hex, over the rows about an image; "" without any."""
         rows = self.rows_of(image_id or "", path)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest() if rows else ""
+
+    def bound(self, sightings: Sightings) -> Approvals:
+        """Itself: its rows are about boxes, whoever it is."""
+        return self
 
 
 def reaches(rows: Sequence[Row], boxes: F32) -> NDArray[np.bool_]:

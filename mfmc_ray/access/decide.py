@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.faces import Faces
+from mfmc_ray.people.sightings import Sightings
 
 
 class AccessError(ValueError):
@@ -49,6 +49,10 @@ class AccessModel(Protocol):
         """What stands for everything that it has to say of an image: while it is the same, so are the decisions."""
         ...
 
+    def bound(self, sightings: Sightings) -> AccessModel:
+        """The same with these people recognised; unbound, nobody is."""
+        ...
+
 
 class ReplaceAll:
     """Nobody approved anything: every face is replaced."""
@@ -63,18 +67,9 @@ class ReplaceAll:
         """Always the same."""
         return ""
 
-
-def access_model(config: RunConfig) -> AccessModel:
-    """The model that these settings name.
-
-    Raises:
-        AccessError: its table cannot be read or used.
-    """
-    if config.access.approvals is None:
-        return ReplaceAll()
-    from mfmc_ray.approvals import Approvals  # which needs this module
-
-    return Approvals.load(config.access.approvals, config.storage_options)
+    def bound(self, sightings: Sightings) -> ReplaceAll:
+        """Itself: whoever it is, the face is replaced."""
+        return self
 
 
 def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> list[Decision]:
