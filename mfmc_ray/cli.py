@@ -25,6 +25,7 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     release_cli,
+    review_cli,
 )
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
@@ -171,6 +172,7 @@ _run_verb(
 app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
+app.command("review")(review_cli.review)
 
 
 @app.command()
