@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, change_cli, config, discreet, identities_cli, key_cli, known_cli, models_cli, nightly_cli
+from mfmc_ray import __version__, boxes_cli, change_cli, config, discreet, identities_cli, key_cli, known_cli, models_cli, nightly_cli
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
 
@@ -55,6 +55,7 @@ Start with [bold]mfmc demo[/bold].""",
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
 for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
     known_cli.app.command(_name)(_verb)
+app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
@@ -79,9 +80,17 @@ Calibration = Annotated[
 Approvals = Annotated[
     str | None, typer.Option(help="CSV or Parquet file that names faces which may stay as they are (docs/access.md; default: none may).")
 ]
+Boxes = Annotated[str | None, typer.Option(help="Parquet, JSON (COCO) or CSV file with boxes of faces that you know of (docs/boxes.md).")]
+BoxesMode = Annotated[
+    str | None,
+    typer.Option(help='"add": beside what is found (default). "instead": an image in the file has these faces and no others.'),
+]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
+Pseudonyms = Annotated[
+    str | None, typer.Option(metavar="image|none", help="Another fake in each image (default), or none: cover faces, replace none.")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
@@ -102,9 +111,12 @@ def _run_verb(name: str, text: str) -> None:
         threshold: Threshold = None,
         calibration: Calibration = None,
         approvals: Approvals = None,
+        boxes: Boxes = None,
+        boxes_mode: BoxesMode = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
+        pseudonyms: Pseudonyms = None,
         actors: Actors = None,
         address: Address = None,
         restart: Restart = False,
@@ -119,10 +131,13 @@ def _run_verb(name: str, text: str) -> None:
             guard__threshold=threshold,
             guard__calibration=calibration,
             access__approvals=approvals,
+            find__boxes=boxes,
+            find__boxes_mode=boxes_mode,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,
             swap__seed=seed,
+            swap__pseudonyms=pseudonyms,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,

@@ -17,6 +17,8 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
+PSEUDONYMS = ("image", "none")
+"""Values of `SwapConfig.pseudonyms`."""
 
 
 class ConfigError(ValueError):
@@ -36,6 +38,12 @@ class FindConfig:
     max_seconds: float = 120.0
     """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
     more. 0: any time. It may change between a run and its continuation."""
+
+    boxes: str | None = None
+    """Parquet, JSON (COCO) or CSV file with boxes of faces that are known already (docs/boxes.md). What is in it decides image by image, so
+    it may change between a run and a night."""
+    boxes_mode: str = "add"
+    """add: beside what the detectors find. instead: an image that the file names has these faces and no others."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class SwapConfig:
     """Faces whose box has a smaller √area, in px, are redacted."""
     seed: int = 0
     """First seed of the sampled identities."""
+    pseudonyms: str = "image"
+    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. none: no face is replaced, all are covered."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
+        plain["find"]["boxes"] = self.find.boxes and _last(self.find.boxes)
         plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
         del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
@@ -157,7 +168,11 @@ class RunConfig:
             del plain["guard"]["calibration"]  # runs begun before there was this setting are the same
         if self.output.c2pa_certificate is None:
             del plain["output"]["c2pa_certificate"]  # likewise
+        if self.swap.pseudonyms == "image":
+            del plain["swap"]["pseudonyms"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        if self.find.boxes is None:
+            del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING
         if self.access.approvals is None:  # the same
             named = tuple(name for name in named if name != "access")
@@ -167,6 +182,8 @@ class RunConfig:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
         del swap["identities"], output["rows_per_part"], output["c2pa_key"]
+        if self.swap.pseudonyms == "image":
+            del swap["pseudonyms"]  # images made before there was this setting are the same
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
 
 
@@ -206,6 +223,12 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
     config: RunConfig = _build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.swap.pseudonyms not in PSEUDONYMS:
+        raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
+    if config.find.boxes_mode not in ("add", "instead"):
+        raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
+    if config.find.boxes is not None and not is_remote(config.find.boxes):
+        config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=_absolute(config.find.boxes)))
     if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
         config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
     return config

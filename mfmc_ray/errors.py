@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mfmc_ray.access.decide import AccessError
+from mfmc_ray.boxes import BoxesError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -11,6 +12,7 @@ from mfmc_ray.identities.model import ModelDataError
 from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
+from mfmc_ray.people.registry import PeopleError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
@@ -21,6 +23,8 @@ USER_ERRORS = (
     ConfigError,
     CollectionError,
     AccessError,
+    PeopleError,
+    BoxesError,
     SourceError,
     LedgerError,
     ModelError,

@@ -32,6 +32,7 @@ def test_yaml_and_overrides(tmp_path: Path) -> None:
         ("swap: 3", "swap. wants"),
         ("guard: {threshold: high}", "guard.threshold wants float"),
         ("guard: {threshold: 3.0}", "wants a cosine above -1 and at most 1, not 3.0"),
+        ("swap: {pseudonyms: names}", r"swap.pseudonyms \(--pseudonyms\) wants .*, not 'names'"),
         ("- a list", "key: value"),
         ("input: [", "cannot be read as YAML"),
         ("storage_options: endpoint", "storage_options wants"),
@@ -68,6 +69,13 @@ def test_the_digest_survives_the_manifest() -> None:
     assert load(None, **plain | {"swap": {"attempts": 5}}).digest() != settings.digest()
 
 
+def test_pseudonyms_decide() -> None:
+    before, none = load(None), load(None, swap__pseudonyms="none")
+    assert before.made() == load(None, swap__pseudonyms="image").made()
+    assert none.digest() != before.digest()
+    assert none.made() != before.made()
+
+
 def test_the_approvals_are_a_setting_that_decides() -> None:
     without, with_ = load(None, input="photos"), load(None, input="photos", access__approvals="approvals.csv")
     assert with_.digest() != without.digest()
@@ -84,7 +92,7 @@ def test_the_approvals_are_a_setting_that_decides() -> None:
 def test_runs_begun_before_there_were_approvals_are_the_same() -> None:
     """The digest of version 0.2 for a plain run; without approvals nothing of it may change."""
     plain = load(None, input="photos").to_dict()
-    del plain["access"]
+    del plain["access"], plain["swap"]["pseudonyms"], plain["find"]["boxes"], plain["find"]["boxes_mode"]
     del plain["guard"]["calibration"], plain["guard"]["shards"], plain["find"]["max_seconds"], plain["output"]["c2pa_certificate"]
     text = json.dumps({name: plain[name] for name in ("input", "find", "guard", "swap", "output")}, sort_keys=True)
     assert load(None, input="photos").digest() == hashlib.sha256(text.encode()).hexdigest()

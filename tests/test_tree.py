@@ -27,9 +27,9 @@ LAYERS = [
         "sources",
         "ledger",
     }
-    | {"faces", "known", "identities", "swap", "people", "access", "evaluate"},
+    | {"boxes", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
+    {"errors", "boxes_cli", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
     {"cli"},
 ]
 

@@ -100,6 +100,7 @@ def dataset_card(manifest: Mapping[str, Any], *, name: str = "Anonymized image c
         total=total,
         published=counts["images"].get("unchanged", 0) + counts["images"].get("anonymized", 0),
         notices=notices(manifest),
+        pseudonyms=((manifest.get("config") or {}).get("swap") or {}).get("pseudonyms", "image"),
         columns={"images": _columns(IMAGES, "images"), "faces": _columns(FACES, "faces"), "identities": _columns(IDENTITIES, "identities")},
     )
 

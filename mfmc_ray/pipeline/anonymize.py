@@ -52,7 +52,7 @@ class AnonymizeStage:
         swap, output: settings.
         max_pixels: larger images are not decoded.
         check: looks at the output; holds the pack and the guard.
-        pool: the fake identities.
+        pool: the fake identities; None where no face is replaced (`SwapConfig.pseudonyms`).
         swapper: puts them onto faces.
         access: decides which faces stay.
         key: of the run; who has it can repeat the random choices.
@@ -67,7 +67,7 @@ class AnonymizeStage:
         output: OutputConfig,
         max_pixels: int,
         check: OutputCheck,
-        pool: Pool,
+        pool: Pool | None,
         swapper: MorphSwapper,
         access: AccessModel,
         key: bytes,
@@ -194,6 +194,9 @@ class AnonymizeStage:
 
     def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
+        if self.pool is None:
+            result.redact("pseudonyms_none")
+            return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
         rule = self._rule(original, faces, i, covered)
         if rule is not None:

@@ -65,7 +65,7 @@ class AuditStage:
     ) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.scan, self.asked, self.access = ledger, scan, asked, access
-        self.max_pixels = settings.find.max_pixels
+        self.max_pixels, self.pseudonyms = settings.find.max_pixels, settings.swap.pseudonyms
         self.search = PlainSearch(known, thresholds, calibration)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
         self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
@@ -176,7 +176,7 @@ class _Part:
         self.verdicts["images"][str(image["verdict"])] += 1
         self.verdicts["faces"].update(str(row["verdict"]) for row in rows)
         data = (image["image"] or {}).get("bytes")
-        for fault in contradictions(image, rows):
+        for fault in contradictions(image, rows, self.stage.pseudonyms):
             self.findings.add(checks.VERDICTS, f"{path}: {fault}")
         for fault in not_allowed(self.stage.access, image, rows, source):
             self.findings.add(checks.KEPT, f"{path}: {fault}")

@@ -31,7 +31,7 @@ from mfmc_ray.pipeline.leak import LEAST_PEOPLE, People, measure, sexes_of
 from mfmc_ray.pipeline.recheck import ScanIndex
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL, SCAN
-from mfmc_ray.tables import embedding_column
+from mfmc_ray.tables import embedding_column, pool_schema
 
 _SAME = 1e-6  # of an embedding's numbers
 
@@ -84,7 +84,9 @@ class Audited:
             # the guard's order: the first one's threshold is what the settings may override
             names = settings.guard.recognizers if set(settings.guard.recognizers) == set(recognizers) else tuple(recognizers)
             scan = ScanIndex(_files(ledger, SCAN))
-            pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
+            pool = pool_schema(recognizers).empty_table()
+            if settings.swap.pseudonyms != "none":
+                pool = pa.concat_tables([pq.read_table(file) for file in _files(ledger, POOL)])
             calibration = used(ledger.work, settings)
             people = People.of_collection(known, names, calibration)
             thresholds = _thresholds(settings, names, len(known), calibration)

@@ -13,8 +13,8 @@ _FAR_POINTS = 0.4
 """A swap changes the shape of a face: its points may move by this much of the box's √area, on average, and not more."""
 
 
-def contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
-    """What in an image's row and its faces' rows cannot be true together."""
+def contradictions(image: Row, rows: Sequence[Row], pseudonyms: str = "image") -> list[str]:
+    """What in an image's row and its faces' rows cannot be true together, nor with `SwapConfig.pseudonyms`."""
     verdict, published = image["verdict"], (image["image"] or {}).get("bytes") is not None
     verdicts = {row["verdict"] for row in rows}
     faults = []
@@ -32,6 +32,7 @@ def contradictions(image: Row, rows: Sequence[Row]) -> list[str]:
         where = f"face {row['face_no']}"
         if row["verdict"] == "replaced":
             rules.append((row["identity_id"] is not None and row["points"] is not None, f"{where}: replaced without identity or points"))
+            rules.append((pseudonyms != "none", f"{where}: replaced, though the settings replace nobody"))
         elif row["verdict"] == "redacted":
             rules.append(
                 (row["redacted_area"] is not None and _covers(row, image), f"{where}: redacted, but its area does not cover its box")

@@ -16,7 +16,7 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.audit_run import audit
-from mfmc_ray.pipeline.difference import Difference, difference, scanned
+from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.known import added_galleries
 from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
@@ -72,7 +72,7 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
             run.access, listing = access_model(config), run.open()
         started = datetime.now(UTC)
-        run.list_units(listing)
+        run.scans.list_units(listing)
         expected = _outlook(run)
         show(expected)
         if only_plan:
@@ -109,14 +109,14 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
 def _outlook(run: Run) -> Outlook:
     change = change_of(run.ledger, run.config, run.calibration)
     if not run.state.is_begun:
-        return outlook(change, {}, None, len(run.units), 0, run.times, first=True)
+        return outlook(change, {}, None, len(run.scans.units), 0, run.times, first=True)
     differences: dict[str, Difference] = {}
-    for stage, units in run.scans():
+    for stage, units in run.scans:
         run.ledger.recover(stage)
-        differences[stage.name] = difference(units, scanned(run.ledger, stage), run.config.storage_options, again=True)
+        differences[stage.name] = run.scans.difference(stage, units, again=True)
     plan = _plan(run) if run.ledger.done(SCAN) else None
     published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
-    return outlook(change, differences, plan, len(run.units), published, run.times, first=False)
+    return outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
 
 
 def _plan(run: Run) -> Plan:
@@ -162,7 +162,7 @@ def _summary(
         "first": expected.first,
         "settings_changed": list(expected.change.changed),
         "plan": [asdict(line) for line in expected.lines],
-        "listed": {name: _shape(found) for name, found in run.differences.items()},
+        "listed": {name: _shape(found) for name, found in run.scans.differences.items()},
         "images": dict(run.planned.counts),
         "parts": {name: len(getattr(run.planned, name)) for name in ("new", "changed", "kept", "gone")},
         "known_faces": manifest["guard"][0]["known_faces"],

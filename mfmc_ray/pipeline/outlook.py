@@ -23,7 +23,7 @@ SCAN_SECONDS, ANONYMIZE_SECONDS = 0.2, 1.0
 """For an image, where no run has measured it yet."""
 _UNIMPORTANT = (
     *("input", "out", "work", "storage_options", "ray", "nightly"),
-    *("find.max_seconds", "guard.shards", "output.rows_per_part", "output.c2pa_key"),
+    *("find.boxes", "find.boxes_mode", "find.max_seconds", "guard.shards", "output.rows_per_part", "output.c2pa_key"),
 )
 """Settings that may change and change nothing; for a moved input is compared by its content."""
 

@@ -16,7 +16,7 @@ from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.known import files_of_stage
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL
-from mfmc_ray.tables import CERTIFICATE, embedding_column
+from mfmc_ray.tables import CERTIFICATE, embedding_column, pool_schema
 
 NEAREST_FAKES = 0.75
 """Two identities of the pool whose neutral renderings reach this cosine count as one; the later is left out."""
@@ -71,7 +71,7 @@ def fill_pool(
 def admitted(ledger: Ledger) -> pa.Table:
     """All identities that hold: those that a face can be given, and those that some face wears since it could."""
     files = files_of_stage(ledger, POOL)
-    return pa.concat_tables([pq.read_table(file) for file in files]) if files else pa.table({"seed": pa.array([], pa.int64())})
+    return pa.concat_tables([pq.read_table(file) for file in files]) if files else pool_schema({}).empty_table()
 
 
 def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:

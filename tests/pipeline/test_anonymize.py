@@ -17,6 +17,7 @@ from PIL import Image
 from skimage import data
 
 from mfmc_ray.codec import decode
+from mfmc_ray.config import SwapConfig
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline import anonymize, settle
@@ -132,6 +133,29 @@ def test_the_embeddings_of_the_published_faces_are_handed_back(done: pa.Table, p
         points = np.array(image["face_rows"][row["face_no"]]["points"], np.float32).reshape(1, 5, 2)
         for name, embedder in pack.embedders.items():
             np.testing.assert_allclose(row[embedding_column(name)], embedder.embed(pixels, points)[0], atol=1e-6)
+
+
+def test_where_nobody_is_replaced_everybody_is_covered(
+    scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, stage: AnonymizeStage
+) -> None:
+    covering = AnonymizeStage(
+        swap=SwapConfig(pseudonyms="none"),
+        output=stage.output,
+        max_pixels=stage.max_pixels,
+        check=stage.check,
+        pool=None,
+        swapper=swapper,
+        access=stage.access,
+        key=stage.key,
+    )
+    images, faces = split(covering(scan))
+    assert {row["verdict"] for row in faces.to_pylist()} == {"redacted"}
+    assert {row["reason"] for row in faces.to_pylist()} == {"pseudonyms_none"}
+    for row in images.to_pylist():
+        if row["verdict"] == "anonymized":
+            x0, y0, x1, y1 = (int(v) for v in next(face for face in faces.to_pylist() if face["path"] == row["path"])["redacted_area"])
+            patch = decode(row["image"]["bytes"]).pixels[y0:y1, x0:x1].reshape(-1, 3)
+            assert np.ptp(patch[:, 0].astype(int)) < 24  # one colour, but for JPEG
 
 
 def test_duplicates_come_out_alike(done: pa.Table) -> None:

@@ -40,6 +40,7 @@ from mfmc_ray.pipeline import findings as checks
 from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audit_run import audit, conclude, limit, parts_of
 from mfmc_ray.pipeline.audited import Audited
+from mfmc_ray.pipeline.contradictions import contradictions
 from mfmc_ray.pipeline.curves import keep
 from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
 from mfmc_ray.pipeline.known import forget_in_scans
@@ -716,6 +717,13 @@ def test_without_a_table_nobody_may_be_kept(made: Made) -> None:
 def test_a_contradiction_is_found(made: Made, path: str, change: dict[str, Any]) -> None:
     made.rewrite(IMAGE_FILE, lambda rows: first(rows, path=path).update(change), IMAGES)
     assert checks.VERDICTS in made.found()
+
+
+def test_a_swap_is_found_where_nobody_is_to_be_swapped() -> None:
+    row = {"face_no": 0, "verdict": "replaced", "identity_id": "mfmc-000000000001", "points": [0.0] * 10, "access_reason": None}
+    image = {"verdict": "anonymized", "image": {"bytes": b"picture"}, "faces": 1}
+    assert contradictions(image, [row], "image") == []
+    assert contradictions(image, [row], "none") == ["face 0: replaced, though the settings replace nobody"]
 
 
 def test_an_identity_used_twice_is_found(made: Made) -> None:
