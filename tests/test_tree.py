@@ -29,7 +29,7 @@ LAYERS = [
     }
     | {"boxes", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate"},
     {"pipeline"},
-    {"errors", "boxes_cli", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
+    {"errors", "access_options", "boxes_cli", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
     {"cli"},
 ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -128,11 +128,12 @@ class BoxEffects:
         self._there: set[int] = set()
         self._named: set[int] = set()
 
-    def see(self, image_id: str | None, path: str, boxes: F32) -> None:
+    def see(self, image_id: str | None, path: str, boxes: Callable[[], F32]) -> None:
         """As of `Effects`."""
         rows = self._approvals.rows_of(image_id or "", path)
-        self._there.update(row.number for row in rows)
-        self._named.update(rows[k].number for k in np.flatnonzero(reaches(rows, boxes).any(1)))
+        if rows:
+            self._there.update(row.number for row in rows)
+            self._named.update(rows[k].number for k in np.flatnonzero(reaches(rows, boxes()).any(1)))
 
     def lines(self, enrolled: Collection[str] | None) -> list[str]:
         """As of `Effects`."""

@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from mfmc_ray.access.approvals import Approvals
 from mfmc_ray.access.decide import NOTHING, AccessError, AccessModel, Decision, Effects, PersonModel, ReplaceAll, merged
 from mfmc_ray.access.explicit import Explicit
-from mfmc_ray.access.groups import GROUP, Groups, Party
+from mfmc_ray.access.groups import GROUP, VIEWER, Groups, Party
 from mfmc_ray.access.lists import ALWAYS, NEVER, PeopleList
 from mfmc_ray.access.proxy import Proxy
 from mfmc_ray.access.rules import Rules
-from mfmc_ray.config import AccessConfig, ConfigError, RunConfig
+from mfmc_ray.config import EVERYONE, AccessConfig, ConfigError, RunConfig
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.people.sightings import RECOGNISED, Sightings
+
+TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "none": ((), ()),
+    "proxy": (("tags", "trust"), ("groups",)),
+    "explicit": (("consents",), ()),
+    "rules": (("rules",), ("groups",)),
+}
+"""Access model → the tables that it needs, and those that it may have, as settings."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +118,51 @@ def access_model(config: RunConfig) -> AccessModel:
     if persons:
         return Combined(tuple(persons), approvals)
     return approvals or ReplaceAll()
+
+
+def check(access: AccessConfig) -> None:
+    """Refuses settings that do not go together.
+
+    Raises:
+        ConfigError: a model without its tables, tables of another model, or people that nobody is recognised by.
+    """
+    if access.model not in TABLES:
+        raise ConfigError(f"access.model (--access) wants {', '.join(TABLES)}, not {access.model!r}")
+    mine, optional = TABLES[access.model]
+    if missing := [name for name in mine if getattr(access, name) is None]:
+        named = " and ".join(f"--{name} FILE (access.{name})" for name in missing)
+        raise ConfigError(f"--access {access.model} wants {named}; docs/access.md has the columns")
+    for name in ("tags", "trust", "consents", "rules", "groups"):
+        if getattr(access, name) is not None and name not in (*mine, *optional):
+            owners = [model for model, (needed, others) in TABLES.items() if name in (*needed, *others)]
+            raise ConfigError(
+                f"--{name} (access.{name}) is a table of --access {' and '.join(owners)}, but the model is {access.model}: "
+                "leave out the table, or give that model"
+            )
+    if access.audience != EVERYONE and access.model != "rules":
+        raise ConfigError(f"--audience (access.audience) is for --access rules, but the model is {access.model}: leave it out")
+    by_people = [f"--{name}" for name in (ALWAYS, NEVER) if getattr(access, name) is not None]
+    if access.people is None and (access.model != "none" or by_people):
+        what = by_people[0] if access.model == "none" else f"--access {access.model}"
+        raise ConfigError(f"{what} wants --people FOLDER (access.people): whom faces are recognised as; `mfmc people enroll` makes it")
+
+
+def _model(config: RunConfig, groups: Groups) -> PersonModel:
+    access, options = config.access, config.storage_options
+    if access.model == "proxy":
+        return Proxy.load(access.tags or "", access.trust or "", groups, options)
+    if access.model == "explicit":
+        return Explicit.load(access.consents or "", options)
+    return Rules.load(access.rules or "", audience_of(access), groups, options)
+
+
+def audience_of(access: AccessConfig) -> Party:
+    """Whom a release is for.
+
+    Raises:
+        ConfigError: nobody is named.
+    """
+    try:
+        return Party.parse(access.audience, "--audience", GROUP, EVERYONE, VIEWER)
+    except AccessError as error:
+        raise ConfigError(f"access.audience: {error}") from error

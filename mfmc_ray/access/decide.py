@@ -36,8 +36,13 @@ NOTHING = Decision(keep=False)
 class Effects(Protocol):
     """Finds out which rows of a table have no effect."""
 
-    def see(self, image_id: str | None, path: str, boxes: F32) -> None:
-        """Takes note of an image that is there; boxes float32 (n, 4), x0 y0 x1 y1 px, of its faces."""
+    def see(self, image_id: str | None, path: str, boxes: Callable[[], F32]) -> None:
+        """Takes note of an image that is there.
+
+        Args:
+            image_id, path: of the image.
+            boxes: gives float32 (n, 4), x0 y0 x1 y1 px, of its faces, if they are needed.
+        """
         ...
 
     def lines(self, enrolled: Collection[str] | None) -> list[str]:

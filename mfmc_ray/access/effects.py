@@ -47,7 +47,7 @@ class PersonEffects:
         self._met: set[int] = set()
         self._there = {row.number for row in self._rows if row.image is None and row.pattern is None}
 
-    def see(self, image_id: str | None, path: str, boxes: F32) -> None:
+    def see(self, image_id: str | None, path: str, boxes: Callable[[], F32]) -> None:
         """As of `Effects`."""
         for name in names_of(image_id, path):
             for row in self._by_image.get(name, ()):

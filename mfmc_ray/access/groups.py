@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from mfmc_ray.access.decide import AccessError
 from mfmc_ray.access.tables import Cells, Layout, last_name, load, name_of, refuse, wrong
+from mfmc_ray.config import EVERYONE
 
-EVERYONE, GROUP, VIEWER = "everyone", "group", "viewer"
+GROUP, VIEWER = "group", "viewer"
 LAYOUT = Layout("--groups", ("group", "member"))
 
 

@@ -87,7 +87,7 @@ class Proxy:
         )
 
     def says(self, person: str, image_id: str, path: str) -> Decision:
-        """Kept by "proxy:tags:" and the first tag that counts, with ",trust:" and the row that makes it count unless it is the person's own;
+        """Kept by "proxy:tags:" and the first tag that counts, with ",trust:" and the row by which it does unless it is the person's own;
         if no row of tags denies it."""
         mine = sorted(row for name in names_of(image_id, path) for row in self.tags.get((name, person), ()))
         denials = [row.number for row in mine if not row.allow]

@@ -1,9 +1,9 @@
 """The access model `rules`: what each person's rules say about an audience. A release is for one audience.
 
 A rule is about a person, an audience and all images, one, or those of a pattern. In a release for an audience a person's face stays if
-everybody in the audience is allowed by some rule of theirs that is about the image, and nobody in it is denied by any. Everyone is more than
-anybody could list: only a rule about everyone allows everyone, and any rule that denies somebody denies everyone. To an audience of nobody
-nothing is disclosed.
+everybody in the audience is allowed by some rule of theirs that is about the image, and nobody in it is denied by any. Everyone is more
+than anybody could list: only a rule about everyone allows everyone, and any rule that denies somebody denies everyone. To an audience of
+nobody nothing is disclosed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 from mfmc_ray.access.decide import NOTHING, AccessError, Decision, Effects
 from mfmc_ray.access.effects import About, PersonEffects
-from mfmc_ray.access.groups import EVERYONE, GROUP, VIEWER, Groups, Party, no_group
+from mfmc_ray.access.groups import GROUP, VIEWER, Groups, Party, no_group
 from mfmc_ray.access.tables import Cells, Layout, allow_of, image_of, last_name, load, names_of, person_of
+from mfmc_ray.config import EVERYONE
 
+EVERYBODY = Party(EVERYONE)
 LAYOUT = Layout("--rules", ("person", "audience"), ("image", "allow"))
 SHOWN = 10
 """A reason names so many rows; the audience may be covered by as many as it has members."""
@@ -58,12 +60,12 @@ class Rules:
     """
 
     rows: Mapping[str, tuple[Rule, ...]]
-    audience: Party = Party(EVERYONE)
+    audience: Party = EVERYBODY
     groups: Groups = field(default_factory=Groups)
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
-        rows = sorted(row for some in self.rows.values() for row in some) if self.rows else []
+        rows = sorted(row for some in self.rows.values() for row in some)
         named = self.groups.plain(party.name for party in (self.audience, *(row.audience for row in rows)) if party.kind == GROUP)
         plain = json.dumps([rows, self.audience, named])
         object.__setattr__(self, "digest", hashlib.sha256(f"rules 1 {plain}".encode()).hexdigest())
@@ -79,12 +81,14 @@ class Rules:
         return cls.of(rows, audience, groups)
 
     @classmethod
-    def of(cls, rows: Iterable[Rule], audience: Party = Party(EVERYONE), groups: Groups | None = None) -> Rules:
+    def of(cls, rows: Iterable[Rule], audience: Party = EVERYBODY, groups: Groups | None = None) -> Rules:
         """The model that rows make; all groups that they and the audience name are there."""
         found: dict[str, list[Rule]] = {}
         for row in rows:
             found.setdefault(row.person, []).append(row)
-        return cls({person: tuple(sorted(some, key=lambda row: row.number)) for person, some in found.items()}, audience, groups or Groups())
+        return cls(
+            {person: tuple(sorted(some, key=lambda row: row.number)) for person, some in found.items()}, audience, groups or Groups()
+        )
 
     @cached_property
     def members(self) -> frozenset[str] | None:
