@@ -31,6 +31,7 @@ LAYERS = [
     {"pipeline"},
     {
         "errors",
+        "access_options",
         "boxes_cli",
         "models_cli",
         "identities_cli",
