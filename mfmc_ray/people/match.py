@@ -5,8 +5,8 @@ calibration, as the false-match rate at that cosine. The *evidence* for a person
 A face is a person if the evidence reaches the threshold, no recognizer speaks against it, and nobody else, neither another person nor
 another face of the image, comes near.
 
-Measured on 520 news photos of 130 people (`benchmarks/recognition.py`, which prints all of what follows anew): 30 random choices of one, two
-or three photos of everybody to be enrolled, all other photos against all people. Strangers' evidence has an exponential tail; fitted to the
+Measured on 520 news photos of 130 people (`benchmarks/recognition.py` prints all of what follows): 30 random choices of one, two or three
+photos of everybody to be enrolled, all other photos against all people. Strangers' evidence has an exponential tail; fitted to the
 most similar 0.05 %, it says 8.9, 8.0 and 7.3 for a false-match rate of 1e-6 with one, two and three photos: `THRESHOLDS`. The highest that
 was seen of 3 million was 7.8, 7.2 and 6.8. Missed were 6.4 %, 3.2 % and 2.4 %.
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.known.calibration import Calibration, Curve
+from mfmc_ray.known.search import usable
 from mfmc_ray.people.registry import Registry
 from mfmc_ray.people.sightings import AMBIGUOUS, RECOGNISED, UNKNOWN, UNUSABLE, Sighting
 
@@ -164,6 +165,19 @@ class Matcher:
             clear = reached[i, best] and not (rivals > total[i, best] - MARGIN).any() and not np.delete(reached[:, best], i).any()
             seen.append(Sighting(self.people[best], *about, RECOGNISED) if clear else Sighting(None, *about, AMBIGUOUS))
         return tuple(seen)
+
+
+def fit(vectors: Mapping[str, F32], sizes: F32, mesh_scores: F32, min_size: float) -> NDArray[np.bool_]:
+    """Which faces anybody can be recognised by: bool (n,).
+
+    Args:
+        vectors: recognizer → float32 (n, d).
+        sizes: float32 (n,), √area of the boxes, px.
+        mesh_scores: float32 (n,), 0–1.
+        min_size: px; smaller ones are nobody.
+    """
+    there = np.all([usable(array) for array in vectors.values()], axis=0) if vectors else np.zeros(len(sizes), bool)
+    return np.asarray(there & (sizes >= min_size) & (mesh_scores >= LEAST_MESH))
 
 
 _SLACK = 1e-4  # of a cosine in float32

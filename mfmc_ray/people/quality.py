@@ -20,21 +20,23 @@ from mfmc_ray.people.match import LEAST_MESH
 from mfmc_ray.swap.render import MorphSwapper
 
 LEAST_SIZE = 40.0
-"""px, √area of the face's box. Of 520 news photos shrunk to 56, 40, 28 and 20 px, against two enrolled photos, 3, 4, 8 and 24 % are missed."""
+"""px, √area of the face's box. Of 520 news photos shrunk to 56, 40, 28 and 20 px, 3, 4, 8 and 24 % do not reach the threshold of two
+enrolled ones."""
 LEAST_SHARPNESS = 0.3
-"""See `sharpness`. With a blur of σ = 2 px of the chip (0.35 at the median of 60 photos), the evidence for the person falls from 12.3 to 10.2,
-of σ = 3 (0.26) to 7.4, which is not enough; moved by 9 px (0.31) to 8.3. The least of 520 news photos is 0.40, of 60 official ones 0.45."""
+"""See `sharpness`. Of 60 photos with a blur of σ = 2 px of the chip (median 0.35), a quarter gives less evidence than 10.2 (12.3 before),
+with σ = 3 (0.26) than 7.4, which is not enough; shaken by 9 px (0.31) than 8.3. Of 520 news photos the least is 0.40, of 60 official ones
+0.45."""
 LARGEST_YAW, LARGEST_PITCH = 45.0, 40.0
 """degrees; all of the 520 are within."""
 SECOND_FACE = 0.7
-"""A second face of at least this share of the largest one's √area (half of its area) makes it unclear whose photo it is. Of the 520, 8 % have
-one. The wrong face was the largest in 4 photos, in which the right one was at least 0.97 as large."""
+"""A second face of at least this share of the largest one's √area (half of its area) makes it unclear whose photo it is. Of the 520, which
+are cut out of larger ones, 9 % have one. The wrong face was the largest in 4, in which the right one was at least 0.9 as large."""
 COVERED = 0.5
-"""Share of lips or of an eye behind something (`swap.cover.Covered`) from which they are hidden. Of the 520, the lips of 2 and the eyes of 4
-(dark glasses, which are also the hardest to recognise)."""
+"""Share of lips or of an eye behind something (`swap.cover.Covered`) from which they are hidden. Of the 520, the lips of 2 and the eyes of
+4 (dark glasses, which are also the hardest to recognise)."""
 SURE_MESH = 0.9995
-"""A face with a mouth that seems covered by its colour (`mouth_covered`) is taken for masked if the mesh doubts it so much: 11 of 19 more
-masked faces, none of the 520."""
+"""A face with a mouth that seems covered by its colour (`mouth_covered`) is taken for masked if the mesh doubts it so much: 6 more of 33
+faces in crowds with masks, none of the 520."""
 _INNER = np.s_[20:104, 20:92]
 """Rows and columns of the chip (112 px) that are face rather than hair and background."""
 
@@ -79,7 +81,7 @@ class Examiner:
     """
 
     def __init__(self) -> None:
-        self._pack = load_pack(FindConfig(), list(EMBEDDERS))
+        self.pack = load_pack(FindConfig(), list(EMBEDDERS))
         self._swapper = MorphSwapper(load_model())
 
     def __call__(self, data: bytes) -> Look:
@@ -92,11 +94,16 @@ class Examiner:
             pixels = decode(data, MAX_PIXELS).pixels
         except CodecError as error:
             raise RefusedError("unreadable", f"cannot be read as a picture ({error.reason})") from error
-        faces = self._pack.analyse(pixels)
-        i = subject(faces)
-        return self._checked(pixels, faces, i)
+        return self.judge(pixels, self.pack.analyse(pixels))
 
-    def _checked(self, pixels: Image, faces: Faces, i: int) -> Look:
+    def judge(self, pixels: Image, faces: Faces) -> Look:
+        """The same of a picture whose faces have been found.
+
+        Args:
+            pixels: upright.
+            faces: all of them, with everything that `Faces` can hold.
+        """
+        i = subject(faces)
         size = float(faces.sizes[i])
         if size < LEAST_SIZE:
             raise RefusedError("too_small", f"the face is too small: {size:.0f} px, wanted {LEAST_SIZE:.0f}")
@@ -122,7 +129,7 @@ class Examiner:
 
 
 def subject(faces: Faces) -> int:
-    """The face that a photo is of: the largest one. Small ones in the background do not matter, nor what one detector alone takes for a face.
+    """The face that a photo is of: the largest one. Small ones in the background do not matter, nor what one detector alone takes for one.
 
     Raises:
         RefusedError: there is none, or another one that is nearly as large.
@@ -141,10 +148,10 @@ def subject(faces: Faces) -> int:
 
 
 def sharpness(chip: Image) -> float:
-    """How sharp an aligned face is, 0–1: 1 − the share of its detail that blurring takes away (Crété et al., "The blur effect: perception
-    and estimation with a new no-reference perceptual blur metric", 2007). It does not depend on contrast, and is about what a recognizer sees.
+    """How sharp an aligned face is, 0–1, whatever its contrast: 1 − the blur of Crété et al., "The blur effect: perception and estimation
+    with a new no-reference perceptual blur metric", 2007. It is about what a recognizer sees, not about the photo.
 
     Args:
         chip: uint8 (112, 112, 3) RGB, of `align.chips`.
     """
-    return 1 - float(blur_effect(cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)[_INNER]))
+    return 1 - float(blur_effect(cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)[_INNER]))  # type: ignore[no-untyped-call]
