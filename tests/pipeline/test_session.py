@@ -43,6 +43,7 @@ def test_leftovers_are_gone_before_a_command_works_and_its_own_when_it_fails(tmp
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
 def test_a_cluster_that_is_not_there_is_said_soon(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PATIENCE", 0.1)
+    monkeypatch.delattr(ray, "init")  # which would wait for many minutes
     with pytest.raises(ConnectionError, match="no Ray cluster answers at"), connect(RayConfig(address=address), tmp_path):
         pass
     assert not ray.is_initialized()
