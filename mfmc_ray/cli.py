@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, boxes_cli, change_cli, config, discreet, identities_cli, key_cli, known_cli, models_cli, nightly_cli
+from mfmc_ray import (
+    __version__,
+    boxes_cli,
+    change_cli,
+    config,
+    discreet,
+    identities_cli,
+    key_cli,
+    known_cli,
+    models_cli,
+    nightly_cli,
+    review_cli,
+)
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
@@ -157,6 +169,7 @@ _run_verb(
 )
 app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
+app.command("review")(review_cli.review)
 
 
 @app.command()

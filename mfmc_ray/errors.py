@@ -16,6 +16,7 @@ from mfmc_ray.people.registry import PeopleError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
+from mfmc_ray.review.decisions import ReviewError
 from mfmc_ray.sources import SourceError
 from mfmc_ray.versions import VersionsError
 
@@ -25,6 +26,7 @@ USER_ERRORS = (
     AccessError,
     PeopleError,
     BoxesError,
+    ReviewError,
     SourceError,
     LedgerError,
     ModelError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mfmc_ray.faces.faces import F32, Faces
@@ -22,11 +22,17 @@ class Decision:
         keep: it was approved and stays as it is.
         reason: the rows of the access tables that allowed it, which is published; None unless kept.
         denied: a row that denies it, whatever others allow; None if none does. Private.
+        redact: a reviewer wants it covered.
+        rejected: identity_ids that a reviewer did not want on it.
+        rounds: how often a reviewer wanted another one.
     """
 
     keep: bool
     reason: str | None = None
     denied: str | None = None
+    redact: bool = False
+    rejected: frozenset[str] = frozenset()
+    rounds: int = 0
 
 
 NOTHING = Decision(keep=False)
@@ -132,12 +138,13 @@ def merged(some: Iterable[Decision]) -> Decision:
 
 
 def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> list[Decision]:
-    """What a model decides, as far as it can be acted on: a face that is kept without a reason, or though it is denied, is not kept.
+    """What a model decides, as far as it can be acted on: a face that is kept without a reason, or though something denies it, is not kept.
+    It is asked of an image without faces, too: it may know of one that should be there.
 
     Raises:
         AccessError: it did not decide for each face, so that for none it is known what was meant.
     """
-    decided = list(model.decide(image_id, path, faces)) if len(faces) else []
+    decided = list(model.decide(image_id, path, faces))
     if len(decided) != len(faces):
         raise AccessError(f"{len(decided)} decisions about {len(faces)} faces")
-    return [merged([one]) for one in decided]
+    return [one if one.keep and one.reason and not (one.denied or one.redact) else replace(one, keep=False, reason=None) for one in decided]

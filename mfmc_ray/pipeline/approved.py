@@ -20,9 +20,21 @@ from mfmc_ray.pipeline.known import files_of_stage
 from mfmc_ray.pipeline.recheck import Row
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.places import replace_file
+from mfmc_ray.review.decisions import Reviews
+from mfmc_ray.review.reviewed import Reviewed
 
 NOTE = "access.json"
 """File in WORK: the digest of what OUT was decided by."""
+
+
+def reviewed(access: AccessModel, work: Path) -> AccessModel:
+    """An access model with what reviewers of this WORK's result have decided.
+
+    Raises:
+        ReviewError: that cannot be read.
+    """
+    reviews = Reviews.load(work)
+    return Reviewed(access, reviews) if reviews else access
 
 
 def begin(work: Path, access: AccessModel, *, resumed: bool) -> None:

@@ -95,7 +95,7 @@ class Audited:
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
-        audited.access = access_model(approved.as_now(config, audited.settings))
+        audited.access = approved.reviewed(access_model(approved.as_now(config, audited.settings)), audited.ledger.work)
         return audited
 
     def for_stage(self) -> dict[str, Any]:

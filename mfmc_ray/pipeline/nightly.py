@@ -15,6 +15,7 @@ from mfmc_ray.access.combined import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
+from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.known import added_galleries
@@ -70,7 +71,7 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
     listing = run.open()
     with run.ledger.lock(60 * config.nightly.wait_minutes):
         if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
-            run.access, listing = access_model(config), run.open()
+            run.access, listing = approved.reviewed(access_model(config), run.ledger.work), run.open()
         started = datetime.now(UTC)
         run.scans.list_units(listing)
         expected = _outlook(run)

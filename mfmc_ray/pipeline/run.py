@@ -62,8 +62,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError, AccessError: the folders, the input, the calibration or the approvals cannot be
-            used.
+        LedgerError, CollectionError, CalibrationError, AccessError, ReviewError: the folders, the input, the calibration, the approvals or
+            the reviewers' decisions cannot be used.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
-        self.access = access_model(config)
+        self.access = approved.reviewed(access_model(config), self.ledger.work)
         self.console = Console(stderr=True, highlight=False)
         self.planned: Plan = Plan()
         """What `publish` did last."""

@@ -168,7 +168,8 @@ def test_a_model_that_does_not_decide_keeps_nobody() -> None:
             return [Decision(True, "x"), Decision(True)][: len(faces) or 1]
 
     assert decisions(Short(), ID, "a", faces_at(BOX, AWAY)) == [Decision(True, "x"), Decision(False)]  # a reason must be named
-    assert decisions(Short(), ID, "a", faces_at()) == []
+    with pytest.raises(AccessError, match="1 decisions about 0 faces"):
+        decisions(Short(), ID, "a", faces_at())
     with pytest.raises(AccessError, match="2 decisions about 3 faces"):
         decisions(Short(), ID, "a", faces_at(BOX, AWAY, AWAY))
 
