@@ -121,13 +121,13 @@ class Rules:
             return [row.number for row in rows if row.audience.kind == EVERYONE][:1]
         left, chosen = set(self.members), []
         covered = [(self._covered[row.audience], row.number) for row in rows]
-        while left and covered:
-            best, number = max(covered, key=lambda one: (len(one[0] & left), -one[1]))
+        while left:
+            best, number = max(covered, key=lambda one: (len(one[0] & left), -one[1]), default=(frozenset[str](), 0))
             if not best & left:
                 return []
             chosen.append(number)
             left -= best
-        return [] if left else sorted(chosen)
+        return sorted(chosen)
 
     def effects(self, seen: Callable[[str | None], Collection[str]]) -> list[Effects]:
         """The table's."""
