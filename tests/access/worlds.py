@@ -182,11 +182,12 @@ def _said(world: World, person: str, names: set[str], path: str) -> set[bool]:
 # worlds
 
 NAMES = st.sampled_from([*PATHS, *PATHS.values()])
-PATTERNS = st.sampled_from([None, *PATHS, *PATHS.values(), "*", "a/*", "?.jpg", "*b*", "x*"])
+PATTERNS = st.sampled_from([None, None, None, None, *PATHS, *PATHS.values(), "*", "a/*", "?.jpg", "*b*", "x*"])
 PERSONS, VIEWERS = st.sampled_from(PEOPLE), st.sampled_from(USERS)
 ALLOWED = st.sampled_from([True, True, False])
-PARTIES = st.one_of(VIEWERS.map(lambda name: Party(VIEWER, name)), st.sampled_from(GROUPS).map(lambda name: Party(GROUP, name)))
-AUDIENCES = st.one_of(st.just(ALL), PARTIES)
+PARTIES = st.sampled_from([*(Party(VIEWER, user) for user in USERS), *(Party(GROUP, group) for group in GROUPS)])
+AUDIENCES = st.one_of(PARTIES, PARTIES, st.just(ALL))
+RELEASES = st.sampled_from([*(Party(GROUP, group) for group in GROUPS), Party(VIEWER, "dan"), ALL])
 
 
 def rows(table: str, persons: st.SearchStrategy[str] = PERSONS, allowed: st.SearchStrategy[bool] = ALLOWED) -> Any:
@@ -216,7 +217,7 @@ def memberships(draw: Any) -> tuple[Member, ...]:
     members = [Member(n, group, None) for n, group in enumerate(GROUPS, 1)]
     for k, group in enumerate(GROUPS):
         inner = st.sampled_from([*(Party(VIEWER, user) for user in USERS), *(Party(GROUP, other) for other in GROUPS[:k])])
-        members += [Member(len(members) + 1 + n, group, party) for n, party in enumerate(draw(st.lists(inner, max_size=3)))]
+        members += [Member(len(members) + 1 + n, group, party) for n, party in enumerate(draw(st.lists(inner, min_size=2, max_size=3, unique=True)))]
     return tuple(members)
 
 
@@ -232,4 +233,4 @@ def worlds(draw: Any, kind: str, *, alone: bool = False) -> World:
         own = table in TABLES_OF[kind]
         drawn = draw(st.lists(rows(table), min_size=2 * own, max_size=8 if own else 2))
         tables[table] = tuple(made(table, number, row) for number, row in enumerate(drawn, 1))
-    return World(kind, seen, **tables, groups=draw(memberships()), audience=draw(AUDIENCES))
+    return World(kind, seen, **tables, groups=draw(memberships()), audience=draw(RELEASES))
