@@ -138,8 +138,8 @@ def merged(some: Iterable[Decision]) -> Decision:
 
 
 def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> list[Decision]:
-    """What a model decides, as far as it can be acted on: a face that is kept without a reason, or though something denies it, is not kept.
-    It is asked of an image without faces, too: it may know of one that should be there.
+    """What a model decides, as far as it can be acted on: a face that is kept without a reason, or though it is denied, is not kept. It is
+    asked of an image without faces, too: it may know of one that should be there.
 
     Raises:
         AccessError: it did not decide for each face, so that for none it is known what was meant.
@@ -147,4 +147,9 @@ def decisions(model: AccessModel, image_id: str, path: str, faces: Faces) -> lis
     decided = list(model.decide(image_id, path, faces))
     if len(decided) != len(faces):
         raise AccessError(f"{len(decided)} decisions about {len(faces)} faces")
-    return [one if one.keep and one.reason and not (one.denied or one.redact) else replace(one, keep=False, reason=None) for one in decided]
+    return [_sound(one) for one in decided]
+
+
+def _sound(one: Decision) -> Decision:
+    keep = bool(one.keep and one.reason and one.denied is None and not one.redact)
+    return replace(one, keep=keep, reason=one.reason if keep else None)

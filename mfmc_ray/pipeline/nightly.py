@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.access.combined import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
-from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference
-from mfmc_ray.pipeline.known import added_galleries
-from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
+from mfmc_ray.pipeline.known import added_galleries, enrolled_ids
+from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, enrolled_lines, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
@@ -71,7 +69,8 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
     listing = run.open()
     with run.ledger.lock(60 * config.nightly.wait_minutes):
         if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
-            run.access, listing = approved.reviewed(access_model(config), run.ledger.work), run.open()
+            run.take_access()
+            listing = run.open()
         started = datetime.now(UTC)
         run.scans.list_units(listing)
         expected = _outlook(run)
@@ -86,25 +85,41 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)
         before = _counts(run)
-        if expected.change.anew and (added := len(added_galleries(run.ledger))):
-            raise LedgerError(
-                f"everything has to be done anew ({', '.join(expected.change.changed)}), and {added} galleries that were given to "
-                "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
-            )
-        run.restart = expected.change.anew or run.state.is_restarting
-        if expected.change.pool:
-            _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
-        run.begin()
         clock = time.monotonic()
-        with run.working():
-            run.scan()
-            fallen = run.anonymize()
+        fallen = bring_up_to_date(run, expected.change)
         seconds = time.monotonic() - clock
     summary = _summary(run, started, seconds, expected, before, fallen)
     if config.nightly.audit is not None:
         summary["audit"] = _audited(config)
     page = _keep(run.ledger.work / FOLDER, summary, config.nightly.kept)
     return Night(REFUTED if summary.get("audit") is False else DONE, expected, summary, page)
+
+
+def bring_up_to_date(run: Run, change: Change) -> list[dict[str, Any]]:
+    """Does what there is to do; the lock is held and everything listed.
+
+    Args:
+        run: made with `update`.
+        change: what has become of its settings.
+
+    Returns:
+        as `Run.publish`.
+
+    Raises:
+        LedgerError: everything has to be done anew, and added galleries would be forgotten.
+    """
+    if change.anew and (added := len(added_galleries(run.ledger))):
+        raise LedgerError(
+            f"everything has to be done anew ({', '.join(change.changed)}), and {added} galleries that were given to "
+            "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
+        )
+    run.restart = run.restart or change.anew or run.state.is_restarting
+    if change.pool:
+        _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
+    run.begin()
+    with run.working():
+        run.scan()
+        return run.anonymize()
 
 
 def _outlook(run: Run) -> Outlook:
@@ -117,13 +132,17 @@ def _outlook(run: Run) -> Outlook:
         differences[stage.name] = run.scans.difference(stage, units, again=True)
     plan = _plan(run) if run.ledger.done(SCAN) else None
     published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
-    return outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
+    found = outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
+    if not change.anew:
+        found.lines += enrolled_lines(enrolled_ids(run.ledger), run.people.known_ids() if run.people else ())
+    return found
 
 
 def _plan(run: Run) -> Plan:
     before = run.ledger.done(ANONYMIZE)
     if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
         run.withdraw()
+    run.recognise()
     return plan_parts(
         run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
     )

@@ -46,13 +46,13 @@ class Reviewed:
         version, reviewed = self.model.version(image_id, path), self.reviews.version(image_id or "")
         return hashlib.sha256(f"reviewed 1 {version} {reviewed}".encode()).hexdigest() if reviewed else version
 
+    def effects(self) -> Sequence[Effects]:
+        """Those of the model's tables."""
+        return self.model.effects()
+
     def bound(self, sightings: Sightings) -> AccessModel:
         """The same with these people recognised."""
         return Reviewed(self.model.bound(sightings), self.reviews)
-
-    def effects(self) -> Sequence[Effects]:
-        """The model's."""
-        return self.model.effects()
 
 
 def _ordered(decided: Decision, order: Order) -> Decision:

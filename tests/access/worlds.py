@@ -217,7 +217,8 @@ def memberships(draw: Any) -> tuple[Member, ...]:
     members = [Member(n, group, None) for n, group in enumerate(GROUPS, 1)]
     for k, group in enumerate(GROUPS):
         inner = st.sampled_from([*(Party(VIEWER, user) for user in USERS), *(Party(GROUP, other) for other in GROUPS[:k])])
-        members += [Member(len(members) + 1 + n, group, party) for n, party in enumerate(draw(st.lists(inner, min_size=2, max_size=3, unique=True)))]
+        drawn = draw(st.lists(inner, min_size=2, max_size=3, unique=True))
+        members += [Member(len(members) + 1 + n, group, party) for n, party in enumerate(drawn)]
     return tuple(members)
 
 
