@@ -35,6 +35,7 @@ def review(
 
     Example: mfmc review published/
     """
+    from mfmc_ray.pipeline.curves import used
     from mfmc_ray.pipeline.publish import originals_of
     from mfmc_ray.pipeline.state import State
     from mfmc_ray.review.decisions import Reviews
@@ -48,7 +49,9 @@ def review(
     settings = State(ledger.work).finished_settings(ledger)
     console = Console(highlight=False, soft_wrap=True)
     made = _fingerprint(ledger)
-    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), most=most)
+    calibration = used(ledger.work, settings)
+    usual = {name: calibration.threshold_for(name, 0.5) for name in settings.guard.recognizers}
+    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), usual, most=most)
     waiting = _waiting(queue.waiting)
     if not queue.items:
         console.print(f"All {queue.faces:,} published faces were decided about.{waiting}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfmc_ray.access.decide import Decision, ReplaceAll, decisions
@@ -175,6 +175,7 @@ def test_the_result_is_the_same_under_other_certificates() -> None:
 DECIDED = st.tuples(st.sampled_from((APPROVE, REDACT, RESWAP)), st.integers(0, 2), st.sampled_from(("kept", "replaced")))
 
 
+@settings(deadline=None)
 @given(st.lists(DECIDED, max_size=8))
 def test_nobody_is_shown_whom_the_tables_do_not_show(given: list[tuple[str, int, str]]) -> None:
     from mfmc_ray.review.decisions import Row
