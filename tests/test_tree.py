@@ -29,7 +29,19 @@ LAYERS = [
     }
     | {"boxes", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate", "review"},
     {"pipeline"},
-    {"errors", "boxes_cli", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli", "review_cli"},
+    {
+        "errors",
+        "access_options",
+        "boxes_cli",
+        "models_cli",
+        "identities_cli",
+        "known_cli",
+        "change_cli",
+        "nightly_cli",
+        "key_cli",
+        "release_cli",
+        "review_cli",
+    },
     {"cli"},
 ]
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mfmc_ray.access.combined import access_model
 from mfmc_ray.access.decide import AccessModel, ReplaceAll
 from mfmc_ray.config import DECIDING, ConfigError, RunConfig, load
 from mfmc_ray.faces.faces import F32
@@ -94,7 +95,7 @@ class Audited:
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
-        audited.access = approved.reviewed(approved.of_run(config, audited.settings), audited.ledger.work)
+        audited.access = approved.reviewed(access_model(approved.as_now(config, audited.settings)), audited.ledger.work)
         return audited
 
     def for_stage(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.known import added_galleries
-from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
+from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
@@ -86,25 +86,41 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)
         before = _counts(run)
-        if expected.change.anew and (added := len(added_galleries(run.ledger))):
-            raise LedgerError(
-                f"everything has to be done anew ({', '.join(expected.change.changed)}), and {added} galleries that were given to "
-                "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
-            )
-        run.restart = expected.change.anew or run.state.is_restarting
-        if expected.change.pool:
-            _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
-        run.begin()
         clock = time.monotonic()
-        with run.working():
-            run.scan()
-            fallen = run.anonymize()
+        fallen = bring_up_to_date(run, expected.change)
         seconds = time.monotonic() - clock
     summary = _summary(run, started, seconds, expected, before, fallen)
     if config.nightly.audit is not None:
         summary["audit"] = _audited(config)
     page = _keep(run.ledger.work / FOLDER, summary, config.nightly.kept)
     return Night(REFUTED if summary.get("audit") is False else DONE, expected, summary, page)
+
+
+def bring_up_to_date(run: Run, change: Change) -> list[dict[str, Any]]:
+    """Does what there is to do; the lock is held and everything listed.
+
+    Args:
+        run: made with `update`.
+        change: what has become of its settings.
+
+    Returns:
+        as `Run.publish`.
+
+    Raises:
+        LedgerError: everything has to be done anew, and added galleries would be forgotten.
+    """
+    if change.anew and (added := len(added_galleries(run.ledger))):
+        raise LedgerError(
+            f"everything has to be done anew ({', '.join(change.changed)}), and {added} galleries that were given to "
+            "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
+        )
+    run.restart = run.restart or change.anew or run.state.is_restarting
+    if change.pool:
+        _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
+    run.begin()
+    with run.working():
+        run.scan()
+        return run.anonymize()
 
 
 def _outlook(run: Run) -> Outlook:

@@ -86,6 +86,8 @@ class Run:
         self.planned: Plan = Plan()
         """What `publish` did last."""
         self._input_stays = True
+        self.key_in = self.ledger.work
+        """Folder of the key: a private one; of several releases the first one's."""
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
         self.scans = Scans(config, self.ledger, self.times, update=update)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
@@ -231,7 +233,7 @@ class Run:
         pool, fallen = self._pool(known)
         certifying = self._certifying(known)
         old = [part for part in plan.kept if not certified(part["summary"], grounds)]
-        kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
+        kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access}
         count_of = actors(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
         update: dict[str, Any] = {

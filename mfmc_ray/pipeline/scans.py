@@ -63,6 +63,10 @@ class Scans:
         self.units, *self.gallery_units = (listed(collection) for collection in collections)
         self.skipped = dict(collections[0].skipped)
 
+    def take_units(self, other: Scans) -> None:
+        """Takes what another run has listed of the same collection and galleries."""
+        self.units, self.gallery_units, self.skipped = other.units, other.gallery_units, other.skipped
+
     def __iter__(self) -> Iterator[tuple[Stage, Units]]:
         """The stages that scan, galleries first, each with its units."""
         configured = len(self._config.guard.galleries)

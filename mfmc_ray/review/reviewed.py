@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfmc_ray.access.decide import AccessModel, Decision
+from mfmc_ray.access.decide import AccessModel, Decision, Effects
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.review.decisions import Order, Reviews
@@ -46,6 +46,10 @@ class Reviewed:
         version, reviewed = self.model.version(image_id, path), self.reviews.version(image_id or "")
         return hashlib.sha256(f"reviewed 1 {version} {reviewed}".encode()).hexdigest() if reviewed else version
 
+    def effects(self) -> Sequence[Effects]:
+        """Those of the model's tables."""
+        return self.model.effects()
+
     def bound(self, sightings: Sightings) -> AccessModel:
         """The same with these people recognised."""
         return Reviewed(self.model.bound(sightings), self.reviews)
@@ -53,4 +57,6 @@ class Reviewed:
 
 def _ordered(decided: Decision, order: Order) -> Decision:
     keep = decided.keep and not order.redact and not order.replace
-    return Decision(keep, decided.reason if keep else None, redact=order.redact, rejected=order.rejected, rounds=order.rounds)
+    return Decision(
+        keep, decided.reason if keep else None, decided.denied, redact=order.redact, rejected=order.rejected, rounds=order.rounds
+    )

@@ -98,7 +98,7 @@ def test_the_audit_asks_the_table_as_it_is_now(mfmc: Any, run: tuple[Path, str])
         assert check["examples"][0].startswith("both.jpg: face ")
         resumed = mfmc("anonymize", folder / "photos", out, "--work", work, "--approvals", table, *SETTINGS)
         assert resumed.returncode == 1
-        assert "approvals were others" in resumed.stderr
+        assert "access tables were others" in resumed.stderr
         assert "--restart" in resumed.stderr
     finally:
         table.write_text(before)

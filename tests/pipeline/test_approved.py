@@ -218,7 +218,7 @@ def test_a_resumed_run_wants_the_same_table(ledger: Ledger) -> None:
     first, second = (Approvals({"a.jpg": (Row(n, True, (0.0, 0.0, 5.0, 5.0)),)}) for n in (1, 2))
     approved.begin(ledger.work, first, resumed=False)
     approved.begin(ledger.work, first, resumed=True)
-    with pytest.raises(LedgerError, match="approvals were others"):
+    with pytest.raises(LedgerError, match="access tables were others"):
         approved.begin(ledger.work, second, resumed=True)
     approved.begin(ledger.work, first, resumed=True)  # which the refusal has not changed
     approved.begin(ledger.work, second, resumed=False)
