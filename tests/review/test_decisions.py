@@ -158,9 +158,12 @@ def test_rows_are_private_whole_and_hold_no_person(tmp_path: Path) -> None:
     assert len(Reviews.load(tmp_path)) == 1
     append(tmp_path, APPROVE, face())
     assert len(file.read_bytes().splitlines()) == 2
+    with file.open("ab") as by_hand:
+        by_hand.write(json.dumps({"row": "mine", "time": "", "decision": "undo", "undoes": row["row"]}).encode() + b"\n")
+    assert [one.decision for one in Reviews.load(tmp_path).images[IMAGE]] == [APPROVE]
     with file.open("ab") as damaged:
         damaged.write(b"{}\n")
-    with pytest.raises(ReviewError, match="line 3 is no decision"):
+    with pytest.raises(ReviewError, match="line 4 is no decision"):
         Reviews.load(tmp_path)
 
 
