@@ -32,6 +32,8 @@ import psutil
 from kills_checks import BrokenError, Collection, check_end, check_visible
 from kills_settings import PICTURES, STAGES, Library, Local, Nodes, Place, end, named, tree, wait
 
+from mfmc_ray.pipeline.difference import part_size
+
 RACY = 2.2  # seconds until a file's time stamp proves something
 PATIENCE = 200.0
 """Seconds after a kill in which a command must have ended, well or not; longer is a failure."""
@@ -91,11 +93,12 @@ class Shape:
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     night: float = 0.0
 
-    def expected(self, done: dict[str, dict[str, Any]]) -> np.ndarray[Any, Any]:
-        """Of a run that has these parts committed."""
+    def expected(self, done: dict[str, dict[str, Any]], pictures: int) -> np.ndarray[Any, Any]:
+        """Of a run of so many pictures that has these parts committed."""
         total = self.idle.copy()
         for stage in STAGES:
-            if left := self.parts[stage] - len(done[stage]):
+            parts = self.parts[stage] if stage == "pool" else -(-pictures // part_size(pictures))
+            if (left := parts - len(done[stage])) > 0:
                 total += self.setup[stage] + left * self.part[stage]
         return total
 
@@ -224,6 +227,8 @@ def one(setting: Local, place: Place, shape: Shape, kind: str, moment: str, fres
         if not (kind == "raylet" and isinstance(setting, Nodes)):
             setting.mend(kind)
         resume(setting, place, shape, before, fresh, told)
+    elif killed and not (kind == "raylet" and isinstance(setting, Nodes)):
+        setting.mend(kind)  # the command could do without what was killed; the next one cannot
     check_end(place.collection, place.out, place.work)
     return told | {"hasty": hasty}
 
@@ -261,7 +266,7 @@ def resume(setting: Local, place: Place, shape: Shape, before: dict[str, Any], f
                 raise BrokenError(f"{stage} {part} was committed and computed again")
     if again := [name for name in names if name not in becoming and was.get(name) != after.get(name)]:
         raise BrokenError(f"written again: {again}")
-    expected = shape.expected(done) if fresh else np.array([shape.night, np.nan])
+    expected = shape.expected(done, len(list(place.collection.folder.iterdir()))) if fresh else np.array([shape.night, np.nan])
     told |= {"tries": tries, "resumed_s": round(float(spent[0]), 1), "cpu_s": round(float(spent[1]), 1)}
     told |= {"expected_s": round(float(expected[0]), 1), "expected_cpu_s": round(float(expected[1]), 1) if fresh else None}
 
@@ -319,8 +324,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work, with a short path (default: the folder for temporary files)")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
+    every = []
     for told in rounds(parser.parse_args()):
         print(json.dumps(told), flush=True)
+        every.append(told)
+    killed = [told for told in every if told.get("killed")]
+    ratios = [told["cpu_s"] / told["expected_cpu_s"] for told in killed if told.get("expected_cpu_s")]
+    print(
+        f"{len(killed)} kills in {len(every)} rounds, {sum('BROKEN' in told for told in every)} broken, "
+        f"{sum('hung' in told for told in killed)} hung. CPU of resumed runs / expected: {[round(ratio, 2) for ratio in ratios]}"
+    )
 
 
 if __name__ == "__main__":

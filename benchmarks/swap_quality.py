@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage.data import astronaut
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.codec import decode
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig

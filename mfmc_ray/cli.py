@@ -13,7 +13,22 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from mfmc_ray import __version__, change_cli, config, discreet, identities_cli, key_cli, known_cli, models_cli, nightly_cli
+from mfmc_ray import (
+    __version__,
+    boxes_cli,
+    change_cli,
+    config,
+    discreet,
+    identities_cli,
+    key_cli,
+    known_cli,
+    models_cli,
+    nightly_cli,
+    people_cli,
+    release_cli,
+    review_cli,
+)
+from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run, storage_options_of, work_of
 
@@ -55,7 +70,9 @@ Start with [bold]mfmc demo[/bold].""",
 app.add_typer(models_cli.app, name="models", help="List, pull and verify the model files.")
 for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
     known_cli.app.command(_name)(_verb)
+app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
+app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
@@ -76,8 +93,10 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
-Approvals = Annotated[
-    str | None, typer.Option(help="CSV or Parquet file that names faces which may stay as they are (docs/access.md; default: none may).")
+Boxes = Annotated[str | None, typer.Option(help="Parquet, JSON (COCO) or CSV file with boxes of faces that you know of (docs/boxes.md).")]
+BoxesMode = Annotated[
+    str | None,
+    typer.Option(help='"add": beside what is found (default). "instead": an image in the file has these faces and no others.'),
 ]
 MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of the box, px) are covered (default 20).")]
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
@@ -93,6 +112,7 @@ Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes wh
 def _run_verb(name: str, text: str) -> None:
     """Adds a verb that takes a collection through one step (or all of them)."""
 
+    @takes_access("Who may stay as they are: docs/access.md (default: nobody)")
     def verb(
         input: Input,  # noqa: A002 (the argument's name)
         out: Out,
@@ -104,7 +124,8 @@ def _run_verb(name: str, text: str) -> None:
         identities: Identities = None,
         threshold: Threshold = None,
         calibration: Calibration = None,
-        approvals: Approvals = None,
+        boxes: Boxes = None,
+        boxes_mode: BoxesMode = None,
         min_face: MinFace = None,
         quality: Quality = None,
         seed: Seed = None,
@@ -112,6 +133,7 @@ def _run_verb(name: str, text: str) -> None:
         actors: Actors = None,
         address: Address = None,
         restart: Restart = False,
+        access: Access = NO_ACCESS,
     ) -> None:
         settings = config.load(
             config_file,
@@ -122,7 +144,9 @@ def _run_verb(name: str, text: str) -> None:
             guard__galleries=known,
             guard__threshold=threshold,
             guard__calibration=calibration,
-            access__approvals=approvals,
+            **access,
+            find__boxes=boxes,
+            find__boxes_mode=boxes_mode,
             swap__attempts=attempts,
             swap__identities=identities,
             swap__min_face=min_face,
@@ -148,22 +172,23 @@ _run_verb(
 )
 app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
+app.command("release")(release_cli.release)
+app.command("review")(review_cli.review)
 
 
 @app.command()
+@takes_access("What kept faces are held against (default: the run's own people and tables, as they are now)")
 def audit(
     out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
-    approvals: Annotated[
-        str | None, typer.Option(help="Hold kept faces against this table (default: the run's own, as it is now).")
-    ] = None,
     sample_seed: Annotated[int | None, typer.Option(help="Draw the same sample again. Default: unpredictable; audit.json has it.")] = None,
     storage_options: Storage = None,
     actors: Actors = None,
     address: Address = None,
+    access: Access = NO_ACCESS,
 ) -> None:
     """Prove or refute the promise on what is published: exit code 0 if it holds, 1 if not.
 
@@ -176,7 +201,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address, approvals)
+    settings = finished_run(out, work, storage_options, actors, address, access)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

@@ -19,6 +19,7 @@ DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
 PSEUDONYMS = ("image", "none")
 """Values of `SwapConfig.pseudonyms`."""
+EVERYONE = "everyone"
 
 
 class ConfigError(ValueError):
@@ -38,6 +39,12 @@ class FindConfig:
     max_seconds: float = 120.0
     """An image that takes longer is `failed`, here as in every later pass; for each 20 megapixels and each 20 faces it has this time once
     more. 0: any time. It may change between a run and its continuation."""
+
+    boxes: str | None = None
+    """Parquet, JSON (COCO) or CSV file with boxes of faces that are known already (docs/boxes.md). What is in it decides image by image, so
+    it may change between a run and a night."""
+    boxes_mode: str = "add"
+    """add: beside what the detectors find. instead: an image that the file names has these faces and no others."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,41 @@ class AccessConfig:
     """Which faces stay as they are."""
 
     approvals: str | None = None
-    """CSV or Parquet file that names faces which may stay, or must not (docs/access.md). None: every face is replaced or covered."""
+    """CSV or Parquet file that names faces which may stay, or must not (docs/access.md); beside any model, and without one."""
+    people: str | None = None
+    """Private folder of enrolled people, who are recognised in the images (`mfmc people`). None: nobody is."""
+    model: str = "none"
+    """Who decides about a recognised person's faces. none: nobody. proxy: whom they trust, by tags. explicit: they, image by image.
+    rules: their rules, by audience."""
+    tags: str | None = None
+    """Table of `proxy`: who tagged whom in which image."""
+    trust: str | None = None
+    """Table of `proxy`: whose tags a person lets count."""
+    consents: str | None = None
+    """Table of `explicit`: which images a person approves."""
+    rules: str | None = None
+    """Table of `rules`: which audience may see a person in which images."""
+    groups: str | None = None
+    """Table of `proxy` and `rules`: who is in which group."""
+    audience: str = EVERYONE
+    """Of `rules`: whom this release is for: everyone, group:NAME (or NAME) or viewer:NAME."""
+    never: str | None = None
+    """Table of people who are kept in no image, whatever else is said."""
+    always: str | None = None
+    """Table of people who are kept in every image, unless something denies it."""
+
+    def published(self) -> dict[str, Any]:
+        """What of it is no default, for the manifest: of places the last name; of an audience of one that it is one, not who."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value for name, value in plain.items() if value != getattr(AccessConfig, name)}
+        plain |= {name: _last(plain[name]) for name in ACCESS_PLACES if name in plain}
+        if self.audience != EVERYONE and not self.audience.startswith("group:"):
+            plain["audience"] = "viewer:"
+        return plain
+
+
+ACCESS_PLACES = ("approvals", "people", "tags", "trust", "consents", "rules", "groups", "never", "always")
+"""Settings of `AccessConfig` that name a file or folder."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +190,8 @@ class RunConfig:
         plain["input"] = _last(self.input)
         plain["guard"]["galleries"] = [_last(gallery) for gallery in self.guard.galleries]
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
-        plain["access"]["approvals"] = self.access.approvals and _last(self.access.approvals)
+        plain["find"]["boxes"] = self.find.boxes and _last(self.find.boxes)
+        plain["access"] = self.access.published()
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
         del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
@@ -164,8 +206,11 @@ class RunConfig:
         if self.swap.pseudonyms == "image":
             del plain["swap"]["pseudonyms"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        plain["access"].pop("people", None)  # who is enrolled decides, not where
+        if self.find.boxes is None:
+            del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING
-        if self.access.approvals is None:  # the same
+        if not plain["access"]:  # the same
             named = tuple(name for name in named if name != "access")
         return hashlib.sha256(json.dumps({s: plain[s] for s in named}, sort_keys=True).encode()).hexdigest()
 
@@ -216,9 +261,23 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
     if config.swap.pseudonyms not in PSEUDONYMS:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
-    if config.access.approvals is not None and not is_remote(config.access.approvals):  # read again later, from wherever that is done
-        config = dataclasses.replace(config, access=AccessConfig(_absolute(config.access.approvals)))
-    return config
+    if config.find.boxes_mode not in ("add", "instead"):
+        raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
+    if config.find.boxes is not None and not is_remote(config.find.boxes):
+        config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=_absolute(config.find.boxes)))
+    return dataclasses.replace(config, access=_access(config.access))
+
+
+def _access(access: AccessConfig) -> AccessConfig:
+    """With local places that can be read again later, from wherever that is done, and the audience in full."""
+    places = {name: getattr(access, name) for name in ACCESS_PLACES}
+    local = {name: _absolute(place) for name, place in places.items() if place is not None and not is_remote(place)}
+    audience = access.audience.strip()
+    if audience.lower() == EVERYONE:
+        audience = EVERYONE
+    elif ":" not in audience:
+        audience = f"group:{audience}"
+    return dataclasses.replace(access, audience=audience, **local)
 
 
 def _absolute(place: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mfmc_ray.access import AccessError
+from mfmc_ray.access.decide import AccessError
+from mfmc_ray.boxes import BoxesError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
@@ -11,9 +12,11 @@ from mfmc_ray.identities.model import ModelDataError
 from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
+from mfmc_ray.people.registry import PeopleError
 from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
+from mfmc_ray.review.decisions import ReviewError
 from mfmc_ray.sources import SourceError
 from mfmc_ray.versions import VersionsError
 
@@ -21,6 +24,9 @@ USER_ERRORS = (
     ConfigError,
     CollectionError,
     AccessError,
+    PeopleError,
+    BoxesError,
+    ReviewError,
     SourceError,
     LedgerError,
     ModelError,

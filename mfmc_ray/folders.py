@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ def storage_options_of(text: str | None) -> dict[str, Any] | None:
 
 
 def finished_run(
-    out: str, work: str | None, options: str | None, actors: int | None, address: str | None, approvals: str | None = None
+    out: str, work: str | None, options: str | None, actors: int | None, address: str | None, access: Mapping[str, str | None] | None = None
 ) -> RunConfig:
-    """The places of a finished run, and tables to hold it against; all else that decided its result is in its own settings.
+    """The places of a finished run, and access settings to hold it against; all else that decided its result is in its own settings.
 
     Raises:
         ConfigError: OUT is remote and WORK is not named, or the options are no JSON object.
     """
     storage = storage_options_of(options)
-    places = {"input": "-", "out": out, "work": work or work_of(out), "storage_options": storage, "access__approvals": approvals}
-    return load(None, **places, ray__actors=actors, ray__address=address)
+    places = {"input": "-", "out": out, "work": work or work_of(out), "storage_options": storage}
+    return load(None, **places, **(access or {}), ray__actors=actors, ray__address=address)

@@ -41,7 +41,7 @@ __all__ = ["Ledger", "LedgerError", "Stage"]
 
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
 _PRIVATE = (
-    *("scan", "gallery-*", "galleries.json", "known", "pool", "published", "placed", NEXT),
+    *("scan", "gallery-*", "galleries.json", "people.json", "known", "pool", "published", "placed", NEXT),
     *("report", "audit", "calibration-used", "times.json", "watch", "quarantine"),
 )
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
@@ -57,6 +57,9 @@ class Ledger:
         work: local folder.
         storage_options: for fsspec, of `out`.
 
+    Attributes:
+        public: OUT.
+
     Raises:
         LedgerError: WORK is remote, or is in OUT.
     """
@@ -70,7 +73,7 @@ class Ledger:
         self._holder: str | None = None
         self._private = LocalPlace(self.work)
         options = dict(storage_options or {})
-        self._public = RemotePlace(self.out, self.work / "staging", options) if is_remote(out) else LocalPlace(Path(self.out))
+        self.public = RemotePlace(self.out, self.work / "staging", options) if is_remote(out) else LocalPlace(Path(self.out))
 
     def check_input(self, root: str) -> None:
         """Refuse an input that the run would read its own output from, or write into.
@@ -123,7 +126,7 @@ class Ledger:
                 self._private.replace("run.json", text_of(json.dumps({**old, **identity}, indent=2)))
             return True
         mine = old is not None and old.get("out") == self.out
-        if not mine and (strangers := self._public.names()):
+        if not mine and (strangers := self.public.names()):
             raise LedgerError(
                 f"OUT ({self.out}) is not empty (it holds {strangers[0]}) and was not made with this WORK ({self.work}): "
                 "give an empty OUT, or the WORK that belongs to it"
@@ -132,7 +135,7 @@ class Ledger:
             self._private.replace("run.json", text_of(json.dumps({"out": self.out})))  # until all is gone nobody resumes what is left
             shutil.rmtree(self.work / "ledger", ignore_errors=True)  # before the files: a file without a marker is what `recover` removes
             for name in _PUBLISHED if mine else ():
-                self._public.remove(name)
+                self.public.remove(name)
             for path in [path for pattern in _PRIVATE for path in self.work.glob(pattern)]:
                 self._private.remove(path.name)
         shutil.rmtree(self.work / "ledger", ignore_errors=True)
@@ -147,7 +150,7 @@ class Ledger:
         """
         self._make_work()
         self._private.probe(LEAST_WORK)
-        self._public.probe()
+        self.public.probe()
 
     @contextlib.contextmanager
     def lock(self, wait: float = 0) -> Iterator[RunLock]:
@@ -350,7 +353,7 @@ class Ledger:
     def write_text(self, name: str, text: str) -> None:
         """Put a small text file into OUT, such as `README.md`."""
         self._fenced()
-        self._public.replace(name, text_of(text))
+        self.public.replace(name, text_of(text))
 
     def write_json(self, name: str, plain: Any) -> None:
         """Put plain data into OUT as JSON, such as `manifest.json`."""
@@ -359,7 +362,7 @@ class Ledger:
     def remove(self, name: str) -> None:
         """Take a file out of OUT; nothing happens if it is not there."""
         self._fenced()
-        self._public.remove(name)
+        self.public.remove(name)
 
     def purge_versions(self) -> int:
         """Remove what an object store keeps of replaced and deleted files of OUT; how many there were.
@@ -367,7 +370,7 @@ class Ledger:
         Raises:
             VersionsError: it does not let them be removed.
         """
-        return purge_versions(self._public.store.fs, self._public.root) if isinstance(self._public, RemotePlace) else 0
+        return purge_versions(self.public.store.fs, self.public.root) if isinstance(self.public, RemotePlace) else 0
 
     def read_text(self, name: str) -> str:
         """A small text file of OUT.
@@ -383,15 +386,15 @@ class Ledger:
         Raises:
             FileNotFoundError: it is not there.
         """
-        return self._public.read(name)
+        return self.public.read(name)
 
     def files(self, table_name: str) -> list[str]:
         """The committed files of a published table, in order, as names for `read_bytes`."""
-        return [f"{table_name}/{name}" for name in sorted(self._public.sizes(table_name)) if _PART.fullmatch(name)]
+        return [f"{table_name}/{name}" for name in sorted(self.public.sizes(table_name)) if _PART.fullmatch(name)]
 
     def strangers(self, table_name: str) -> list[str]:
         """What is in a published table's folder and is no part of it; a reader of the folder would read it all the same."""
-        return [f"{table_name}/{name}" for name in self._public.names(table_name) if not _PART.fullmatch(name)]
+        return [f"{table_name}/{name}" for name in self.public.names(table_name) if not _PART.fullmatch(name)]
 
     def _make_work(self) -> None:
         try:
@@ -400,7 +403,7 @@ class Ledger:
             raise LedgerError(f"WORK ({self.work}) cannot be made: {error}") from error
 
     def _place(self, private: bool) -> LocalPlace | RemotePlace:
-        return self._private if private else self._public
+        return self._private if private else self.public
 
     def _markers(self, stage: Stage, part_id: int | None = None) -> dict[int, dict[str, Any]]:
         """The markers of a stage, or of one part."""

@@ -15,7 +15,19 @@ from typing import Any
 from mfmc_ray.retry import AGAIN, StoreError
 from mfmc_ray.stores import Store, is_remote
 
-__all__ = ["LedgerError", "LocalPlace", "RemotePlace", "full", "inside", "is_remote", "is_temporary", "synced", "writable"]
+__all__ = [
+    "LedgerError",
+    "LocalPlace",
+    "RemotePlace",
+    "full",
+    "inside",
+    "is_remote",
+    "is_temporary",
+    "linked",
+    "share",
+    "synced",
+    "writable",
+]
 
 PROBE = ".probe.tmp"
 LEAST_WORK = 64 << 20
@@ -103,6 +115,18 @@ class LocalPlace:
         """Nothing: unfinished files are hidden ones in the tables' folders."""
 
 
+def linked(source: str, target: str) -> None:
+    """Makes a file another name of `source` by a hard link, or a copy of it where there can be none; in one step, synced."""
+    temporary = Path(target).with_name(f".{Path(target).name}.{uuid.uuid4().hex}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+        synced(temporary)
+    temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # two names of one file: to rename one to the other does nothing
+
+
 class RemotePlace:
     """A prefix of an object store. What any of it raises: `StoreError` if the store does not do it after all patience."""
 
@@ -167,6 +191,17 @@ class RemotePlace:
         with contextlib.suppress(FileNotFoundError):  # of the folder; without its bucket, and where there is no answer, it is no empty one
             return self.store.list(path)
         return []
+
+
+def share(source: LocalPlace | RemotePlace, target: LocalPlace | RemotePlace, name: str) -> None:
+    """Puts a file of one place into another, too: by a hard link if both are local."""
+    if isinstance(source, LocalPlace) and isinstance(target, LocalPlace):
+        with writable(target.root):
+            (target.root / name).parent.mkdir(parents=True, exist_ok=True)
+            linked(str(source.root / name), str(target.root / name))
+        return
+    data = source.read(name)
+    target.replace(name, lambda path: path.write_bytes(data), len(data))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,7 +1,7 @@
 """The Arrow schema of every table, with units. The only place that names columns.
 
 `IMAGES`, `FACES` and `IDENTITIES` are published (OUT); `scan_schema`, `known_schema`, `pool_schema` and `published_schema` stay on the
-private side (WORK).
+private side (WORK), `people_schema` in a private folder of the user's.
 """
 
 from __future__ import annotations
@@ -83,6 +83,23 @@ def scan_schema(recognizers: Mapping[str, int]) -> pa.Schema:
             ("unit_size", pa.int64()),  # of the unit as it was listed, as in `UNITS`
             ("unit_version", pa.string()),
             ("unit_listed", pa.int64()),
+            ("boxes", pa.string()),  # what boxes the user gave for it, as `Boxes.version` puts it; null if none
+        ]
+    )
+
+
+def people_schema(recognizers: Mapping[str, int]) -> pa.Schema:
+    """The enrolled people, one row per photo; in a private folder of their own."""
+    return pa.schema(
+        [
+            ("person", pa.string()),  # the user's id
+            ("photo_id", pa.string()),  # sha-256 of the photo's bytes, hex
+            ("salt", pa.binary(16)),  # random, the same for all photos of a person
+            ("enrolled", pa.string()),  # ISO time
+            ("size", pa.float32()),  # √area of the face's box, px
+            ("sharpness", pa.float32()),  # see people/quality.py
+            ("yaw", pa.float32()),  # degrees
+            *((embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
         ]
     )
 
@@ -91,8 +108,8 @@ def known_schema(recognizers: Mapping[str, int]) -> pa.Schema:
     """The known-face index, one row per known face; one Parquet file per generation."""
     return pa.schema(
         [
-            ("known_id", pa.string()),  # "<image_id>:<face_no>", "gallery:<sha-256>:<face_no>" or "reference:<n>"
-            ("source", pa.string()),  # collection | gallery | reference
+            ("known_id", pa.string()),  # <image_id>:<face_no>, gallery:<sha-256>:<face_no>, person:<hex>:0 or reference:<n>
+            ("source", pa.string()),  # collection | gallery | enrolled | reference
             *((embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
         ]
     )
@@ -226,6 +243,7 @@ PLACED = pa.schema(
         ("image_id", pa.string()),
         ("verdict", pa.string()),
         ("reason", pa.string()),
+        ("boxes", pa.string()),  # as in `scan_schema`
         ("access", pa.string()),  # what the access model had to say of the image, as `AccessModel.version` puts it
     ]
 )

@@ -57,7 +57,7 @@ def out_files(ledger: Ledger) -> dict[str, bytes]:
     if "://" not in ledger.out:
         root = Path(ledger.out)
         return {n: (root / n).read_bytes() for n in listing(root)} if root.exists() else {}
-    remote: Any = ledger._public
+    remote: Any = ledger.public
     remote.store.fs.invalidate_cache()
     return {n.removeprefix(remote.root + "/"): remote.store.fs.cat_file(n) for n in remote.store.fs.find(remote.root)}
 
@@ -89,7 +89,7 @@ def test_recover_removes_what_was_not_committed(ledger: Ledger) -> None:
     ledger.begin("c", "i")
     for part in range(4):
         ledger.commit_part(ANONYMIZE, part, tables(part), {"part": part})
-    public = ledger._public
+    public = ledger.public
     (ledger.work / "ledger/anonymize/part-00000.json").unlink()  # killed before the marker
     public.remove("images/part-00001.parquet")
     ledger.commit("faces", 2, tables(2)["faces"].slice(0, 0))  # another size than the marker says
@@ -501,7 +501,7 @@ def test_a_restart_leaves_nothing_of_the_run_before(ledger: Ledger, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger._public, "remove", dies)
+        patch.setattr(ledger.public, "remove", dies)
         with pytest.raises(KeyboardInterrupt):
             ledger.begin("c", "i", restart=True)
     with pytest.raises(LedgerError, match="--restart"):

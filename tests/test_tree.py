@@ -27,9 +27,22 @@ LAYERS = [
         "sources",
         "ledger",
     }
-    | {"faces", "known", "identities", "swap", "access", "approvals", "evaluate"},
+    | {"boxes", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate", "review"},
     {"pipeline"},
-    {"errors", "models_cli", "identities_cli", "known_cli", "change_cli", "nightly_cli", "key_cli"},
+    {
+        "errors",
+        "access_options",
+        "boxes_cli",
+        "models_cli",
+        "identities_cli",
+        "known_cli",
+        "change_cli",
+        "nightly_cli",
+        "key_cli",
+        "people_cli",
+        "release_cli",
+        "review_cli",
+    },
     {"cli"},
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -13,8 +14,9 @@ from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.detect import CenterFace, YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
-from mfmc_ray.faces.faces import F32, Faces, Image, Pixels
+from mfmc_ray.faces.faces import F32, MESH_POINTS, Faces, Image, Pixels
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
+from mfmc_ray.faces.given import GivenFaces
 from mfmc_ray.faces.mesh import FaceMesh, pose
 from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
@@ -83,10 +85,26 @@ class ModelPack:
         """recognizer → dimension of its embeddings."""
         return {name: embedder.dim for name, embedder in self.embedders.items()}
 
-    def analyse(self, image: Image) -> Faces:
-        """All faces of an upright image with everything `Faces` can hold."""
-        faces = self.second_look(image, self.finder.find(image))
-        return self.describe(image, self._with_missed(image, faces))
+    @cached_property
+    def given(self) -> GivenFaces:
+        """Makes faces of given boxes."""
+        return GivenFaces(self.mesh)
+
+    def analyse(self, image: Image, boxes: F32 | None = None, *, instead: bool = False) -> Faces:
+        """All faces of an upright image with everything `Faces` can hold.
+
+        Args:
+            image: upright.
+            boxes: float32 (n, 4), x0 y0 x1 y1 px, of faces that are given.
+            instead: there are no others: nothing is looked for.
+        """
+        if boxes is not None and instead:
+            faces = Faces.empty().with_(meshes=np.zeros((0, MESH_POINTS, 3), np.float32), mesh_scores=np.zeros(0, np.float32))
+        else:
+            faces = self._with_missed(image, self.second_look(image, self.finder.find(image)))
+        if boxes is not None:
+            faces = self.given(image, boxes, faces)
+        return self.describe(image, faces)
 
     def _with_missed(self, image: Image, faces: Faces) -> Faces:
         """Adds what the audit's look would find."""

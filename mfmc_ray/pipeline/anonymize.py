@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mfmc_ray.access import AccessModel, decisions
+from mfmc_ray.access.decide import AccessModel, Decision, decisions
 from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
@@ -26,6 +26,7 @@ from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.retry import StoreError
+from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
@@ -142,22 +143,27 @@ class AnonymizeStage:
             return self._made(row, data, faces, done)
 
     def _made(self, row: Mapping[str, Any], data: bytes, faces: Faces, done: dict[str, Any]) -> Draft | None:
-        decided = decisions(self.access, row["image_id"], row["path"], faces)
+        try:
+            decided = decisions(self.access, row["image_id"], row["path"], faces)
+        except LostFaceError as error:
+            raise Withhold("reviewed_face_lost") from error
         results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decided]
         if all(result.verdict == "kept" for result in results):
             image = _image(scrub(data, self.max_pixels), row["path"])
             done |= {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results) if results else []}
             return None
-        return self._draft(row, decode(data, self.max_pixels), faces, results)
+        return self._draft(row, decode(data, self.max_pixels), faces, results, decided)
 
-    def _draft(self, row: Mapping[str, Any], picture: Decoded, faces: Faces, results: list[Result]) -> Draft:
+    def _draft(self, row: Mapping[str, Any], picture: Decoded, faces: Faces, results: list[Result], decided: Sequence[Decision]) -> Draft:
         """Replaces and redacts the faces that are not kept."""
         canvas = picture.pixels.copy()
         used: set[str] = set()
         # large faces first: a small one beside it is then drawn over its moved surroundings, not moved by them
         for i in np.argsort(-faces.sizes, kind="stable"):
-            if results[i].verdict != "kept":
-                self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used)
+            if decided[i].redact:
+                results[i].redact(RULE)
+            elif results[i].verdict != "kept":
+                self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used, decided[i])
         self._restore(picture.pixels, canvas, faces, results)
         for i, result in enumerate(results):
             if result.verdict == "redacted":
@@ -192,7 +198,17 @@ class AnonymizeStage:
             "published": _published(draft.results),
         }
 
-    def _replace(self, image_id: str, i: int, original: Image, canvas: Image, faces: Faces, result: Result, used: set[str]) -> None:
+    def _replace(
+        self,
+        image_id: str,
+        i: int,
+        original: Image,
+        canvas: Image,
+        faces: Faces,
+        result: Result,
+        used: set[str],
+        decided: Decision,
+    ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
         if self.pool is None:
             result.redact("pseudonyms_none")
@@ -210,7 +226,9 @@ class AnonymizeStage:
             tone=float(faces.need("tones")[i]),
             beard=beard_of(self.swapper.model.surface, original, mesh),
         )
-        identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, keyed(self.key, image_id, i), used)
+        again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
+        chance = keyed(self.key, image_id, i, *again)
+        identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
         best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
         if best is None:
             result.redact(reason)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import AccessModel
+from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.audit_look import AuditLook, same_place

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from mfmc_ray.boxes import Boxes
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.sources import Unit, read_unit
 
@@ -40,6 +41,7 @@ class Scanned:
         images: image_id of each of its images; None of one that could not be read.
         retry: whether an image failed for a reason that may have passed.
         path: of its first image, in the collection as it was then; "" without any.
+        reboxed: whether the user has given other boxes for one of its images since.
     """
 
     part: int
@@ -49,6 +51,7 @@ class Scanned:
     images: tuple[str | None, ...]
     retry: bool
     path: str = field(default="", compare=False)
+    reboxed: bool = False
 
 
 @dataclass
@@ -75,33 +78,41 @@ class Difference:
         return bool(self.new or self.changed or self.unsure or self.moved or self.gone)
 
 
-def scanned(ledger: Ledger, stage: Stage) -> dict[str, Scanned]:
-    """unit → what was scanned of it, from the committed parts of a scan."""
+def scanned(ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> dict[str, Scanned]:
+    """unit → what was scanned of it, from the committed parts of a scan, as against the boxes that the user gives now."""
     found: dict[str, Scanned] = {}
     for part, summary in ledger.done(stage).items():
         for unit in summary.get("empty", ()):
             found[unit["unit"]] = Scanned(part, unit["size"], unit["version"], unit["listed"], (), False)
         file = pq.ParquetFile(ledger.work / stage.tables[0] / f"part-{part:05d}.parquet")
-        columns = ("unit", "image_id", "reason", "path", "unit_size", "unit_version", "unit_listed")
+        columns = ("unit", "image_id", "reason", "boxes", "path", "unit_size", "unit_version", "unit_listed")
         if not set(columns) <= set(file.schema_arrow.names):
             raise LedgerError(f"WORK ({ledger.work}) was made by an older version of mfmc-ray; start anew with --restart")
         images: dict[str, list[str | None]] = {}
         retry: set[str] = set()
+        reboxed: set[str] = set()
         first: dict[str, tuple[Any, ...]] = {}
         for batch in file.iter_batches(columns=list(columns)):
-            for unit, image, reason, path, *listed in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+            for unit, image, reason, given, path, *listed in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                 images.setdefault(unit, []).append(image)
                 first.setdefault(unit, (path, *listed))
                 if reason is not None and reason.split(":")[0] in PASSING:
                     retry.add(unit)
+                if image is not None and given != (boxes.version(image, path) if boxes else None):
+                    reboxed.add(unit)
         for unit, ids in images.items():
             path, size, version, at = first[unit]
-            found[unit] = Scanned(part, size, version, at, tuple(ids), unit in retry, path)
+            found[unit] = Scanned(part, size, version, at, tuple(ids), unit in retry, path, unit in reboxed)
     return found
 
 
 def difference(
-    units: Sequence[ROW], before: Mapping[str, Scanned], storage_options: Mapping[str, Any] | None = None, *, again: bool = False
+    units: Sequence[ROW],
+    before: Mapping[str, Scanned],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    again: bool = False,
+    boxes: Boxes | None = None,
 ) -> Difference:
     """Compares a listing with what was scanned.
 
@@ -110,16 +121,17 @@ def difference(
         before: of `scanned`.
         storage_options: for fsspec; a new unit of a size that has gone is read, to see whether it was moved.
         again: also read what seems to be the same and may not be. A resumed run does not.
+        boxes: that the user gives. Under another path an image may have others, so no unit counts as moved then.
     """
     result = Difference()
     for unit in units:
         old = before.get(unit["unit"])
         if old is None:
             result.new.append(unit)
-        elif (old.size, old.version) != (unit["size"], unit["version"]):
+        elif old.reboxed or (old.size, old.version) != (unit["size"], unit["version"]):
             result.changed.append(unit)
         elif not _lies_at(old, unit["path"]):
-            if None in old.images or not _proves(old):  # its rows get the time of this listing, which would prove it
+            if boxes is not None or None in old.images or not _proves(old):  # its rows get the time of this listing, which would prove it
                 result.changed.append(unit)
             else:
                 result.moved.append((unit["unit"], unit))
@@ -129,7 +141,7 @@ def difference(
             result.same += 1
     names = {unit["unit"] for unit in units}
     result.gone = [unit for unit in before if unit not in names]
-    if result.gone and result.new:
+    if result.gone and result.new and boxes is None:
         moved = list(_moved(result, before, storage_options or {}))
         arrived = {unit["unit"] for _, unit in moved}
         left = {unit for unit, _ in moved}

@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.access import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.pipeline.audit_run import audit
-from mfmc_ray.pipeline.difference import Difference, difference, scanned
-from mfmc_ray.pipeline.known import added_galleries
-from mfmc_ray.pipeline.outlook import Outlook, change_of, outlook
+from mfmc_ray.pipeline.difference import Difference
+from mfmc_ray.pipeline.known import added_galleries, enrolled_ids
+from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, enrolled_lines, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
@@ -70,9 +69,10 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
     listing = run.open()
     with run.ledger.lock(60 * config.nightly.wait_minutes):
         if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
-            run.access, listing = access_model(config), run.open()
+            run.take_access()
+            listing = run.open()
         started = datetime.now(UTC)
-        run.list_units(listing)
+        run.scans.list_units(listing)
         expected = _outlook(run)
         show(expected)
         if only_plan:
@@ -85,19 +85,8 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)
         before = _counts(run)
-        if expected.change.anew and (added := len(added_galleries(run.ledger))):
-            raise LedgerError(
-                f"everything has to be done anew ({', '.join(expected.change.changed)}), and {added} galleries that were given to "
-                "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
-            )
-        run.restart = expected.change.anew or run.state.is_restarting
-        if expected.change.pool:
-            _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
-        run.begin()
         clock = time.monotonic()
-        with run.working():
-            run.scan()
-            fallen = run.anonymize()
+        fallen = bring_up_to_date(run, expected.change)
         seconds = time.monotonic() - clock
     summary = _summary(run, started, seconds, expected, before, fallen)
     if config.nightly.audit is not None:
@@ -106,23 +95,54 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
     return Night(REFUTED if summary.get("audit") is False else DONE, expected, summary, page)
 
 
+def bring_up_to_date(run: Run, change: Change) -> list[dict[str, Any]]:
+    """Does what there is to do; the lock is held and everything listed.
+
+    Args:
+        run: made with `update`.
+        change: what has become of its settings.
+
+    Returns:
+        as `Run.publish`.
+
+    Raises:
+        LedgerError: everything has to be done anew, and added galleries would be forgotten.
+    """
+    if change.anew and (added := len(added_galleries(run.ledger))):
+        raise LedgerError(
+            f"everything has to be done anew ({', '.join(change.changed)}), and {added} galleries that were given to "
+            "`mfmc known add` would be forgotten: name them in guard.galleries and run `mfmc anonymize --restart`"
+        )
+    run.restart = run.restart or change.anew or run.state.is_restarting
+    if change.pool:
+        _empty_pool(run)  # first: killed in between, this night's settings are not yet the run's, and it is emptied again
+    run.begin()
+    with run.working():
+        run.scan()
+        return run.anonymize()
+
+
 def _outlook(run: Run) -> Outlook:
     change = change_of(run.ledger, run.config, run.calibration)
     if not run.state.is_begun:
-        return outlook(change, {}, None, len(run.units), 0, run.times, first=True)
+        return outlook(change, {}, None, len(run.scans.units), 0, run.times, first=True)
     differences: dict[str, Difference] = {}
-    for stage, units in run.scans():
+    for stage, units in run.scans:
         run.ledger.recover(stage)
-        differences[stage.name] = difference(units, scanned(run.ledger, stage), run.config.storage_options, again=True)
+        differences[stage.name] = run.scans.difference(stage, units, again=True)
     plan = _plan(run) if run.ledger.done(SCAN) else None
     published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
-    return outlook(change, differences, plan, len(run.units), published, run.times, first=False)
+    found = outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
+    if not change.anew:
+        found.lines += enrolled_lines(enrolled_ids(run.ledger), run.people.known_ids() if run.people else ())
+    return found
 
 
 def _plan(run: Run) -> Plan:
     before = run.ledger.done(ANONYMIZE)
     if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
         run.withdraw()
+    run.recognise()
     return plan_parts(
         run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
     )
@@ -162,7 +182,7 @@ def _summary(
         "first": expected.first,
         "settings_changed": list(expected.change.changed),
         "plan": [asdict(line) for line in expected.lines],
-        "listed": {name: _shape(found) for name, found in run.differences.items()},
+        "listed": {name: _shape(found) for name, found in run.scans.differences.items()},
         "images": dict(run.planned.counts),
         "parts": {name: len(getattr(run.planned, name)) for name in ("new", "changed", "kept", "gone")},
         "known_faces": manifest["guard"][0]["known_faces"],

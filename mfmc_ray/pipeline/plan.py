@@ -38,6 +38,7 @@ class Wanted:
     size: int
     part: int
     row: int
+    boxes: str | None = None
 
 
 @dataclass
@@ -199,9 +200,10 @@ class _Part:
 
 def _wanted(ledger: Ledger) -> Iterator[Wanted]:
     for number in sorted(ledger.done(SCAN)):
-        table = pq.read_table(ledger.work / "scan" / f"part-{number:05d}.parquet", columns=["path", "image_id", "reason", "source_bytes"])
-        for row, (path, image, reason, size) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
-            yield Wanted(path, image, reason, size or 0, number, row)
+        names = ["path", "image_id", "reason", "source_bytes", "boxes"]
+        table = pq.read_table(ledger.work / "scan" / f"part-{number:05d}.parquet", columns=names)
+        for row, (path, image, reason, size, boxes) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
+            yield Wanted(path, image, reason, size or 0, number, row, boxes)
 
 
 def _duplicates(wanted: Sequence[Wanted]) -> dict[str, str]:
@@ -220,7 +222,7 @@ def _duplicate(reason: str | None) -> str | None:
 
 def _outdated(row: dict[str, Any], image: Wanted, remade: bool, access: Callable[[str | None, str], str], retry: bool) -> str | None:
     """Why an image is to be done anew, though it is there."""
-    if row["image_id"] != image.image_id or (image.failed is not None and row["reason"] != image.failed):
+    if row["image_id"] != image.image_id or row["boxes"] != image.boxes or (image.failed is not None and row["reason"] != image.failed):
         return "changed"
     if row["access"] != access(image.image_id, image.path):
         return "access"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def write_reports(
             images=images,
             faces=faces,
             identities=identities,
-            originals=_originals(ledger, config),
+            originals=originals_of(ledger, config),
             audit=audit,
         )
 
@@ -81,12 +82,22 @@ def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
-    """Reads the original of an image_id from where the scan found it; not one with a face that was removed from the known ones."""
+def originals_of(ledger: Ledger, config: RunConfig, wanted: Set[str] | None = None) -> Callable[[str], Image]:
+    """Reads the original of an image_id from where the scan found it; not one with a face that was removed from the known ones.
+
+    Args:
+        ledger, config: of the run.
+        wanted: image_ids that it will be asked for; None: any.
+
+    Returns:
+        what raises SourceError or CodecError if the file cannot be read, or is not that image any more, KeyError if it must not be.
+    """
     gone = forgotten_faces(ledger)
     places: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in sorted(Path(ledger.work / "scan").glob("part-*.parquet")):
         table = pq.ParquetFile(file).read(columns=["image_id", "unit", "locator", "faces.list.element.score"])
+        if wanted is not None:
+            table = table.filter(pc.is_in(table["image_id"], pa.array(sorted(wanted), pa.string())))
         for row in table.to_pylist():
             name, faces = row["image_id"], row["faces"] or ()
             if name and not any(face_digest(f"{name}:{k}") in gone for k in range(len(faces))):
@@ -98,6 +109,8 @@ def _originals(ledger: Ledger, config: RunConfig) -> Callable[[str], Image]:
             data = reader.read(*places[image_id])
         except StoreError as error:  # the report does without; and a finished run's input may be gone
             raise SourceError("unreadable") from error
+        if hashlib.sha256(data).hexdigest() != image_id:
+            raise SourceError("changed_since_scan")
         return decode(data, config.find.max_pixels).pixels
 
     return original

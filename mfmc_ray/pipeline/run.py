@@ -12,7 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
-from mfmc_ray.access import access_model
+from mfmc_ray.access.combined import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
@@ -24,31 +24,30 @@ from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.renewal import Renewal
-from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
-from mfmc_ray.pipeline.difference import Difference, difference, scan_parts, scanned
 from mfmc_ray.pipeline.known import (
     added_galleries,
-    begin_gallery,
     build_index,
     carry_forgotten,
-    dropped_galleries,
     end_gallery,
     fix_galleries,
     gallery_stages,
 )
 from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.plan import Plan, digest_of, images_in, listed, plan_parts, undated
+from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
+from mfmc_ray.pipeline.recognise import NOBODY, check_apart, people_of, recognise, told
+from mfmc_ray.pipeline.scans import Scans
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
-from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, ScanWorker, certified, count, grounds_of
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
 from mfmc_ray.tables import pool_schema
 
@@ -64,8 +63,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError, AccessError: the folders, the input, the calibration or the approvals cannot be
-            used.
+        LedgerError, CollectionError, CalibrationError, AccessError, PeopleError, ReviewError: the folders, the input, the calibration, the
+            access tables, the enrolled people or the reviewers' decisions cannot be used.
     """
 
     def __init__(
@@ -83,49 +82,53 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
-        self.access = access_model(config)
+        self.take_access()
         self.console = Console(stderr=True, highlight=False)
-        self.differences: dict[str, Difference] = {}
-        """How each scan's listing differed from what it had scanned, once `scan` has run."""
         self.planned: Plan = Plan()
         """What `publish` did last."""
         self._input_stays = True
+        self.key_in = self.ledger.work
+        """Folder of the key: a private one; of several releases the first one's."""
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
+        self.scans = Scans(config, self.ledger, self.times, update=update)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
+
+    def take_access(self) -> None:
+        """Reads who is enrolled, and what the access tables and the reviewers say, as it is now; nobody is recognised yet."""
+        self.people = people_of(self.config, self.ledger)
+        self.access = approved.reviewed(access_model(self.config), self.ledger.work)
+        self.sightings = NOBODY
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Holds the run's lock and Ray, with the models at hand, while steps are run."""
         listing = self.open()
         with self.ledger.lock():
-            self.list_units(listing)
+            self.scans.list_units(listing)
             self.begin()
             with self.working():
                 yield
 
     def open(self) -> list[Collection]:
-        """The collection and the galleries, which must be apart from OUT and WORK.
+        """The collection and the galleries, which must be apart from OUT, WORK and the enrolled people.
 
         Raises:
             LedgerError, CollectionError: they cannot be used.
         """
+        _ = self.scans.boxes  # can be read, or says why not
         Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
         for gallery in galleries:
             self.ledger.check_input(gallery.root)
+        for place in (collection, *galleries):
+            check_apart(self.people, "the input", place.root)
         return [collection, *galleries]
-
-    def list_units(self, collections: Sequence[Collection]) -> None:
-        """Lists what `open` gave."""
-        self.units, *self.gallery_units = (listed(collection) for collection in collections)
-        self._skipped = dict(collections[0].skipped)
 
     def begin(self) -> None:
         """Takes up the run in WORK, or starts one; the lock is held and everything listed."""
         self.ledger.probe()
-        digest = digest_of([undated(units) for units in (self.units, *self.gallery_units)])
         if self.restart:
             carry_forgotten(self.ledger)
             if added := len(added_galleries(self.ledger)):
@@ -133,13 +136,13 @@ class Run:
                 self.console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         elif self.update:
             self.state.reopen()
-        resumed = self.ledger.begin(self.config.digest(), digest, restart=self.restart, update=self.update)
+        resumed = self.ledger.begin(self.config.digest(), self.scans.digest, restart=self.restart, update=self.update)
         self.state.begin(self.config, model_digests(self.config))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
-        approved.begin(self.ledger.work, self.access, resumed=resumed and not self.update)
+        approved.begin(self.ledger.work, self.access, self.people, resumed=resumed and not self.update)
         fix_galleries(self.ledger, len(self.config.guard.galleries))
-        skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self._skipped.items()))
-        self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.units)} files in {self.config.input}{skipped}")
+        skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self.scans.skipped.items()))
+        self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.scans.units)} files in {self.config.input}{skipped}")
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -182,12 +185,12 @@ class Run:
 
     def scan(self) -> None:
         """Finds the faces of every image: WORK/scan."""
-        for stage, units in self.scans():
-            self._scan(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
+        for stage, units in self.scans:
+            self.scans.bring_up(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""
-        missing = [stage.name for stage, units in self.scans() if difference(units, scanned(self.ledger, stage))]
+        missing = [stage.name for stage, units in self.scans if self.scans.difference(stage, units)]
         if missing:
             raise LedgerError(
                 f"not everything was scanned yet ({', '.join(missing)}): run `mfmc scan` first, or the known faces would not be complete"
@@ -207,8 +210,17 @@ class Run:
         return self._known()
 
     def _known(self) -> KnownFaces:
-        galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
-        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
+        galleries, min_face = gallery_stages(self.ledger, len(self.config.guard.galleries)), self.config.swap.min_face
+        vectors = not self.config.guard.shards
+        known = build_index(self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors).faces
+        self.recognise()
+        return known
+
+    def recognise(self) -> None:
+        """Finds the enrolled people among all faces that were scanned so far, and binds the access model to them."""
+        min_face = self.config.swap.min_face
+        self.sightings = recognise(self.ledger, self.people, self.calibration, list(self.recognizers), min_face)
+        self.access = self.access.bound(self.sightings)
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
@@ -217,7 +229,11 @@ class Run:
     def anonymize(self) -> list[dict[str, Any]]:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces; as `publish`."""
         known = self.index()
-        for line in approved.notes(self.access, self.ledger):
+        if self.people is not None:
+            faces = sum(summary["faces"] for summary in self.ledger.done(SCAN).values())
+            line = told(self.sightings, self.people, self.calibration, list(self.recognizers), faces)
+            self.console.print(line, markup=False, soft_wrap=True)
+        for line in approved.notes(self.access, self.ledger, self.people.people() if self.people else None):
             self.console.print(line, markup=False, soft_wrap=True)
         return self.publish(known)
 
@@ -239,7 +255,7 @@ class Run:
         pool, fallen = self._pool(known)
         certifying = self._certifying(known)
         old = [part for part in plan.kept if not certified(part["summary"], grounds)]
-        kwargs = {**certifying, "pool": pool, "key": obtain(self.ledger.work), "access": self.access}
+        kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access}
         count_of = actors(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
         update: dict[str, Any] = {
@@ -315,53 +331,17 @@ class Run:
 
     # helpers
 
-    def _scan(self, stage: Stage, units: list[dict[str, Any]], label: str) -> None:
-        """Brings a scan up to date with a listing."""
-        done = self.ledger.recover(stage)
-        before = scanned(self.ledger, stage)
-        found = difference(units, before, self.config.storage_options, again=self.update)
-        self.differences[stage.name] = found
-        todo = scan_parts(found, before, done, len(units), fill=self.update)
-        if not todo:
-            return
-        with self.times.of(stage.name) as timed:
-            only_files = all(unit["kind"] == "file" for part in todo for unit in part["units"])
-            run_parts(
-                ScanWorker,
-                {"config": self.config, "ledger": self.ledger, "stage": stage},
-                todo,
-                actors=actors(self.config.ray),
-                label=label,
-                total=sum(len(part["units"]) for part in todo) if only_files else None,
-                on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
-            )
-
-    def scans(self) -> Iterator[tuple[Stage, list[dict[str, Any]]]]:
-        """The stages that scan, galleries first, each with its units."""
-        configured = len(self.config.guard.galleries)
-        yield from ((stage, []) for stage in dropped_galleries(self.ledger, configured) if self.update)
-        yield from zip(gallery_stages(self.ledger, configured)[:configured], self.gallery_units, strict=True)
-        yield SCAN, self.units
-
     def scan_gallery(self, place: str) -> int:
-        """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over.
+        """Finds the faces of a further gallery of a finished run.
 
         Returns:
             how many of its pictures could not be read: nobody in them becomes known.
         """
-        collection = Collection.open(place, self.config.storage_options)
-        self.ledger.check_input(collection.root)
-        units = listed(collection)
-        digest = digest_of(undated(units))
-        configured = len(self.config.guard.galleries)
-        stage = begin_gallery(self.ledger, configured, digest)
-        if stage is not None:
-            self._scan(stage, units, "Scanning the gallery")
+        stage, new = self.scans.add_gallery(place)
+        if new:
             self.withdraw()  # from now on whatever is done to the run makes them known
             end_gallery(self.ledger)
-        number = configured + added_galleries(self.ledger).index(digest)
-        summaries = self.ledger.done(gallery_stages(self.ledger, configured)[number]).values()
-        return sum(sum(summary["bad"].values()) for summary in summaries)
+        return sum(sum(summary["bad"].values()) for summary in self.ledger.done(stage).values())
 
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""

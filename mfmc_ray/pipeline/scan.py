@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mfmc_ray.boxes import Boxes
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
@@ -26,17 +27,24 @@ class ScanStage:
         max_pixels: larger images are not decoded.
         storage_options: for fsspec, of remote units.
         watch: notes what it is at, and knows what not to touch.
+        boxes: of faces that the user knows of.
     """
 
     needs: pa.Schema = UNITS
 
     def __init__(
-        self, pack: ModelPack, max_pixels: int, storage_options: Mapping[str, Any] | None = None, watch: Watch | None = None
+        self,
+        pack: ModelPack,
+        max_pixels: int,
+        storage_options: Mapping[str, Any] | None = None,
+        watch: Watch | None = None,
+        boxes: Boxes | None = None,
     ) -> None:
         self.pack = pack
         self.max_pixels = max_pixels
         self.storage_options = dict(storage_options or {})
         self.watch = watch or Watch()
+        self.boxes = boxes
         self.adds: pa.Schema = scan_schema(pack.dimensions)
 
     def __call__(self, units: pa.Table) -> pa.Table:
@@ -80,6 +88,7 @@ class ScanStage:
             return row, None
         key = hashlib.sha256(source.data).hexdigest()
         row |= {"image_id": key, "source_bytes": len(source.data), "reason": self.watch.reason(key)}
+        row["boxes"] = self.boxes.version(key, source.path) if self.boxes else None
         if row["reason"]:
             return row, None
         where = {"path": source.path, "unit": source.unit, "locator": source.locator}
@@ -91,6 +100,9 @@ class ScanStage:
         row |= {"format": picture.format, "width": picture.width, "height": picture.height}
         try:
             with self.watch.at(key, self.watch.allowed(picture.width * picture.height), **where):
-                return row, self.pack.analyse(picture.pixels)
+                given = self.boxes.of(key, source.path, picture.width, picture.height) if self.boxes else None
+                if given is None or self.boxes is None:
+                    return row, self.pack.analyse(picture.pixels)
+                return row, self.pack.analyse(picture.pixels, given, instead=self.boxes.instead)
         except Exception as error:  # one odd picture must not end the run; without faces known it is not published
             return row | {"reason": f"internal_error: {type(error).__name__}"}, None

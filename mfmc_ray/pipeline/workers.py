@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mfmc_ray.access import AccessModel
+from mfmc_ray.access.decide import AccessModel
+from mfmc_ray.boxes import Boxes
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
@@ -44,12 +45,12 @@ ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published", "placed")
 class ScanWorker:
     """Scans the units of a part into WORK/scan (or, for galleries, WORK/gallery)."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.stage = ledger, stage
         self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
         pack = load_pack(config.find, config.guard.recognizers)
-        self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch)
+        self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch, boxes)
 
     @staticmethod
     def watch_of(**arguments: Any) -> Watch:
@@ -89,17 +90,22 @@ class ScanWorker:
 
     def _fresh(self, units: list[dict[str, Any]], old: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows of some units: of images that were looked at now, and of those that the part holds already, wherever they were."""
+        columns = (old[name].to_pylist() for name in ("image_id", "boxes", "reason"))
         known = {
-            image: row
-            for row, (image, reason) in enumerate(zip(old["image_id"].to_pylist(), old["reason"].to_pylist(), strict=True))
+            (image, given): row
+            for row, (image, given, reason) in enumerate(zip(*columns, strict=True))
             if image is not None and reason is None
         }
+        boxes = self.scan.boxes
         again: list[tuple[int, Source]] = []
 
         def unknown() -> Iterator[Source]:
             for unit in units:
                 for source in self.scan.read(unit_of(unit)):
-                    row = known.get(hashlib.sha256(source.data).hexdigest()) if known and source.data is not None else None
+                    row = None
+                    if known and source.data is not None:
+                        image = hashlib.sha256(source.data).hexdigest()
+                        row = known.get((image, boxes.version(image, source.path) if boxes else None))
                     if row is None:
                         yield source
                     else:
@@ -188,7 +194,10 @@ class AnonymizeWorker:
         images, faces = split(table)
         images = with_reasons(images, part["reasons"])
         access = [self.stage.access.version(image, path) for image, path in zip(*_names(images), strict=True)]
-        placed = images.select(PLACED.names[:-1]).append_column(PLACED.field("access"), pa.array(access, pa.string()))
+        placed = images.select(PLACED.names[:-2])
+        placed = placed.append_column(PLACED.field("boxes"), rows["boxes"]).append_column(
+            PLACED.field("access"), pa.array(access, pa.string())
+        )
         return {"images": images, "faces": faces, "published": published_of(table, self.stage.recognizers), "placed": placed}
 
     def rows(self, part: dict[str, Any], paths: Set[str] | None = None) -> pa.Table:

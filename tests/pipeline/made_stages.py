@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mfmc_ray.access import AccessModel, ReplaceAll
+from mfmc_ray.access.decide import AccessModel, ReplaceAll
 from mfmc_ray.config import FindConfig, OutputConfig, SwapConfig
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.pool import Pool

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import skimage.data
 
-from mfmc_ray.access import AccessError
+from mfmc_ray.access.decide import AccessError
 from mfmc_ray.codec import decode, encode
 from mfmc_ray.config import AccessConfig, FindConfig, RayConfig, RunConfig
 from mfmc_ray.faces.audit_look import AuditLook

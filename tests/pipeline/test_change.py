@@ -12,7 +12,7 @@ import pytest
 from made_work import GUARDS, directions
 from rich.console import Console
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.identities.pool import SEEDS_PER_PART

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from made_work import GUARDS, directions
 
-from mfmc_ray.access import ReplaceAll
+from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.config import RunConfig
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfmc_ray.access import AccessError, Decision, ReplaceAll, access_model, decisions
-from mfmc_ray.approvals import Approvals, Row
+from mfmc_ray.access.approvals import Approvals, Row
+from mfmc_ray.access.combined import access_model
+from mfmc_ray.access.decide import AccessError, Decision, ReplaceAll, decisions
 from mfmc_ray.config import load
 from mfmc_ray.faces.faces import Faces
 
@@ -167,7 +168,8 @@ def test_a_model_that_does_not_decide_keeps_nobody() -> None:
             return [Decision(True, "x"), Decision(True)][: len(faces) or 1]
 
     assert decisions(Short(), ID, "a", faces_at(BOX, AWAY)) == [Decision(True, "x"), Decision(False)]  # a reason must be named
-    assert decisions(Short(), ID, "a", faces_at()) == []
+    with pytest.raises(AccessError, match="1 decisions about 0 faces"):
+        decisions(Short(), ID, "a", faces_at())
     with pytest.raises(AccessError, match="2 decisions about 3 faces"):
         decisions(Short(), ID, "a", faces_at(BOX, AWAY, AWAY))
 

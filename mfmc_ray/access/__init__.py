@@ -1,0 +1,1 @@
+"""Who may see a face: what tables say, and the decision per face."""

@@ -1,0 +1,1 @@
+"""Reviewing a result: the riskiest faces first, and decisions that the next run honours."""
