@@ -124,7 +124,7 @@ def outlook(
     counts = plan.counts if plan else {}
     anonymize = both - scan
     for key, what, note in (
-        ("access", "images whose approvals or reviews changed", ""),
+        ("access", "images in which access or reviews changed", ""),
         ("settings", "images made with other settings", ", ".join(change.changed)),
         ("retried", "images to try again", "they failed after they had been scanned"),
         ("new", "images scanned and not published yet", "of a run that was killed"),
