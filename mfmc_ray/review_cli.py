@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -35,6 +34,7 @@ def review(
 
     Example: mfmc review published/
     """
+    from mfmc_ray.pipeline.curves import used
     from mfmc_ray.pipeline.publish import originals_of
     from mfmc_ray.pipeline.state import State
     from mfmc_ray.review.decisions import Reviews
@@ -48,8 +48,10 @@ def review(
     settings = State(ledger.work).finished_settings(ledger)
     console = Console(highlight=False, soft_wrap=True)
     made = _fingerprint(ledger)
-    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), most=most)
-    waiting = _waiting(queue.waiting)
+    calibration = used(ledger.work, settings)
+    usual = {name: calibration.threshold_for(name, 0.5) for name in settings.guard.recognizers}
+    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), usual, most=most)
+    waiting = _waiting(sum(queue.waiting.values()))
     if not queue.items:
         console.print(f"All {queue.faces:,} published faces were decided about.{waiting}")
         return
@@ -69,8 +71,9 @@ def review(
         except KeyboardInterrupt:
             console.print()
     counts = session.counts
-    said = ", ".join(f"{count:,} {name}" for name, count in (("approved", counts["approve"]), *_orders(counts)) if count)
-    console.print(f"Decided: {said or 'nothing'}.{_waiting(queue.waiting + Counter(dict(_named(counts))))}")
+    words = {"approve": "approved", "redact": "to be covered", "reswap": "to be swapped again"}
+    said = ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name])
+    console.print(f"Decided: {said or 'nothing'}.{_waiting(session.state()['waiting'])}")
 
 
 def _fingerprint(ledger: Ledger) -> str:
@@ -88,17 +91,9 @@ def _parts(ledger: Ledger) -> Iterator[tuple[int, pa.Table]]:
         yield number, pq.read_table(pa.BufferReader(ledger.read_bytes(name)))
 
 
-def _named(counts: Counter[str]) -> list[tuple[str, int]]:
-    return [(name, counts[name]) for name in ("redact", "reswap")]
-
-
-def _orders(counts: Counter[str]) -> list[tuple[str, int]]:
-    words = {"redact": "to be covered", "reswap": "to be swapped again"}
-    return [(words[name], count) for name, count in _named(counts)]
-
-
-def _waiting(counts: Counter[str]) -> str:
+def _waiting(count: int) -> str:
     """A sentence about decisions that no run has honoured yet."""
-    said = " and ".join(f"{count:,} {name}" for name, count in _orders(counts) if count)
-    how = "run the same mfmc anonymize command again, or mfmc nightly"
-    return f" {said[:1].upper()}{said[1:]}: {how}." if said else ""
+    if not count:
+        return ""
+    what = "1 decision waits" if count == 1 else f"{count:,} decisions wait"
+    return f" {what} for the next run: the same mfmc anonymize command again, or mfmc nightly."

@@ -279,7 +279,7 @@ def _read(work: Path) -> list[Row]:
 
 
 def _row(plain: Any) -> Row:
-    row = Row(**{**plain, "box": tuple(float(v) for v in plain["box"])})
+    row = Row(**{**plain, "box": tuple(float(v) for v in plain.get("box", Row.box))})
     if row.decision not in DECISIONS or len(row.box) != 4 or not isinstance(row.face_no, int):
         raise ValueError(row.decision)
     return row

@@ -61,12 +61,15 @@ class Queue:
     waiting: Counter[str] = field(default_factory=Counter)
 
 
-def queue_of(parts: Iterable[tuple[int, pa.Table]], reviews: Reviews, *, most: int, seen: Seen | None = None) -> Queue:
+def queue_of(
+    parts: Iterable[tuple[int, pa.Table]], reviews: Reviews, usual: Mapping[str, float], *, most: int, seen: Seen | None = None
+) -> Queue:
     """The queue of a published result.
 
     Args:
         parts: number and faces (`concerns.COLUMNS` at least) of each published part, one after the other.
         reviews: what was decided.
+        usual: guard recognizer → the median cosine of two strangers.
         most: faces that are queued.
         seen: who was recognised.
     """
@@ -79,7 +82,7 @@ def queue_of(parts: Iterable[tuple[int, pa.Table]], reviews: Reviews, *, most: i
         table = table.take(pa.array(left, pa.int64()))
         if not len(left):
             continue
-        found = concerns.weights(table, _ambiguous(table, seen))
+        found = concerns.weights(table, usual, _ambiguous(table, seen))
         found[concerns.AGAIN] = np.where(np.isin(left, list(again)), concerns.AGAIN_WEIGHT, 0.0)
         risks = concerns.risk(found)
         for i in concerns.largest(risks, most):
@@ -87,7 +90,8 @@ def queue_of(parts: Iterable[tuple[int, pa.Table]], reviews: Reviews, *, most: i
             if len(heap) == most and entry < heap[0][:2]:
                 break
             face = table.slice(i, 1).to_pylist()[0]
-            item = Item(face, part, float(risks[i]), tuple(concerns.words(face, {kind: float(v[i]) for kind, v in found.items()})))
+            words = concerns.words(face, {kind: float(v[i]) for kind, v in found.items()}, usual)
+            item = Item(face, part, float(risks[i]), tuple(words))
             (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, (*entry, item))
     queue.items = [item for *_, item in sorted(heap, reverse=True)]
     return queue

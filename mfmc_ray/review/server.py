@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data: bytes, kind: str, nonce: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
         own = f"'nonce-{nonce}'" if nonce else "'none'"
-        policy = f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src {own}; style-src {own}"
+        policy = f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src {own}; style-src {own}"
         headers = {
             "Content-Type": kind,
             "Content-Length": str(len(data)),

@@ -15,6 +15,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.codec import decode
 from mfmc_ray.known.index import KnownIndex
+from mfmc_ray.review.decisions import REDACT, RESWAP, append
 from mfmc_ray.scrub import scrub
 
 SETTINGS = ("--identities", "12", "--attempts", "4", "--actors", "1")
@@ -124,3 +125,23 @@ def test_the_audit_asks_the_table_as_it_is_now(mfmc: Any, run: tuple[Path, str])
     finally:
         table.write_text(before)
         consents.write_text(CONSENTS)
+
+
+def test_what_a_reviewer_decided_is_honoured_by_the_same_command(mfmc: Any, run: tuple[Path, str]) -> None:
+    folder, _ = run
+    out, work = folder / "out", folder / "work"
+    before = {(row["path"], row["box"][0] > 155): row for row in rows(out / "faces")}
+    append(work, REDACT, before["both.jpg", True])  # whom a table allows
+    append(work, RESWAP, before["one.png", False])
+    again = mfmc("anonymize", folder / "photos", out, "--work", work, *access(folder), *SETTINGS)
+    assert again.returncode == 0, again.stderr
+    after = {(row["path"], row["box"][0] > 155): row for row in rows(out / "faces")}
+    assert (after["both.jpg", True]["verdict"], after["both.jpg", True]["reason"]) == ("redacted", "review")
+    assert (after["both.jpg", False]["verdict"], after["both.jpg", False]["access_reason"]) == ("kept", "approvals:2")
+    assert after["one.png", True]["verdict"] == "kept"
+    assert before["one.png", False]["verdict"] == "replaced"
+    assert after["one.png", False]["identity_id"] not in (None, before["one.png", False]["identity_id"])
+    images = {row["path"]: row for row in rows(out / "images")}
+    assert images["both.jpg"]["verdict"] == "anonymized"
+    passed = mfmc("audit", out, "--work", work)
+    assert passed.returncode == 0, passed.stdout

@@ -14,10 +14,12 @@ from made_stages import make_stage
 from PIL import Image
 from skimage import data
 
+from mfmc_ray.access.approvals import Approvals, Row
 from mfmc_ray.access.decide import ReplaceAll
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
+from mfmc_ray.pipeline.approved import not_allowed, reviewed
 from mfmc_ray.review.decisions import APPROVE, REDACT, RESWAP, Reviews, append
 from mfmc_ray.review.reviewed import Reviewed
 from mfmc_ray.swap.render import MorphSwapper
@@ -70,6 +72,18 @@ def test_an_image_in_which_a_redacted_face_is_not_found_is_withheld(stage: Anony
     for some in (scan, _without_faces(scan)):
         row, faces = done(stage, some, tmp_path)
         assert (row["verdict"], row["reason"], row["image"], faces) == ("withheld", "reviewed_face_lost", None, [])
+
+
+def test_the_audit_holds_kept_faces_against_reviewers_too(scan: pa.Table, tmp_path: Path) -> None:
+    source = scan.to_pylist()[0]
+    boxes = [tuple(map(float, face["box"])) for face in source["faces"]]
+    rows = [
+        {"image_id": source["image_id"], "face_no": n, "box": box, "verdict": "kept", "identity_id": None} for n, box in enumerate(boxes)
+    ]
+    table = Approvals({source["image_id"]: tuple(Row(n + 1, True, box) for n, box in enumerate(boxes))})  # type: ignore[arg-type]
+    assert not_allowed(reviewed(table, tmp_path), source, rows, source) == []
+    append(tmp_path, REDACT, rows[1] | _LOOK)
+    assert not_allowed(reviewed(table, tmp_path), source, rows, source) == ["face 1: no row of the access table allows it"]
 
 
 _LOOK = dict.fromkeys(("reason", "similarity_to_original", "age_after", "yaw_after", "pitch_after", "roll_after"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfmc_ray.access.decide import Decision, ReplaceAll, decisions
@@ -158,9 +158,12 @@ def test_rows_are_private_whole_and_hold_no_person(tmp_path: Path) -> None:
     assert len(Reviews.load(tmp_path)) == 1
     append(tmp_path, APPROVE, face())
     assert len(file.read_bytes().splitlines()) == 2
+    with file.open("ab") as by_hand:
+        by_hand.write(json.dumps({"row": "mine", "time": "", "decision": "undo", "undoes": row["row"]}).encode() + b"\n")
+    assert [one.decision for one in Reviews.load(tmp_path).images[IMAGE]] == [APPROVE]
     with file.open("ab") as damaged:
         damaged.write(b"{}\n")
-    with pytest.raises(ReviewError, match="line 3 is no decision"):
+    with pytest.raises(ReviewError, match="line 4 is no decision"):
         Reviews.load(tmp_path)
 
 
@@ -175,6 +178,7 @@ def test_the_result_is_the_same_under_other_certificates() -> None:
 DECIDED = st.tuples(st.sampled_from((APPROVE, REDACT, RESWAP)), st.integers(0, 2), st.sampled_from(("kept", "replaced")))
 
 
+@settings(deadline=None)
 @given(st.lists(DECIDED, max_size=8))
 def test_nobody_is_shown_whom_the_tables_do_not_show(given: list[tuple[str, int, str]]) -> None:
     from mfmc_ray.review.decisions import Row
