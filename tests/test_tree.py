@@ -41,6 +41,7 @@ LAYERS = [
         "key_cli",
         "release_cli",
         "review_cli",
+        "evaluate_cli",
     },
     {"cli"},
 ]
