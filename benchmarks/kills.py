@@ -227,6 +227,8 @@ def one(setting: Local, place: Place, shape: Shape, kind: str, moment: str, fres
         if not (kind == "raylet" and isinstance(setting, Nodes)):
             setting.mend(kind)
         resume(setting, place, shape, before, fresh, told)
+    elif killed and not (kind == "raylet" and isinstance(setting, Nodes)):
+        setting.mend(kind)  # the command could do without what was killed; the next one cannot
     check_end(place.collection, place.out, place.work)
     return told | {"hasty": hasty}
 

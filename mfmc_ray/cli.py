@@ -25,6 +25,7 @@ from mfmc_ray import (
     known_cli,
     models_cli,
     nightly_cli,
+    people_cli,
     release_cli,
     review_cli,
 )
@@ -73,6 +74,7 @@ for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remo
 app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
+app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[

@@ -206,6 +206,7 @@ class RunConfig:
         if self.swap.pseudonyms == "image":
             del plain["swap"]["pseudonyms"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        plain["access"].pop("people", None)  # who is enrolled decides, not where
         if self.find.boxes is None:
             del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING

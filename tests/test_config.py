@@ -89,6 +89,24 @@ def test_the_approvals_are_a_setting_that_decides() -> None:
     assert load(None, **plain).digest() == with_.digest()
 
 
+def test_access_settings_are_published_without_folders_and_viewers() -> None:
+    places = {"people": "/home/ada/people/", "consents": "s3://tables/ada/consents.csv", "never": "never.csv"}
+    settings = load(None, **{f"access__{name}": place for name, place in places.items()}, access__model="explicit")
+    assert settings.access.never == str(Path("never.csv").absolute())
+    assert settings.to_dict()["access"] == {"people": "people", "consents": "consents.csv", "never": "never.csv", "model": "explicit"}
+    plain = {name: value for name, value in settings.to_dict().items() if name != "storage_options"}
+    assert load(None, **plain).digest() == settings.digest() != load(None).digest()
+    ada, bea = (load(None, access__model="rules", access__rules="rules.csv", access__audience=f"viewer:{name}") for name in ("ada", "bea"))
+    assert ada.to_dict() == bea.to_dict()
+    assert "ada" not in str(ada.to_dict()["access"])
+    assert load(None, **{name: value for name, value in ada.to_dict().items() if name != "storage_options"}).digest() == ada.digest()
+
+
+def test_an_audience_is_a_group_unless_it_says_otherwise() -> None:
+    given = {"friends": "group:friends", "group:friends": "group:friends", " Everyone": "everyone", "viewer:ada": "viewer:ada"}
+    assert {text: load(None, access__audience=text).access.audience for text in given} == given
+
+
 def test_runs_begun_before_there_were_approvals_are_the_same() -> None:
     """The digest of version 0.2 for a plain run; without approvals nothing of it may change."""
     plain = load(None, input="photos").to_dict()

@@ -39,6 +39,7 @@ LAYERS = [
         "change_cli",
         "nightly_cli",
         "key_cli",
+        "people_cli",
         "release_cli",
         "review_cli",
         "evaluate_cli",

@@ -45,7 +45,7 @@ class Combined:
     @property
     def digest(self) -> str:
         """sha-256, hex, over the digests of all parts."""
-        parts = [model.digest for model in self.persons] + ([self.approvals.digest] if self.approvals else [])
+        parts = [model.digest for model in self.persons] + ([self.approvals.digest] if self.approvals is not None else [])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def bound(self, sightings: Sightings) -> Combined:
@@ -68,12 +68,12 @@ class Combined:
         said = self._said(image_id, path)
         if said and len(said) != len(faces):
             raise AccessError(f"people were recognised among {len(said)} faces, but there are {len(faces)}")
-        boxes = self.approvals.decide(image_id, path, faces) if self.approvals else [NOTHING] * len(faces)
+        boxes = self.approvals.decide(image_id, path, faces) if self.approvals is not None else [NOTHING] * len(faces)
         return [merged(pair) for pair in zip(said or [NOTHING] * len(faces), boxes, strict=True)]
 
     def version(self, image_id: str | None, path: str) -> str:
         """sha-256, hex, over what is said of the recognised people in an image, and the approvals of it; "" if there is neither."""
-        rows = self.approvals.version(image_id, path) if self.approvals else ""
+        rows = self.approvals.version(image_id, path) if self.approvals is not None else ""
         said = self._said(image_id or "", path)
         kept = [(i, one.reason) for i, one in enumerate(said) if one.keep]
         # without approvals a denial changes nothing for who is not kept
@@ -85,7 +85,7 @@ class Combined:
     def effects(self) -> list[Effects]:
         """Of all tables."""
         found: list[Effects] = [one for model in self.persons for one in model.effects(self._people_in)]
-        return found + list(self.approvals.effects() if self.approvals else ())
+        return found + list(self.approvals.effects() if self.approvals is not None else ())
 
     def _said(self, image_id: str, path: str) -> list[Decision]:
         """One decision a face by who it was recognised as; none if nobody was recognised."""
@@ -117,7 +117,7 @@ def access_model(config: RunConfig) -> AccessModel:
             persons.append(PeopleList.load(kind, place, options))
     if persons:
         return Combined(tuple(persons), approvals)
-    return approvals or ReplaceAll()
+    return ReplaceAll() if approvals is None else approvals
 
 
 def check(access: AccessConfig) -> None:

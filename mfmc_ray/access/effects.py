@@ -19,13 +19,13 @@ class About(NamedTuple):
         number: of the row.
         person: who must be enrolled for it to have an effect.
         image: the image that it names, by id or path; None: all, or a pattern.
-        pattern: whether the row is about a path; None if it has no pattern.
+        pattern: is given a path, and returns None if the row is not about it; None if it has no pattern.
     """
 
     number: int
     person: str
     image: str | None = None
-    pattern: Callable[[str], bool] | None = None
+    pattern: Callable[[str], object] | None = None
 
 
 class PersonEffects:
@@ -55,7 +55,7 @@ class PersonEffects:
                 if row.person in self._seen(image_id):
                     self._met.add(row.number)
         if self._pending:
-            found = {row.number for row in self._pending if row.pattern is not None and row.pattern(path)}
+            found = {row.number for row in self._pending if row.pattern is not None and row.pattern(path) is not None}
             self._there |= found
             self._pending = [row for row in self._pending if row.number not in found]
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from mfmc_ray.access.decide import NOTHING, AccessError, Decision, Effects
@@ -38,11 +38,6 @@ class Rule(NamedTuple):
     audience: Party
     image: str | None
     allow: bool
-
-    @property
-    def is_pattern(self) -> bool:
-        """Whether its image is a pattern."""
-        return self.image is not None and not _WILD.isdisjoint(self.image)
 
 
 _WILD = frozenset("*?")
@@ -97,7 +92,8 @@ class Rules:
 
     def says(self, person: str, image_id: str, path: str) -> Decision:
         """Kept by "rules:" and the rows that together allow the whole audience, the fewest that are found, if none denies anybody in it."""
-        mine = [row for row in self.rows.get(person, ()) if _names(row, image_id, path)]
+        names = names_of(image_id, path)
+        mine = [row for row in self.rows.get(person, ()) if row.image is None or row.image in names or self._fits(row.image, path)]
         for row in mine:
             if not row.allow and (self.members is None or self._covered[row.audience]):
                 return Decision(False, denied=f"rules:{row.number}")
@@ -115,19 +111,32 @@ class Rules:
         named = {party: self.groups.of_party(party) for party in parties}
         return {party: members if viewers is None else members & viewers for party, viewers in named.items()}
 
+    @cached_property
+    def _patterns(self) -> dict[str, re.Pattern[str]]:
+        every = {row.image for some in self.rows.values() for row in some}
+        return {image: _fitting(image) for image in every if image is not None and not _WILD.isdisjoint(image)}
+
+    def _fits(self, image: str, path: str) -> bool:
+        """Whether a path fits what a row names, which may be no pattern."""
+        pattern = self._patterns.get(image)
+        return pattern is not None and pattern.fullmatch(path) is not None
+
     def _covering(self, rows: list[Rule]) -> list[int]:
         """Numbers of rows whose audiences together are all of the release's; none if they are not."""
         if self.members is None:
             return [row.number for row in rows if row.audience.kind == EVERYONE][:1]
-        left, chosen = set(self.members), []
         covered = [(self._covered[row.audience], row.number) for row in rows]
-        while left and covered:
-            best, number = max(covered, key=lambda one: (len(one[0] & left), -one[1]))
+        for viewers, number in covered:
+            if self.members and len(viewers) == len(self.members):
+                return [number]
+        left, chosen = set(self.members), []
+        while left:
+            best, number = max(covered, key=lambda one: (len(one[0] & left), -one[1]), default=(frozenset[str](), 0))
             if not best & left:
                 return []
             chosen.append(number)
             left -= best
-        return [] if left else sorted(chosen)
+        return sorted(chosen)
 
     def effects(self, seen: Callable[[str | None], Collection[str]]) -> list[Effects]:
         """The table's."""
@@ -143,22 +152,10 @@ def _row(number: int, cells: Cells) -> Rule:
 
 
 def _about(row: Rule) -> About:
-    if row.image is not None and row.is_pattern:
-        return About(row.number, row.person, pattern=partial(_fits, row.image))
-    return About(row.number, row.person, row.image)
+    if row.image is None or _WILD.isdisjoint(row.image):
+        return About(row.number, row.person, row.image)
+    return About(row.number, row.person, pattern=_fitting(row.image).fullmatch)
 
 
-def _names(row: Rule, image_id: str, path: str) -> bool:
-    """Whether a row is about an image."""
-    if row.image is None or row.image in names_of(image_id, path):
-        return True
-    return row.is_pattern and _fits(row.image, path)
-
-
-def _fits(pattern: str, path: str) -> bool:
-    return _compiled(pattern).fullmatch(path) is not None
-
-
-@lru_cache(maxsize=1 << 14)
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _fitting(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern.replace("[", "[[]")))  # brackets are part of a name

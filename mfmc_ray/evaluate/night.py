@@ -15,7 +15,7 @@ _WORDS = {
     "changed": "images with other content",
     "moved": "images under another name",
     "deleted": "images deleted",
-    "access": "images whose approvals or reviews changed",
+    "access": "images in which access or reviews changed",
     "settings": "images made with other settings",
     "retried": "images tried again",
 }

@@ -202,15 +202,15 @@ class Calibration:
 
     def estimate(self, recognizer: str, threshold: float) -> Rate:
         """The false-match rate with its interval, and whether it is extrapolated."""
-        return self._curve(recognizer).at(threshold)
+        return self.curve(recognizer).at(threshold)
 
     def threshold_for(self, recognizer: str, fmr: float) -> float:
         """The cosine at which the false-match rate is `fmr`."""
-        return self._curve(recognizer).cosine(fmr)
+        return self.curve(recognizer).cosine(fmr)
 
     def strict_threshold(self, recognizer: str) -> float:
         """The same-person cosine, which a published face always stays below to its own original."""
-        return self._curve(recognizer).strict_threshold
+        return self.curve(recognizer).strict_threshold
 
     def default_threshold(self, recognizer: str, n_known: int) -> Threshold:
         """The lowest useful threshold against `n_known` known faces.
@@ -246,7 +246,12 @@ class Calibration:
             )
         return Threshold(value, rate, passing, warning, exceeded)
 
-    def _curve(self, recognizer: str) -> Curve:
+    def curve(self, recognizer: str) -> Curve:
+        """A recognizer's curve.
+
+        Raises:
+            CalibrationError: it was not calibrated.
+        """
         if recognizer not in self.curves:
             raise CalibrationError(
                 f"there is no calibration for the recognizer {recognizer!r} (there is for: {', '.join(sorted(self.curves))}); "

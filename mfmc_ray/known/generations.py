@@ -44,7 +44,7 @@ class Rows:
 
     Attributes:
         ids: bytes (n,), UTF-8 known ids.
-        sources: n of collection, gallery, reference.
+        sources: n of collection, gallery, enrolled, reference.
         vectors: recognizer → float32 (n, d), C-contiguous; none where an index is only looked through.
         digests: bytes (n,), hex: sha-256 over id, source and vectors (float32, little-endian, by name of the recognizer); none (0,)
             before `sealed`.

@@ -134,7 +134,7 @@ class KnownIndex:
 
         Args:
             ids: n known ids (`tables.known_schema`).
-            sources: for each, collection, gallery or reference.
+            sources: for each, collection, gallery, enrolled or reference.
             embeddings: for every recognizer of the index float32 (n, d), finite, of unit length.
 
         Returns:
@@ -249,8 +249,8 @@ class KnownIndex:
         recognizers = self._generations.recognizers
         if len(sources) != len(ids) or set(embeddings) != set(recognizers):
             raise ValueError(f"wanted a source for each of {len(ids)} ids and embeddings of {', '.join(sorted(recognizers))}")
-        if strange := set(sources) - {"collection", "gallery", "reference"}:
-            raise ValueError(f"a known face comes from a collection, a gallery or a reference, not from {strange.pop()!r}")
+        if strange := set(sources) - {"collection", "gallery", "enrolled", "reference"}:
+            raise ValueError(f"a known face comes from a collection, a gallery, enrolment or a reference, not from {strange.pop()!r}")
         if any(not known_id or "\0" in known_id for known_id in ids):
             raise ValueError("a known id must not be empty or hold a NUL")
         for name, dim in recognizers.items():

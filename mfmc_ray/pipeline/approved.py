@@ -16,6 +16,7 @@ from mfmc_ray.access.decide import AccessError, AccessModel, decisions
 from mfmc_ray.config import ACCESS_PLACES, RunConfig
 from mfmc_ray.faces.faces import F32, Faces
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.people.registry import Registry
 from mfmc_ray.pipeline.known import files_of_stage
 from mfmc_ray.pipeline.recheck import Row
 from mfmc_ray.pipeline.workers import SCAN
@@ -24,7 +25,7 @@ from mfmc_ray.review.decisions import Reviews
 from mfmc_ray.review.reviewed import Reviewed
 
 NOTE = "access.json"
-"""File in WORK: the digest of what OUT was decided by."""
+"""File in WORK: the digests of what OUT was decided by: `digest` of the access tables, `people` of who is enrolled."""
 
 
 def reviewed(access: AccessModel, work: Path) -> AccessModel:
@@ -37,19 +38,26 @@ def reviewed(access: AccessModel, work: Path) -> AccessModel:
     return Reviewed(access, reviews) if reviews else access
 
 
-def begin(work: Path, access: AccessModel, *, resumed: bool) -> None:
+def begin(work: Path, access: AccessModel, people: Registry | None = None, *, resumed: bool) -> None:
     """Notes in WORK what the faces of a run are decided by, or compares it with what a resumed run was begun with.
 
     Raises:
-        LedgerError: those were other tables.
+        LedgerError: those were other tables, or other people are enrolled.
     """
     path = work / NOTE
-    if resumed and path.is_file() and json.loads(path.read_text())["digest"] != access.digest:
+    noted = json.loads(path.read_text()) if path.is_file() else None
+    now = {"digest": access.digest, "people": people.digest if people else ""}
+    if resumed and noted and noted.get("people", "") != now["people"]:
+        raise LedgerError(
+            f"WORK ({work}) holds a run for which other people were enrolled: bring the result up to date with `mfmc nightly`, give "
+            "another WORK and OUT, or start anew with --restart"
+        )
+    if resumed and noted and noted["digest"] != now["digest"]:
         raise LedgerError(
             f"WORK ({work}) holds a run whose access tables were others (files have the same names, their rows have changed): undo the "
             "change to resume it, bring the result up to date with `mfmc nightly`, give another WORK and OUT, or start anew with --restart"
         )
-    replace_file(path, lambda temporary: temporary.write_text(json.dumps({"digest": access.digest})))
+    replace_file(path, lambda temporary: temporary.write_text(json.dumps(now)))
 
 
 def notes(access: AccessModel, ledger: Ledger, enrolled: Collection[str] | None = None) -> list[str]:

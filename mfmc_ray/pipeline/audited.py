@@ -30,6 +30,7 @@ from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.known import gallery_stages, named_faces, recognisable
 from mfmc_ray.pipeline.leak import LEAST_PEOPLE, People, measure, sexes_of
 from mfmc_ray.pipeline.recheck import ScanIndex
+from mfmc_ray.pipeline.recognise import people_of, recognise
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import POOL, SCAN
 from mfmc_ray.tables import embedding_column, pool_schema
@@ -74,7 +75,7 @@ class Audited:
 
         Raises:
             LedgerError: OUT is unfinished, or something private is missing or damaged.
-            AccessError: the access table that the run was made with cannot be read.
+            AccessError, PeopleError: the access tables or enrolled people that the run was made with cannot be read.
         """
         ledger = Ledger(config.out, config.work, config.storage_options)
         manifest, digest = read_manifest(ledger)
@@ -95,7 +96,9 @@ class Audited:
             audited._check_known()
         except (OSError, KnownIndexError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the private tables in {ledger.work} cannot be used, so nothing can be proved: {error}") from error
-        audited.access = approved.reviewed(access_model(approved.as_now(config, audited.settings)), audited.ledger.work)
+        told = approved.as_now(config, audited.settings)
+        access = approved.reviewed(access_model(told), ledger.work)
+        audited.access = access.bound(recognise(ledger, people_of(told, ledger), calibration, names, settings.swap.min_face))
         return audited
 
     def for_stage(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Changes to the known faces of a finished run: a gallery is added, or people are forgotten; OUT and the pool follow."""
+"""Changes to the known faces of a finished run: a gallery is added, people are forgotten or not enrolled any more; OUT and pool follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mfmc_ray.known.generations import Generations
 from mfmc_ray.known.index import KnownIndex, known_rows
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
-from mfmc_ray.pipeline import leak
+from mfmc_ray.pipeline import approved, leak
 from mfmc_ray.pipeline.known import carry_forgotten, discard_gallery, files_of_stage, forget_in_scans, gallery_stages, named_faces
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.run import Run
@@ -130,6 +130,33 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
         fallen = run.publish(run.known())
     proof = {"files": traces.files, "bytes": traces.size, "embeddings": traces.embeddings, "found": list(traces.found)}
     return _change(run, index.generation, len(index), removed, fallen, {"removed": sorted(wanted), "searched": proof}), traces
+
+
+def enrolment(run: Run) -> tuple[Change, Traces]:
+    """Brings a finished run up to date with who is enrolled now: whoever is not any more leaves the index and is recognised in no image.
+
+    Args:
+        run: of `Run.finished`.
+
+    Returns:
+        what changed, and where embeddings of photos that are not enrolled any more were looked for. They are still found if the same photo
+        is in the collection or a gallery, too.
+    """
+    folder = run.ledger.work / "known"
+    with run.reopened():
+        index = KnownIndex.open(folder, run.recognizers, vectors=False)
+        now = set(run.people.known_ids() if run.people else ())
+        gone = [name for name in index.ids if name.startswith("person:") and name not in now]
+        held = np.flatnonzero(np.isin(index.faces.ids, np.array(gone, np.bytes_)))
+        none = {name: np.zeros((0, dim), np.float32) for name, dim in run.recognizers.items()}
+        vectors = [none, *(known_rows(folder, run.recognizers, int(row), int(row) + 1).vectors for row in held)]
+        run.withdraw()
+        approved.begin(run.ledger.work, run.access, run.people, resumed=False)
+        known = run.known()
+        traces = look_for(run.ledger.work, {name: np.concatenate([some[name] for some in vectors]) for name in run.recognizers})
+        fallen = run.publish(known)
+    proof = {"files": traces.files, "bytes": traces.size, "embeddings": traces.embeddings, "found": list(traces.found)}
+    return _change(run, known.generation, len(known), len(gone), fallen, {"removed": gone, "searched": proof}), traces
 
 
 def find(run: Run, *, paths: Sequence[str] = (), images: Sequence[str] = (), ids: Sequence[str] = ()) -> list[tuple[str, str]]:

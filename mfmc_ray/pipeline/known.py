@@ -21,13 +21,14 @@ from mfmc_ray.known.generations import Generations
 from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.people.registry import Registry
 from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column
 
-_ADDED, _FORGOTTEN = "galleries.json", "forgotten.json"
+_ADDED, _FORGOTTEN, _ENROLLED = "galleries.json", "forgotten.json", "people.json"
 
 
 def gallery_stages(ledger: Ledger, configured: int) -> list[Stage]:
@@ -123,9 +124,15 @@ def files_of_stage(ledger: Ledger, stage: Stage) -> list[Path]:
 
 
 def build_index(
-    ledger: Ledger, galleries: Sequence[Stage], recognizers: Mapping[str, int], min_face: float, *, vectors: bool = True
+    ledger: Ledger,
+    galleries: Sequence[Stage],
+    recognizers: Mapping[str, int],
+    min_face: float,
+    *,
+    people: Registry | None = None,
+    vectors: bool = True,
 ) -> KnownIndex:
-    """The index with every known face of the scans in it: a generation for each source that brings new ones.
+    """The index with every known face of the scans in it, and the enrolled people: a generation for each source that brings new ones.
 
     A removal that was killed is completed, and who was removed is taken out of what was scanned since.
 
@@ -134,6 +141,7 @@ def build_index(
         galleries: their stages.
         recognizers: guard recognizer → dimension.
         min_face: smaller faces are not known.
+        people: who is enrolled.
         vectors: as of `KnownIndex.open`.
 
     Raises:
@@ -157,11 +165,21 @@ def build_index(
         ids, found = known_of(ledger, stage, source, recognizers, min_face)
         if ids:
             index.append(ids, [source] * len(ids), found)
-    there = {name for stage, source in stages for name in scanned_ids(ledger, stage, source)}
+    enrolled = people.known_ids() if people else []
+    if people and enrolled:
+        index.append(enrolled, ["enrolled"] * len(enrolled), {name: people.vectors(name) for name in recognizers})
+    there = {name for stage, source in stages for name in scanned_ids(ledger, stage, source)} | set(enrolled)
     gone = [name for name in index.ids if name not in there and not name.startswith("reference:")]
-    if gone:  # their images are not in the collection any more
+    if gone:  # their images are not in the collection any more, or they are not enrolled any more
         index.remove(gone, returns=True)
+    replace_file(ledger.work / _ENROLLED, lambda path: path.write_text(json.dumps(enrolled)))
     return index
+
+
+def enrolled_ids(ledger: Ledger) -> set[str]:
+    """The known ids of the enrolled people who are in the index."""
+    path = ledger.work / _ENROLLED
+    return set(json.loads(path.read_text())) if path.is_file() else set()
 
 
 def scanned_ids(ledger: Ledger, stage: Stage, source: str) -> Iterator[str]:

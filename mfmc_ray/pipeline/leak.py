@@ -69,12 +69,12 @@ class People:
         of 1 / m: else strangers would form chains that hold everybody.
 
         Args:
-            known: with galleries and references, which are left out.
+            known: with galleries, enrolled people and references, which are left out.
             guards: recognizers of the index.
             calibration: of their thresholds.
             most: faces; of more a uniform sample is clustered. A person with many photos is then more likely to be in it.
         """
-        ours = np.flatnonzero(~(np.char.startswith(known.ids, b"gallery:") | np.char.startswith(known.ids, b"reference:")))
+        ours = np.flatnonzero(~np.any([np.char.startswith(known.ids, kind) for kind in (b"gallery:", b"person:", b"reference:")], axis=0))
         ids, first = np.unique(known.ids[ours], return_index=True)
         rows, seed = ours[first], None
         if len(rows) > most:

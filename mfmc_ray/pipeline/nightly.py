@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.access.combined import access_model
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.night import duration, write_night
 from mfmc_ray.ledger import LedgerError
-from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.audit_run import audit
 from mfmc_ray.pipeline.difference import Difference
-from mfmc_ray.pipeline.known import added_galleries
-from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, outlook
+from mfmc_ray.pipeline.known import added_galleries, enrolled_ids
+from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, enrolled_lines, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
@@ -71,7 +69,8 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
     listing = run.open()
     with run.ledger.lock(60 * config.nightly.wait_minutes):
         if config.nightly.wait_minutes:  # an approval may have been withdrawn meanwhile, a file deleted
-            run.access, listing = approved.reviewed(access_model(config), run.ledger.work), run.open()
+            run.take_access()
+            listing = run.open()
         started = datetime.now(UTC)
         run.scans.list_units(listing)
         expected = _outlook(run)
@@ -133,13 +132,17 @@ def _outlook(run: Run) -> Outlook:
         differences[stage.name] = run.scans.difference(stage, units, again=True)
     plan = _plan(run) if run.ledger.done(SCAN) else None
     published = sum(summary["images"] for summary in run.ledger.done(ANONYMIZE).values())
-    return outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
+    found = outlook(change, differences, plan, len(run.scans.units), published, run.times, first=False)
+    if not change.anew:
+        found.lines += enrolled_lines(enrolled_ids(run.ledger), run.people.known_ids() if run.people else ())
+    return found
 
 
 def _plan(run: Run) -> Plan:
     before = run.ledger.done(ANONYMIZE)
     if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
         run.withdraw()
+    run.recognise()
     return plan_parts(
         run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
     )

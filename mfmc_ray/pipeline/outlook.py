@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +22,10 @@ FIXED_SECONDS = 30.0
 SCAN_SECONDS, ANONYMIZE_SECONDS = 0.2, 1.0
 """For an image, where no run has measured it yet."""
 _UNIMPORTANT = (
-    *("input", "out", "work", "storage_options", "ray", "nightly"),
+    *("input", "out", "work", "storage_options", "ray", "nightly", "access.people"),
     *("find.boxes", "find.boxes_mode", "find.max_seconds", "guard.shards", "output.rows_per_part", "output.c2pa_key"),
 )
-"""Settings that may change and change nothing; for a moved input is compared by its content."""
+"""Settings that may change and change nothing; for a moved input is compared by its content, and so are enrolled people."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def outlook(
     counts = plan.counts if plan else {}
     anonymize = both - scan
     for key, what, note in (
-        ("access", "images whose approvals or reviews changed", ""),
+        ("access", "images in which access or reviews changed", ""),
         ("settings", "images made with other settings", ", ".join(change.changed)),
         ("retried", "images to try again", "they failed after they had been scanned"),
         ("new", "images scanned and not published yet", "of a run that was killed"),
@@ -134,6 +134,21 @@ def outlook(
     if not found.lines and change.changed:
         found.lines.append(Line("certificates to renew", published, 0.0, ", ".join(change.changed)))
     return found
+
+
+def enrolled_lines(before: Set[str], now: Collection[str]) -> list[Line]:
+    """What is to be done because other photos are enrolled.
+
+    Args:
+        before: known ids of those in the index.
+        now: of those that are enrolled.
+    """
+    new, gone = len(set(now) - before), len(before - set(now))
+    lines = [
+        Line("photos newly enrolled", new, 0.0, "images with these people are counted above; fakes that resemble them are found later"),
+        Line("photos not enrolled any more", gone, 0.0, "images with these people are counted above"),
+    ]
+    return [line for line in lines if line.count]
 
 
 def _gone(found: Difference) -> float:

@@ -23,7 +23,10 @@ from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.places import linked, replace_file, share
 
-SHARED = ("scan", "gallery-*", "galleries.json", "forgotten.json", "known", "pool", "calibration-used", "quarantine", "models.json")
+SHARED = (
+    *("scan", "gallery-*", "galleries.json", "people.json", "forgotten.json", "known", "pool"),
+    *("calibration-used", "quarantine", "models.json"),
+)
 """What of WORK is the same for every audience."""
 _OWN = ANONYMIZE.kept
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")

@@ -40,6 +40,7 @@ from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
 from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
 from mfmc_ray.pipeline.publish import publish
+from mfmc_ray.pipeline.recognise import NOBODY, check_apart, people_of, recognise, told
 from mfmc_ray.pipeline.scans import Scans
 from mfmc_ray.pipeline.session import actors, connect
 from mfmc_ray.pipeline.shards import Shards
@@ -62,8 +63,8 @@ class Run:
         calibration: what thresholds come from; None: what the settings name.
 
     Raises:
-        LedgerError, CollectionError, CalibrationError, AccessError, ReviewError: the folders, the input, the calibration, the approvals or
-            the reviewers' decisions cannot be used.
+        LedgerError, CollectionError, CalibrationError, AccessError, PeopleError, ReviewError: the folders, the input, the calibration, the
+            access tables, the enrolled people or the reviewers' decisions cannot be used.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Run:
         self.ledger = Ledger(config.out, config.work, config.storage_options)
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
-        self.access = approved.reviewed(access_model(config), self.ledger.work)
+        self.take_access()
         self.console = Console(stderr=True, highlight=False)
         self.planned: Plan = Plan()
         """What `publish` did last."""
@@ -91,6 +92,12 @@ class Run:
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
         self.scans = Scans(config, self.ledger, self.times, update=update)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
+
+    def take_access(self) -> None:
+        """Reads who is enrolled, and what the access tables and the reviewers say, as it is now; nobody is recognised yet."""
+        self.people = people_of(self.config, self.ledger)
+        self.access = approved.reviewed(access_model(self.config), self.ledger.work)
+        self.sightings = NOBODY
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -103,7 +110,7 @@ class Run:
                 yield
 
     def open(self) -> list[Collection]:
-        """The collection and the galleries, which must be apart from OUT and WORK.
+        """The collection and the galleries, which must be apart from OUT, WORK and the enrolled people.
 
         Raises:
             LedgerError, CollectionError: they cannot be used.
@@ -115,6 +122,8 @@ class Run:
         galleries = [Collection.open(gallery, self.config.storage_options) for gallery in self.config.guard.galleries]
         for gallery in galleries:
             self.ledger.check_input(gallery.root)
+        for place in (collection, *galleries):
+            check_apart(self.people, "the input", place.root)
         return [collection, *galleries]
 
     def begin(self) -> None:
@@ -130,7 +139,7 @@ class Run:
         resumed = self.ledger.begin(self.config.digest(), self.scans.digest, restart=self.restart, update=self.update)
         self.state.begin(self.config, model_digests(self.config))
         keep(self.ledger.work, self.calibration, list(self.recognizers), restart=self.restart or self.update)
-        approved.begin(self.ledger.work, self.access, resumed=resumed and not self.update)
+        approved.begin(self.ledger.work, self.access, self.people, resumed=resumed and not self.update)
         fix_galleries(self.ledger, len(self.config.guard.galleries))
         skipped = "".join(f", {n} × {what} skipped" for what, n in sorted(self.scans.skipped.items()))
         self.console.print(f"{'Resuming' if resumed else 'Found'}: {len(self.scans.units)} files in {self.config.input}{skipped}")
@@ -201,8 +210,17 @@ class Run:
         return self._known()
 
     def _known(self) -> KnownFaces:
-        galleries = gallery_stages(self.ledger, len(self.config.guard.galleries))
-        return build_index(self.ledger, galleries, self.recognizers, self.config.swap.min_face, vectors=not self.config.guard.shards).faces
+        galleries, min_face = gallery_stages(self.ledger, len(self.config.guard.galleries)), self.config.swap.min_face
+        vectors = not self.config.guard.shards
+        known = build_index(self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors).faces
+        self.recognise()
+        return known
+
+    def recognise(self) -> None:
+        """Finds the enrolled people among all faces that were scanned so far, and binds the access model to them."""
+        min_face = self.config.swap.min_face
+        self.sightings = recognise(self.ledger, self.people, self.calibration, list(self.recognizers), min_face)
+        self.access = self.access.bound(self.sightings)
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
@@ -211,7 +229,11 @@ class Run:
     def anonymize(self) -> list[dict[str, Any]]:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces; as `publish`."""
         known = self.index()
-        for line in approved.notes(self.access, self.ledger):
+        if self.people is not None:
+            faces = sum(summary["faces"] for summary in self.ledger.done(SCAN).values())
+            line = told(self.sightings, self.people, self.calibration, list(self.recognizers), faces)
+            self.console.print(line, markup=False, soft_wrap=True)
+        for line in approved.notes(self.access, self.ledger, self.people.people() if self.people else None):
             self.console.print(line, markup=False, soft_wrap=True)
         return self.publish(known)
 

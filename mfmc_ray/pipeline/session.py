@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from mfmc_ray.private import short_link, tidy
 
 STORE_BYTES = 1 << 30
 """Of a local object store: it holds the known-face index and the models' settings, never pictures."""
+PATIENCE = 30.0
+"""Seconds for which a cluster that does not answer is tried again. Ray itself would go on for many minutes without a word."""
 _TOKEN = secrets.token_hex(32)  # one for the process: Ray reads it only once
 _SOCKET_PATH = 107  # bytes in a Unix socket's path
 _SESSION_PATH = len("/s/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
@@ -51,6 +55,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         # of this process only errors of Ray's that Ray does not also raise; it tells that it was told so
         stack.enter_context(_environment({"RAY_BACKEND_LOG_LEVEL": "fatal"}))
         if address:
+            _reach(address)
             with _starting():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
@@ -78,6 +83,29 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
 def actors(config: RayConfig) -> int:
     """How many worker actors: as many as the settings say, else one for each of the cluster's CPUs."""
     return config.actors or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+
+
+def _reach(address: str) -> None:
+    """Sees whether anybody listens at the address of a cluster, if it names a host and a port.
+
+    Raises:
+        ConnectionError: nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():  # as "auto"
+        return
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise ConnectionError(
+                    f"no Ray cluster answers at {address} ({error.strerror or error}): start it, or give another --address; "
+                    "without one (and without RAY_ADDRESS) a local Ray is made for the run"
+                ) from error
+        time.sleep(min(1.0, PATIENCE))
 
 
 def _local_settings() -> dict[str, str]:

@@ -63,12 +63,14 @@ def test_settings_that_do_not_go_together(made: Any, tables: tuple[str, ...], se
         made(*tables, **settings)
 
 
-def test_without_tables_about_people_it_is_what_it_was(made: Any) -> None:
+def test_without_tables_about_people_it_is_what_it_was(made: Any, tmp_path: Path) -> None:
     assert isinstance(made(), ReplaceAll)
     assert isinstance(made(people="p"), ReplaceAll)
     plain = made("approvals", people="p")
     assert isinstance(plain, Approvals)
     assert plain.bound(sightings({ID: ("ada",)})) is plain
+    (tmp_path / "approvals.csv").write_text("image,x0,y0,x1,y1\n")
+    assert made("approvals").digest == Approvals({}).digest != ReplaceAll.digest  # nobody approved, which is said by a table
 
 
 def test_each_model_with_lists_and_approvals(made: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,23 @@ from PIL import Image
 from skimage import data
 
 from mfmc_ray.access.approvals import Approvals, Row
-from mfmc_ray.access.decide import ReplaceAll
+from mfmc_ray.access.combined import Combined
+from mfmc_ray.access.decide import AccessError, ReplaceAll
+from mfmc_ray.access.explicit import Consent, Explicit
+from mfmc_ray.access.groups import Party
+from mfmc_ray.access.lists import PeopleList
+from mfmc_ray.access.rules import Rule, Rules
 from mfmc_ray.codec import decode
+from mfmc_ray.config import load
 from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.people.sightings import Sighting, Sightings
 from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.contradictions import contradictions
 from mfmc_ray.pipeline.settle import Result
+from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.scrub import scrub
 from mfmc_ray.swap.render import MorphSwapper
@@ -51,6 +60,15 @@ Scanned = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def scanned(scan: pa.Table) -> Scanned:
     return {row["path"]: row for row in scan.to_pylist()}
+
+
+def sightings(seen: dict[str, tuple[str | None, ...]]) -> Sightings:
+    """image_id → whom each face is recognised as."""
+    some = {
+        image: tuple(Sighting(person, 0.8, 0.4, "recognised" if person else "unknown") for person in people)
+        for image, people in seen.items()
+    }
+    return Sightings(some, "digest")
 
 
 def row_for(number: int, face: dict[str, Any], *, allow: bool = True) -> Row:
@@ -212,6 +230,55 @@ def test_rows_without_effect_are_said(ledger: Ledger, scanned: Scanned) -> None:
     assert len(said) == 2
     assert "12 rows (10, 11, 12, 13, 14, 15, 16, 17, 18, 19 and 2 more) are for images that are not in the collection" in said[0]
     assert "row 2 is for no face" in said[1]
+
+
+def test_rows_about_people_who_are_not_there_are_said(ledger: Ledger, scanned: Scanned) -> None:
+    """By number, and whoever it is."""
+    pair, other = (scanned[path]["image_id"] for path in ("pair.png", "pair.jpg"))
+    consents = [
+        *(Consent(1, pair, "ada", True), Consent(2, "pair.jpg", "ada", True), Consent(3, "gone.jpg", "ada", False)),
+        *(Consent(4, pair, "zoe", True), Consent(5, "pair.png", "bea", True)),
+    ]
+    rules = [Rule(n, "ada", Party("everyone"), image, True) for n, image in enumerate((None, "*.png", "pair.???", "no/*", other), 1)]
+    access = Combined((Explicit.of(consents), Rules.of(rules), PeopleList("never", {"zoe": 1})), Approvals({}))
+    bound = access.bound(sightings({pair: ("ada", None), other: (None, None)}))
+    assert approved.notes(bound, ledger, {"ada", "bea"}) == [
+        "Consents: row 4 is about people who are not enrolled: nobody is recognised as them.",
+        "Consents: row 3 is for images that are not in the collection.",
+        "Consents: 2 rows (2, 5) are about people who were not recognised in the image that they name.",
+        "Rules: row 4 is for images that are not in the collection.",
+        "Rules: row 5 is about people who were not recognised in the image that they name.",
+        "The never list: row 1 is about people who are not enrolled: nobody is recognised as them.",
+    ]
+    assert not any("enrolled" in line for line in approved.notes(bound, ledger))
+
+
+def test_tables_are_read_from_where_the_run_had_them(tmp_path: Path) -> None:
+    """The manifest has their last names only, and no viewer's name; what the audit is given goes before."""
+    tables = {f"access__{name}": str(tmp_path / "private" / f"{name}.csv") for name in ("rules", "never", "approvals")}
+    run = load(None, **tables, access__model="rules", access__people=str(tmp_path / "people"), access__audience="viewer:dan")
+    (tmp_path / "work").mkdir()
+    State(tmp_path / "work").begin(run, {})
+    published = {name: value for name, value in run.to_dict().items() if name != "storage_options"}
+    settings, audit = load(None, **published), load(None, work=str(tmp_path / "work"))
+    assert settings.access.audience == "viewer:"
+    assert approved.as_now(audit, settings).access == run.access
+    given = load(None, work=str(tmp_path / "work"), access__never="/elsewhere.csv", access__audience="viewer:eve")
+    assert approved.as_now(given, settings).access == replace(run.access, never="/elsewhere.csv", audience="viewer:eve")
+    (tmp_path / "work" / "settings.json").unlink()
+    with pytest.raises(AccessError, match="does not have the run's --approvals and --people and --rules and --audience"):
+        approved.as_now(load(None, work=str(tmp_path / "work"), access__never="/elsewhere.csv"), settings)
+
+
+def test_kept_faces_are_held_against_who_was_recognised(scanned: Scanned) -> None:
+    image = scanned["pair.png"]
+    access = Combined((Explicit.of([Consent(1, "pair.png", "ada", True)]),))
+    kept = [{"face_no": n, "verdict": "kept"} for n in range(2)]
+    bound = access.bound(sightings({image["image_id"]: ("ada", "bea")}))
+    assert approved.not_allowed(bound, image, kept, image) == ["face 1: no row of the access table allows it"]
+    assert len(approved.not_allowed(access, image, kept, image)) == 2  # nobody is recognised
+    unfit = access.bound(sightings({image["image_id"]: ("ada",)}))
+    assert all("recognised among 1 faces" in fault for fault in approved.not_allowed(unfit, image, kept, image))
 
 
 def test_a_resumed_run_wants_the_same_table(ledger: Ledger) -> None:
