@@ -42,6 +42,7 @@ LAYERS = [
         "people_cli",
         "release_cli",
         "review_cli",
+        "evaluate_cli",
     },
     {"cli"},
 ]
