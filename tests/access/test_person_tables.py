@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfmc_ray import discreet
+from mfmc_ray.access.approvals import Approvals
 from mfmc_ray.access.decide import AccessError
 from mfmc_ray.access.explicit import Consent, Explicit
 from mfmc_ray.access.groups import GROUP, VIEWER, Groups, Member, Party
@@ -132,6 +133,21 @@ def test_digests_are_over_all_that_decides(write: Write) -> None:
         digest("ada,group:g,\n", "g,group:h\nh,dan\nh,eve"),
     ]
     assert len({first, *others}) == 6
+
+
+def test_the_tables_of_the_documentation_can_be_copied(write: Write) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+    files = {name: write(text, name) for name, text in re.findall(r"cat > (\S+) <<'END'\n(.*?)END\n", page, re.DOTALL)}
+    groups = Groups.load(files["groups.csv"])
+    explicit = Explicit.load(files["consents.csv"])
+    proxy = Proxy.load(files["tags.csv"], files["trust.csv"], groups)
+    family = Rules.load(files["rules.csv"], Party(GROUP, "family"), groups)
+    at = {"path": "holiday/beach.jpg"}
+    assert [reason(explicit, "ada", **at), reason(explicit, "bea", **at)] == ["explicit:1", "not: explicit:2"]
+    assert [reason(proxy, "ada", **at), reason(proxy, "bea", **at)] == ["proxy:tags:1,trust:1", None]  # eve is no family
+    assert [reason(family, "ada", **at), reason(family, "bea", **at)] == ["rules:2", "rules:4"]
+    (approvals,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    assert len(Approvals.load(write(approvals))) == 3
 
 
 # what is refused

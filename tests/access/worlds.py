@@ -186,6 +186,7 @@ PATTERNS = st.sampled_from([None, None, None, None, *PATHS, *PATHS.values(), "*"
 PERSONS, VIEWERS = st.sampled_from(PEOPLE), st.sampled_from(USERS)
 ALLOWED = st.sampled_from([True, True, False])
 PARTIES = st.sampled_from([*(Party(VIEWER, user) for user in USERS), *(Party(GROUP, group) for group in GROUPS)])
+WIDE = st.sampled_from([ALL, ALL, *(Party(GROUP, group) for group in GROUPS), Party(VIEWER, "dan")])
 AUDIENCES = st.one_of(PARTIES, PARTIES, st.just(ALL))
 RELEASES = st.sampled_from([*(Party(GROUP, group) for group in GROUPS), Party(VIEWER, "dan"), ALL])
 
@@ -196,7 +197,7 @@ def rows(table: str, persons: st.SearchStrategy[str] = PERSONS, allowed: st.Sear
         "tags": st.tuples(NAMES, persons, VIEWERS, allowed),
         "trust": st.tuples(persons, PARTIES, allowed),
         "consents": st.tuples(NAMES, persons, allowed),
-        "rules": st.tuples(persons, AUDIENCES, PATTERNS, allowed),
+        "rules": st.one_of(st.tuples(persons, AUDIENCES, PATTERNS, allowed), st.tuples(persons, WIDE, st.none(), allowed)),
         "always": st.tuples(persons),
         "never": st.tuples(persons),
         "approvals": st.tuples(NAMES, allowed, st.integers(0, 3)),

@@ -21,6 +21,7 @@ from mfmc_ray.scrub import scrub
 SETTINGS = ("--identities", "12", "--attempts", "4", "--actors", "1")
 LEFT, RIGHT = (56, 61, 148, 177), (167, 57, 256, 175)  # about where the faces are
 HEAD = "image,x0,y0,x1,y1,allow,person\n"
+CONSENTS = "row,image,person,allow\n70,solo.jpg,ada-example,yes\n71,solo.jpg,bea-example,no\n"
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -31,19 +32,30 @@ def approvals(*given: tuple[str, tuple[int, ...], str]) -> str:
     return HEAD + "".join(f"{image},{','.join(map(str, box))},{allow},Ada Example\n" for image, box, allow in given)
 
 
+def access(folder: Path) -> tuple[Any, ...]:
+    people = ("--people", folder / "people", "--access", "explicit", "--consents", folder / "consents.csv")
+    return ("--approvals", folder / "approvals.csv", *people)
+
+
 @pytest.fixture(scope="module")
 def run(mfmc: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with `photos`, `approvals.csv`, `out` and `work`, and what the run said."""
+    """A folder with `photos`, enrolled `people`, `approvals.csv`, `consents.csv`, `out` and `work`, and what the run said."""
     folder = tmp_path_factory.mktemp("approved")
     (folder / "photos").mkdir()
     face = np.ascontiguousarray(astronaut()[:260, 120:278])
     pair = Image.fromarray(np.hstack([face, face[:, ::-1]]))
     (folder / "photos" / "one.png").write_bytes(save(pair, "PNG"))
     (folder / "photos" / "both.jpg").write_bytes(save(pair, "JPEG", quality=92, comment=b"Ada Example"))
+    Image.fromarray(astronaut()[:300, 80:330]).save(folder / "photos" / "solo.jpg", quality=90)
+    (folder / "portraits" / "ada-example").mkdir(parents=True)
+    Image.fromarray(astronaut()).save(folder / "portraits" / "ada-example" / "1.png")
+    enrolled = mfmc("people", "enroll", folder / "people", folder / "portraits")
+    assert enrolled.returncode == 0, enrolled.stdout + enrolled.stderr
+    (folder / "consents.csv").write_text(CONSENTS)
     table = folder / "approvals.csv"
     given = (("one.png", RIGHT, "true"), ("both.jpg", LEFT, "yes"), ("both.jpg", RIGHT, "1"), ("gone.jpg", LEFT, "true"))
     table.write_text(approvals(*given))
-    result = mfmc("anonymize", folder / "photos", folder / "out", "--work", folder / "work", "--approvals", table, *SETTINGS)
+    result = mfmc("anonymize", folder / "photos", folder / "out", "--work", folder / "work", *access(folder), *SETTINGS)
     assert result.returncode == 0, result.stderr
     return folder, result.stderr
 
@@ -51,16 +63,23 @@ def run(mfmc: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]
 def test_who_is_approved_stays_and_nobody_else(run: tuple[Path, str]) -> None:
     folder, said = run
     assert "Approvals: row 4 is for images that are not in the collection." in said
+    assert "Consents: row 71 is about people who are not enrolled" in said
+    assert "example" not in said
     images = {row["path"]: row for row in rows(folder / "out" / "images")}
     found = {(row["path"], row["box"][0] > 155): row for row in rows(folder / "out" / "faces")}
     assert {key: (row["verdict"], row["access_reason"]) for key, row in found.items() if row["verdict"] == "kept"} == {
         ("one.png", True): ("kept", "approvals:1"),
         ("both.jpg", False): ("kept", "approvals:2"),
         ("both.jpg", True): ("kept", "approvals:3"),
+        ("solo.jpg", False): ("kept", "explicit:70"),
     }
     other = found["one.png", False]
     assert other["verdict"] in ("replaced", "redacted")
-    assert {path: row["verdict"] for path, row in images.items()} == {"one.png": "anonymized", "both.jpg": "unchanged"}
+    assert {path: row["verdict"] for path, row in images.items()} == {
+        "one.png": "anonymized",
+        "both.jpg": "unchanged",
+        "solo.jpg": "unchanged",
+    }
     source = (folder / "photos" / "both.jpg").read_bytes()
     assert images["both.jpg"]["image"]["bytes"] == scrub(source) != source
     before, after = (decode(data).pixels for data in ((folder / "photos" / "one.png").read_bytes(), images["one.png"]["image"]["bytes"]))
@@ -75,10 +94,12 @@ def test_who_is_approved_stays_and_nobody_else(run: tuple[Path, str]) -> None:
 
 def test_nothing_published_names_the_person_or_a_folder(run: tuple[Path, str]) -> None:
     folder, _ = run
-    assert json.loads((folder / "out" / "manifest.json").read_text())["config"]["access"] == {"approvals": "approvals.csv"}
+    stated = {"approvals": "approvals.csv", "people": "people", "model": "explicit", "consents": "consents.csv"}
+    assert json.loads((folder / "out" / "manifest.json").read_text())["config"]["access"] == stated
     for file in (file for file in (folder / "out").rglob("*") if file.is_file()):
         text = str(pq.read_table(file).to_pylist()).encode() if file.suffix == ".parquet" else file.read_bytes()
         assert b"Ada Example" not in text
+        assert b"ada-example" not in text
         assert str(folder).encode() not in text
 
 
@@ -87,21 +108,23 @@ def test_the_audit_asks_the_table_as_it_is_now(mfmc: Any, run: tuple[Path, str])
     out, work, table = folder / "out", folder / "work", folder / "approvals.csv"
     passed = mfmc("audit", out, "--work", work)
     assert passed.returncode == 0, passed.stdout
-    before = table.read_text()
+    before, consents = table.read_text(), folder / "consents.csv"
     table.write_text(approvals(("one.png", RIGHT, "true"), ("both.jpg", RIGHT, "true"), ("both.jpg", LEFT, "false")))
+    consents.write_text(CONSENTS.replace("yes", "no"))
     try:
         refuted = mfmc("audit", out, "--work", work, "--sample", "1")
         assert refuted.returncode == 1
         (check,) = [row for row in json.loads((out / "audit.json").read_text())["checks"] if not row["ok"]]
         assert check["name"] == "kept faces that the access table does not allow"
-        assert check["count"] == 1
-        assert check["examples"][0].startswith("both.jpg: face ")
-        resumed = mfmc("anonymize", folder / "photos", out, "--work", work, "--approvals", table, *SETTINGS)
+        assert check["count"] == 2
+        assert {example.partition(":")[0] for example in check["examples"]} == {"both.jpg", "solo.jpg"}
+        resumed = mfmc("anonymize", folder / "photos", out, "--work", work, *access(folder), *SETTINGS)
         assert resumed.returncode == 1
         assert "access tables were others" in resumed.stderr
         assert "--restart" in resumed.stderr
     finally:
         table.write_text(before)
+        consents.write_text(CONSENTS)
 
 
 def test_what_a_reviewer_decided_is_honoured_by_the_same_command(mfmc: Any, run: tuple[Path, str]) -> None:
@@ -110,7 +133,7 @@ def test_what_a_reviewer_decided_is_honoured_by_the_same_command(mfmc: Any, run:
     before = {(row["path"], row["box"][0] > 155): row for row in rows(out / "faces")}
     append(work, REDACT, before["both.jpg", True])  # whom a table allows
     append(work, RESWAP, before["one.png", False])
-    again = mfmc("anonymize", folder / "photos", out, "--work", work, "--approvals", folder / "approvals.csv", *SETTINGS)
+    again = mfmc("anonymize", folder / "photos", out, "--work", work, *access(folder), *SETTINGS)
     assert again.returncode == 0, again.stderr
     after = {(row["path"], row["box"][0] > 155): row for row in rows(out / "faces")}
     assert (after["both.jpg", True]["verdict"], after["both.jpg", True]["reason"]) == ("redacted", "review")
