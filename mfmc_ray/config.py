@@ -272,12 +272,15 @@ def _access(access: AccessConfig) -> AccessConfig:
     """With local places that can be read again later, from wherever that is done, and the audience in full."""
     places = {name: getattr(access, name) for name in ACCESS_PLACES}
     local = {name: _absolute(place) for name, place in places.items() if place is not None and not is_remote(place)}
-    audience = access.audience.strip()
-    if audience.lower() == EVERYONE:
-        audience = EVERYONE
-    elif ":" not in audience:
-        audience = f"group:{audience}"
-    return dataclasses.replace(access, audience=audience, **local)
+    return dataclasses.replace(access, audience=audience_in_full(access.audience), **local)
+
+
+def audience_in_full(text: str) -> str:
+    """An audience as it is given: `everyone`, `group:NAME`, or NAME for a group; `viewer:NAME`."""
+    text = text.strip()
+    if text.lower() == EVERYONE:
+        return EVERYONE
+    return text if ":" in text else f"group:{text}"
 
 
 def _absolute(place: str) -> str:
