@@ -17,7 +17,7 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
-PSEUDONYMS = ("image", "none")
+PSEUDONYMS = ("image", "person", "none")
 """Values of `SwapConfig.pseudonyms`."""
 EVERYONE = "everyone"
 
@@ -119,7 +119,8 @@ class SwapConfig:
     seed: int = 0
     """First seed of the sampled identities."""
     pseudonyms: str = "image"
-    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. none: no face is replaced, all are covered."""
+    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
+    same in all images of a person. none: no face is replaced, all are covered."""
 
 
 @dataclass(frozen=True)
