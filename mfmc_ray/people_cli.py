@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,15 +44,16 @@ def enroll(
     from mfmc_ray.people.enrol import enrol
     from mfmc_ray.people.photos import listed
     from mfmc_ray.people.quality import Examiner
-    from mfmc_ray.people.registry import Registry, changing
+    from mfmc_ray.people.registry import FILE, Registry, changing
     from mfmc_ray.pipeline.manifest import models_of
 
     files = listed(photos)
-    Registry.open(people, new=not dry_run)
+    if not dry_run:
+        Registry.open(people, new=True)  # can be made, or says why not before anything is looked at
     pull(models_of(RunConfig()))
     progress = Console(stderr=True)
-    with changing(people):
-        registry = Registry.open(people, new=True)
+    with contextlib.nullcontext() if dry_run else changing(people):
+        registry = Registry(people) if dry_run and not (people / FILE).exists() else Registry.open(people, new=True)
         done = enrol(registry, files, Examiner(), Calibration(), lambda some: track(list(some), "Looking at photos", console=progress))
         if done.accepted and not dry_run:
             done.registry.write()

@@ -128,7 +128,8 @@ class _Groups:
 
 def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[int, int]]:
     """Pairs of a new face and another one whose cosine reaches the threshold, the surest first."""
-    search, best = ExactSearch(faces), {}
+    search = ExactSearch(faces)
+    best: dict[tuple[int, int], float] = {}
     for start in range(0, len(new), _AT_ONCE):
         some = new[start : start + _AT_ONCE]
         for i, rows in zip(map(int, some), search.above(np.ascontiguousarray(faces[some]), threshold), strict=True):
@@ -136,7 +137,8 @@ def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[in
             alike = cosines(np.broadcast_to(faces[i], (len(rows), faces.shape[1])), faces[rows])
             for k in np.argsort(-alike, kind="stable")[:LINKS]:
                 if alike[k] >= threshold:
-                    best[tuple(sorted((i, int(rows[k]))))] = float(alike[k])
+                    other = int(rows[k])
+                    best[min(i, other), max(i, other)] = float(alike[k])
     return [pair for pair, _ in sorted(best.items(), key=lambda item: (-item[1], item[0]))]
 
 

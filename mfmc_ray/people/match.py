@@ -16,8 +16,6 @@ other faces. A threshold for each recognizer alone misses 12 % at that rate.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -81,13 +79,6 @@ class Matcher:
         rise = RISE * max(0.0, np.log10(max(1, len(self.people)) / CROWD))
         self.thresholds: F64 = np.array([by_photos[min(n, 3) - 1] for n in photos], np.float64) + rise
         """float64 (people,): the evidence from which a face is that person."""
-
-    @property
-    def digest(self) -> str:
-        """sha-256, hex, over what decides besides the people: the rule, its numbers and the curves."""
-        rule = [sorted(THRESHOLDS.items()), CROWD, RISE, DOUBT, MARGIN, SMALL, MORE, LEAST_MESH]
-        curves = [curve.digest for curve in self._curves.values()]
-        return hashlib.sha256(json.dumps([1, rule, curves]).encode()).hexdigest()
 
     def wrong(self, faces: int) -> float:
         """How many of so many strangers' faces are expected to be taken for one of the people."""
