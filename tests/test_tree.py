@@ -43,6 +43,7 @@ LAYERS = [
         "release_cli",
         "review_cli",
         "evaluate_cli",
+        "access_cli",
     },
     {"cli"},
 ]

@@ -17,33 +17,24 @@ from mfmc_ray.codec import WITHHELD, CodecError, Decoded, decode
 from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
-from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
-from mfmc_ray.identities.traits import mouth_covered
-from mfmc_ray.pipeline.check import OutputCheck, five_points
+from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
+from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import Wardrobe, Wearer
 from mfmc_ray.retry import StoreError
 from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
-from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
-LIPS_COVERED = 0.5
-"""Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
-YOUNGEST = 3.0
-"""Years; an identity has no infant's face, and an older one on an infant is grotesque."""
-LEAST_MESH_SCORE = 0.3
-LARGEST_YAW = 60.0
-LARGEST_PITCH = 45.0
-LARGEST_DISAGREEMENT = 0.22
 GROUP, GROUP_PIXELS = 16, 64_000_000
 """The most pictures and, unless one alone has more, pixels that are held at a time to be checked together: 3 bytes a pixel."""
 
@@ -221,7 +212,7 @@ class AnonymizeStage:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = rule_of(self.swapper, original, faces, i, covered, self.swap.min_face)
+        rule = unfit(self.swapper, self.swap.min_face, original, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return
@@ -282,41 +273,6 @@ class AnonymizeStage:
                 }
             )
         return rows
-
-
-def rule_of(swapper: MorphSwapper, original: Image, faces: Faces, i: int, covered: Covered, min_face: float) -> str | None:
-    """Why a face cannot be replaced well, the rule's name; None if it can.
-
-    Args:
-        swapper: would replace it.
-        original: its picture.
-        faces: in it.
-        i: which of them.
-        covered: what lies before it.
-        min_face: px, √area of the smallest box.
-    """
-    if faces.sizes[i] < min_face:
-        return "too_small"
-    if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
-        return "no_mesh"
-    if faces.need("ages")[i] < YOUNGEST:
-        return "infant"
-    yaw, pitch, _ = np.abs(faces.need("poses")[i])
-    if yaw > LARGEST_YAW:
-        return "profile"
-    if pitch > LARGEST_PITCH:
-        return "steep_pitch"
-    mesh = faces.need("meshes")[i]
-    if disagreement(mesh, faces.points[i], faces.boxes[i]) > LARGEST_DISAGREEMENT:
-        return "unsure_mesh"
-    hidden = mouth_covered(swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
-    return "mouth_covered" if hidden else None
-
-
-def disagreement(mesh: F32, points: F32, box: F32) -> float:
-    """How far a mesh (468, 3) and the detector's five points (5, 2), px, are apart on the average, in √areas of the box (4,)."""
-    width, height = np.maximum(box[2:] - box[:2], 0)
-    return float(np.linalg.norm(five_points(mesh) - points, axis=1).mean() / np.sqrt(width * height))
 
 
 def split(table: pa.Table) -> tuple[pa.Table, pa.Table]:

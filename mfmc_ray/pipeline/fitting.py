@@ -23,9 +23,9 @@ from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
-from mfmc_ray.pipeline.anonymize import rule_of
 from mfmc_ray.pipeline.pseudonyms import Face
 from mfmc_ray.pipeline.rows import faces_of
+from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import FIRST, Wearer
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
@@ -167,7 +167,7 @@ class FittingWorker:
             )
             mesh = faces.need("meshes")[0]
             covered = self.swapper.covered(image, mesh)
-            if rule_of(self.swapper, image, faces, 0, covered, self.config.swap.min_face) is not None:
+            if unfit(self.swapper, self.config.swap.min_face, image, faces, 0, covered) is not None:
                 return None
         wanted = Wanted(*(float(faces.need(name)[0]) for name in ("sexes", "ages", "tones", "beards")))
         return _Sitter((image_id, number), image, mesh, covered, wanted, faces.embeddings)

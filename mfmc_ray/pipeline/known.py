@@ -22,8 +22,8 @@ from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.people.registry import Registry
-from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column

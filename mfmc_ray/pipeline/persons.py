@@ -19,10 +19,10 @@ from mfmc_ray.known.search import I64, usable
 from mfmc_ray.known.strangers import gather
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.people.sightings import Sightings
-from mfmc_ray.pipeline.anonymize import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE, YOUNGEST, disagreement
 from mfmc_ray.pipeline.known import recognisable
 from mfmc_ray.pipeline.pseudonyms import Face, Pseudonym
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.unfit import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE, YOUNGEST, disagreement
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.tables import embedding_column
 
