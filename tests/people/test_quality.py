@@ -39,7 +39,9 @@ def test_a_good_photo(examiner: Examiner) -> None:
 def test_refusals(examiner: Examiner) -> None:
     assert why(examiner, b"no picture").startswith("unreadable: cannot be read as a picture")
     assert why(examiner, file_of(coffee()[:200, :200])) == "no_face: no face was found"
-    assert why(examiner, file_of(np.hstack([FACE, FACE[:, ::-1]]))) == "two_faces: 2 faces of about the same size: cut the photo to one person"
+    assert (
+        why(examiner, file_of(np.hstack([FACE, FACE[:, ::-1]]))) == "two_faces: 2 faces of about the same size: cut the photo to one person"
+    )
     assert why(examiner, file_of(cv2.resize(FACE, None, fx=0.35, fy=0.35, interpolation=cv2.INTER_AREA))).startswith("too_small: ")
     assert why(examiner, file_of(cv2.GaussianBlur(FACE, (0, 0), 4))).startswith("blurry: the face is blurry: sharpness 0.2")
 
