@@ -20,13 +20,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mfmc_ray.codec import decode
+from mfmc_ray.faces.faces import Faces
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.people.enrol import alikeness, enrol
-from mfmc_ray.people.match import RATE, THRESHOLDS, Matcher, evidence, fit
+from mfmc_ray.people.match import MORE, RATE, SMALL, THRESHOLDS, Matcher, evidence, fit
 from mfmc_ray.people.photos import PhotoFile
 from mfmc_ray.people.quality import Examiner, RefusedError
 from mfmc_ray.people.registry import Registry
@@ -36,6 +38,7 @@ from mfmc_ray.sources import Unit
 NAMES = list(DIMENSIONS)
 CALIBRATION = Calibration()
 TAILS = (2e-4, 5e-4, 1e-3, 2e-3)
+SMALLER = (56, 40, 28, 20)
 
 
 class Given(PhotoFile):
@@ -52,12 +55,14 @@ class Seen:
         owner: photo → person.
         faces: photo → vectors, sizes, mesh scores and the place of the face in the middle.
         looks: photo → what enrolment takes of it, or why it refuses it.
+        small: photo → √area in px → the vectors of the face in the middle, in the photo shrunk to that.
     """
 
     def __init__(self, folder: Path) -> None:
         self.owner: dict[str, str] = {}
         self.faces: dict[str, Any] = {}
         self.looks: dict[bytes, Any] = {}
+        self.small: dict[str, dict[int, dict[str, Any]]] = {}
         examiner = Examiner()
         for path in sorted(folder.glob("*/*")):
             name = f"{path.parent.name}/{path.name}"
@@ -70,6 +75,7 @@ class Seen:
             away = np.linalg.norm((found.boxes[:, :2] + found.boxes[:, 2:]) / 2 - np.array(pixels.shape[1::-1]) / 2, axis=1)
             middle = int(np.argmin(away)) if len(found) else -1
             self.owner[name] = path.parent.name
+            self.small[name] = {size: shrunk(examiner, pixels, found, middle, size) for size in SMALLER} if middle >= 0 else {}
             self.faces[name] = (dict(found.embeddings), found.sizes, found.need("mesh_scores") if len(found) else found.scores, middle)
 
     def examine(self, data: bytes) -> Any:
@@ -81,6 +87,15 @@ class Seen:
         """The vectors of the face in the middle."""
         vectors, _, _, middle = self.faces[name]
         return None if middle < 0 else {key: array[middle] for key, array in vectors.items()}
+
+
+def shrunk(examiner: Examiner, pixels: Any, found: Faces, i: int, size: int) -> dict[str, Any]:
+    """A face's vectors in the picture shrunk so that it has this √area in px."""
+    factor = size / float(found.sizes[i])
+    image = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    factors = np.array(image.shape[1::-1]) / pixels.shape[1::-1]
+    points = ((found.points[i : i + 1] + 0.5) * factors - 0.5).astype(np.float32)
+    return {name: vectors[0] for name, vectors in examiner.pack.embed(image, points).items()}
 
 
 def main() -> None:
@@ -178,14 +193,13 @@ def tail(seen: Seen, photos: int, splits: int) -> None:
     every = {key: np.array([seen.person(name)[key] for name in names]) for key in NAMES}  # type: ignore[index]
     owner = np.array([people.index(seen.owner[name]) for name in names])
     mine, others, alone, rivals = [], [], {key: [] for key in NAMES}, []
+    small: dict[int, list[tuple[Any, Any]]] = {size: [] for size in SMALLER}
     for split in range(splits):
         rng = np.random.default_rng([split, photos, 1])
         chosen = np.concatenate([rng.permutation(np.flatnonzero(owner == p))[:photos] for p in range(len(people))])
         probes = np.setdiff1d(np.arange(len(names)), chosen)
-        each = {}
-        for key in NAMES:
-            means = np.array([every[key][chosen[owner[chosen] == p]].mean(0) for p in range(len(people))], np.float64)
-            each[key] = evidence(CALIBRATION.curve(key), every[key][probes] @ means.T)
+        means = {key: np.array([every[key][chosen[owner[chosen] == p]].mean(0) for p in range(len(people))], np.float64) for key in NAMES}
+        each = {key: evidence(CALIBRATION.curve(key), every[key][probes] @ means[key].T) for key in NAMES}
         found = np.sum(list(each.values()), axis=0)
         own = owner[probes][:, None] == np.arange(len(people))
         mine.append(found[own])
@@ -193,15 +207,30 @@ def tail(seen: Seen, photos: int, splits: int) -> None:
         rivals.append(found[own] - np.where(own, -np.inf, found).max(1))
         for key in NAMES:
             alone[key].append(each[key][~own])
+        for size in SMALLER:
+            total = sum(
+                evidence(CALIBRATION.curve(key), np.array([seen.small[names[i]][size][key] for i in probes], np.float64) @ means[key].T)
+                for key in NAMES
+            )
+            small[size].append((total[own], total[~own]))
     own_, other = np.concatenate(mine), np.concatenate(others)
     print(f"\n{photos} photos of everybody, {splits} times: {len(other)} comparisons with others, highest evidence {other.max():.2f}")
     for rate in (1e-5, RATE, 1e-7):
         at = np.array([_at(other, rate, share) for share in TAILS])
         print(f"  rate {rate:.0e}: evidence {at.round(1).tolist()}, missed {[round(float((own_ < x).mean()), 4) for x in at]}")
-    print(f"  missed at the threshold: {(own_ < THRESHOLDS[2][min(photos, 3) - 1]).mean():.2%}")
+    least = THRESHOLDS[2][min(photos, 3) - 1]
+    ahead = np.concatenate(rivals)
+    unclear = {m: f"{((own_ >= least) & (ahead < m)).mean():.2%}" for m in (1, 2, 3, 4)}
+    print(
+        f"  at the threshold of {least}: missed {(own_ < least).mean():.2%}, of the others so far ahead of anybody else not even {unclear}"
+    )
+    for size, found_ in small.items():
+        own_small, other_small = (np.concatenate(values) for values in zip(*found_, strict=True))
+        need = least + (MORE if size < SMALL else 0.0)
+        at = [round(_at(other_small, RATE, share), 1) for share in TAILS]
+        print(f"  {size} px: rate {RATE:.0e} at {at}, highest {other_small.max():.2f}; at {need} missed {(own_small < need).mean():.1%}")
     for key in NAMES:
         print(f"  {key} alone, rate {RATE:.0e}: evidence {_at(np.concatenate(alone[key]), RATE, TAILS[1]):.1f}")
-    print("  own evidence less the best other person's:", np.percentile(np.concatenate(rivals), [0, 0.1, 1, 5]).round(2))
 
 
 def _at(values: Any, rate: float, share: float) -> float:

@@ -20,8 +20,7 @@ from mfmc_ray.people.match import LEAST_MESH
 from mfmc_ray.swap.render import MorphSwapper
 
 LEAST_SIZE = 40.0
-"""px, √area of the face's box. Of 520 news photos shrunk to 56, 40, 28 and 20 px, 3, 4, 8 and 24 % do not reach the threshold of two
-enrolled ones."""
+"""px, √area of the face's box. Smaller ones are missed more often, see `match.SMALL`, and what is enrolled is compared with all others."""
 LEAST_SHARPNESS = 0.3
 """See `sharpness`. Of 60 photos with a blur of σ = 2 px of the chip (median 0.35), a quarter gives less evidence than 10.2 (12.3 before),
 with σ = 3 (0.26) than 7.4, which is not enough; shaken by 9 px (0.31) than 8.3. Of 520 news photos the least is 0.40, of 60 official ones

@@ -85,8 +85,8 @@ def test_no_recognizer_may_speak_against_it() -> None:
 
 def test_small_faces_need_more() -> None:
     who, face = matcher(("ada", ADA)), like(ADA, cosines_of(THRESHOLDS[2][0] + 0.5))
-    assert seen(who, face, size=40.0)[0].reason == RECOGNISED
-    assert seen(who, face, size=39.0)[0].reason == UNKNOWN
+    assert seen(who, face, size=28.0)[0].reason == RECOGNISED
+    assert seen(who, face, size=27.0)[0].reason == UNKNOWN
 
 
 def test_look_alikes_are_nobody() -> None:
