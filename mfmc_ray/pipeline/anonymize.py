@@ -19,13 +19,14 @@ from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
-from mfmc_ray.identities.traits import beard_of
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
+from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.pipeline.wearing import Wardrobe, Wearer
 from mfmc_ray.retry import StoreError
 from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
@@ -45,7 +46,8 @@ class AnonymizeStage:
         swap, output: settings.
         max_pixels: larger images are not decoded.
         check: looks at the output; holds the pack and the guard.
-        pool: the fake identities; None where no face is replaced (`SwapConfig.pseudonyms`).
+        pool: the fake identities that faces are given in each image; None if they are not (`SwapConfig.pseudonyms`).
+        assigned: the fake identities that people wear in all images. Without this and a pool no face is replaced.
         swapper: puts them onto faces.
         access: decides which faces stay.
         key: of the run; who has it can repeat the random choices.
@@ -66,6 +68,7 @@ class AnonymizeStage:
         key: bytes,
         storage_options: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
+        assigned: Assigned | None = None,
     ) -> None:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
@@ -75,6 +78,9 @@ class AnonymizeStage:
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
         self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
         self._choose = Chooser(swapper, check, swap.attempts)
+        self._wear = None if assigned is None else Wardrobe(Wearer(swapper, check), assigned, swap.attempts)
+        self.version = version_of(access.version, assigned)
+        """(image_id, path) → what stands for all that decides about its faces, besides settings."""
         self._reader = SourceReader(storage_options)
         self.input_stays = True
         """Whether the input must be there, or the run ends; a finished run's originals may be gone, and are withheld then."""
@@ -202,7 +208,7 @@ class AnonymizeStage:
         decided: Decision,
     ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
-        if self.pool is None:
+        if self.pool is None and self._wear is None:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
@@ -216,12 +222,16 @@ class AnonymizeStage:
             man=float(faces.need("sexes")[i]),
             age=float(faces.need("ages")[i]),
             tone=float(faces.need("tones")[i]),
-            beard=beard_of(self.swapper.model.surface, original, mesh),
+            beard=float(faces.need("beards")[i]),
         )
-        again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
-        chance = keyed(self.key, image_id, i, *again)
-        identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
-        best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
+        best, reason = None, "no_identity"
+        if self._wear is not None:
+            best, result.attempts, reason = self._wear((image_id, i), canvas, mesh, wanted, covered, vectors, used | decided.rejected)
+        elif self.pool is not None:
+            again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
+            chance = keyed(self.key, image_id, i, *again)
+            identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
+            best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
         if best is None:
             result.redact(reason)
             return

@@ -266,7 +266,10 @@ def blanked(table: pa.Table, names: Sequence[str], wanted: Set[str], recognizers
         for face in row["faces"] or ():
             if next(name) not in wanted:
                 continue
-            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone"), 0.0) | {"pose": [0.0] * 3, "mesh": [0.0] * len(face["mesh"])}
+            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone", "beard"), 0.0) | {
+                "pose": [0.0] * 3,
+                "mesh": [0.0] * len(face["mesh"]),
+            }
             face |= {embedding_column(recognizer): [0.0] * dim for recognizer, dim in recognizers.items()}
     return pa.Table.from_pylist(rows, schema=table.schema)
 

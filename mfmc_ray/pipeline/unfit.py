@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mfmc_ray.faces.faces import Faces, Image
+from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.identities.traits import mouth_covered
 from mfmc_ray.pipeline.check import five_points
 from mfmc_ray.swap.cover import Covered
@@ -43,8 +43,13 @@ def unfit(swapper: MorphSwapper, min_face: float, original: Image, faces: Faces,
     if pitch > LARGEST_PITCH:
         return "steep_pitch"
     mesh = faces.need("meshes")[i]
-    apart = np.linalg.norm(five_points(mesh) - faces.points[i], axis=1).mean() / faces.sizes[i]
-    if apart > LARGEST_DISAGREEMENT:
+    if disagreement(mesh, faces.points[i], faces.boxes[i]) > LARGEST_DISAGREEMENT:
         return "unsure_mesh"
     hidden = mouth_covered(swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
     return "mouth_covered" if hidden else None
+
+
+def disagreement(mesh: F32, points: F32, box: F32) -> float:
+    """How far a mesh (468, 3) and the detector's five points (5, 2), px, are apart on the average, in √areas of the box (4,)."""
+    width, height = np.maximum(box[2:] - box[:2], 0)
+    return float(np.linalg.norm(five_points(mesh) - points, axis=1).mean() / np.sqrt(width * height))

@@ -1,4 +1,4 @@
-"""Wearing: one given identity is put onto a face, varied step by step until it holds.
+"""Wearing: a given identity is put onto a face, varied step by step until it holds.
 
 A hill climb: of each step's result the guard says how near it comes to whoever it is nearest to; steps that lead away are kept, others are
 taken back (an evolution strategy with one parent and one child, Rechenberg 1973).
@@ -6,17 +6,19 @@ taken back (an evolution strategy with one parent and one child, Rechenberg 1973
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.variation import varied
 from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Try, misread, worn
+from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.swap.cover import GLASSES, Covered
 from mfmc_ray.swap.render import MorphSwapper
 
@@ -24,6 +26,8 @@ ROOM = 10.0
 """What lacking room (`Checked.room`) costs beside likeness to the original (`Checked.likeness`): it must be there before all else."""
 BETTER = 4
 """Steps that are still taken once a result holds, to make it less like the original."""
+FIRST, OTHERS = 16, 8
+"""Attempts with a person's first identity, and with each other one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Wearer:
         first = max(steps, default=0)
         for number in range(1, attempts + 1):
             path = (*taken, first + number - 1) if number > 1 else taken
-            found = self._try(canvas, mesh, varied(self.swapper.model, identity, path), wanted, covered, originals, number / attempts)
+            stepped = varied(self.swapper.model, identity, path)
+            found = self._try(canvas, mesh, stepped, wanted, covered, originals, min(1.0, max(path, default=0) / attempts))
             if found is None:
                 return Worn(None, number, "mostly_hidden", (), -np.inf)
             some, checked = found
@@ -119,3 +124,46 @@ class Wearer:
             (checked,) = self.check.certify(points, self.check.crops(canvas, points), originals)
             cost = misread(self.check.pack, canvas, patch.mesh, wanted)
         return Try(identity, patch, points, {}, checked.likeness, cost), checked
+
+
+class Wardrobe:
+    """Puts onto a face what its person wears.
+
+    Args:
+        wearer: puts identities onto faces.
+        assigned: who wears what.
+        attempts: on a face at most.
+    """
+
+    def __init__(self, wearer: Wearer, assigned: Assigned, attempts: int) -> None:
+        self.wearer, self.assigned, self.attempts = wearer, assigned, attempts
+
+    def __call__(
+        self,
+        face: tuple[str, int],
+        canvas: Image,
+        mesh: F32,
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        but: Collection[str],
+    ) -> tuple[Try | None, int, str]:
+        """The best result with the first identity of the person that holds, the number of attempts, and, if there is none, the reason.
+
+        Args:
+            face: image_id and face_no.
+            canvas, mesh, wanted, covered, originals: as of `Wearer`.
+            but: identity_ids that it may not wear.
+        """
+        names, steps = self.assigned.of(*face)
+        count, reason = 0, "no_pseudonym"
+        for number, name in enumerate(names):
+            most = min(OTHERS if number else FIRST, self.attempts - count)
+            if name in but or most < 1:
+                continue
+            identity = identity_of(self.wearer.swapper.model, name)
+            found = self.wearer(canvas, mesh, identity, wanted, covered, originals, most, () if number else steps)
+            count, reason = count + found.attempts, found.reason
+            if found.best is not None:
+                return found.best, count, ""
+        return None, count, reason

@@ -140,7 +140,7 @@ class Maker:
     def describe(self, pixels: Image) -> Faces:
         faces = self.finder.find(pixels)
         n = np.full(len(faces), 30, np.float32)
-        return faces.with_(embeddings={"sface": self.sface.embed(pixels, faces.points)}, ages=n, sexes=n / 60, tones=n)
+        return faces.with_(embeddings={"sface": self.sface.embed(pixels, faces.points)}, ages=n, sexes=n / 60, tones=n, beards=n / 60)
 
     def swap(self, pixels: Image, faces: Faces, guard: Guard, source: bytes) -> tuple[bytes, Image, int, np.ndarray[Any, Any], Verdict]:
         """Until an identity passes: the file, its pixels, the seed, the points and the verdict."""
