@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -13,6 +13,14 @@ from rich.table import Table
 
 from mfmc_ray.config import ConfigError
 
+if TYPE_CHECKING:
+    from mfmc_ray.evaluate.social.behaviour import Behaviour
+    from mfmc_ray.evaluate.social.figures import Figures
+    from mfmc_ray.evaluate.social.network import Habits
+    from mfmc_ray.pipeline.social import Pictured, Published
+
+PICTURED_USERS, PICTURED_FRIENDS = 12, 4
+"""At most, of a network with pictures: more generated people resemble each other."""
 app = typer.Typer(no_args_is_help=True, help="Comparisons on made-up worlds.")
 
 
@@ -32,6 +40,10 @@ def social(
     errors: Annotated[
         bool, typer.Option("--errors/--no-errors", help="Recognition errs as often as was measured. With --no-errors it never does.")
     ] = True,
+    pictures: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw so many photos of generated people, and run the whole pipeline on them; minutes. Default: none."),
+    ] = None,
     assume: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: another share of what people are like or do (docs/social.md). Repeatable.")
     ] = None,
@@ -53,8 +65,13 @@ def social(
         if errors:
             given = {name for name, _, _ in (pair.partition("=") for pair in assume or ())}
             behaviour = replace(behaviour, **{name: rate for name, rate in MEASURED.items() if name not in given})
-        results = []
-        for run in range(runs):
+        results: list[list[Figures]] = []
+        published: list[Published] = []
+        if pictures:
+            users, friends, runs = min(users, PICTURED_USERS), min(friends, PICTURED_FRIENDS), 1
+            drawn = _with_pictures(folder, pictures, users, friends, habits, behaviour, seed)
+            results, published = [drawn.figures], drawn.published
+        for run in range(0 if pictures else runs):
             rng = np.random.default_rng(seed + run)
             network = make_network(users, friends, photos, habits, rng)
             sightings = recognised(network, behaviour, rng)
@@ -63,7 +80,8 @@ def social(
         raise ConfigError(str(error)) from error
     figures = mean(results)
     settings = {"users": users, "friends": friends, "photos": photos, "runs": runs, "seed": seed, **asdict(habits), **asdict(behaviour)}
-    written = write(folder, figures, results, settings)
+    settings |= {"pictures": pictures, "lost": drawn.lost, "original_bytes": drawn.original_bytes} if pictures else {}
+    written = write(folder, figures, results, settings, [asdict(one) for one in published])
     table = Table()
     for heading in ("", *(one.model for one in figures)):
         table.add_column(heading, justify="right" if heading else "left")
@@ -73,4 +91,28 @@ def social(
     first = figures[0]
     console.print(f"{runs} networks of {users} users: {first.photos:,} photos, {first.faces:,} faces, {first.exposures:,} exposures.")
     console.print(table)
+    if published:
+        console.print(f"With pictures ({drawn.lost} photos were left out, in which other faces were found than were drawn):")
+        console.print(_published(published))
     console.print(f"Written: {', '.join(map(str, written))}")
+
+
+def _with_pictures(folder: Path, pictures: int, users: int, friends: int, habits: Habits, behaviour: Behaviour, seed: int) -> Pictured:
+    from mfmc_ray.pipeline.social import pictured, small_network
+
+    console = Console(stderr=True, highlight=False)
+    console.print("The people are generated with MobileStyleGAN, whose weights are [bold]for non-commercial use only[/bold].")
+    rng = np.random.default_rng(seed)
+    network = small_network(pictures, users, friends, habits, rng)
+    return pictured(folder / "pictures", network, behaviour, rng, lambda text: console.print(text))
+
+
+def _published(published: list[Published]) -> Table:
+    table = Table()
+    names = ("model", "kept", "replaced", "redacted", "wrong", "missed", "seconds", "MB")
+    for name in names:
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for one in published:
+        figures = (one.kept, one.replaced, one.redacted, one.wrong, one.missed, f"{one.seconds:.0f}", f"{one.bytes / 1e6:.1f}")
+        table.add_row(one.model, *map(str, figures))
+    return table

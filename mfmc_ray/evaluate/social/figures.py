@@ -119,7 +119,7 @@ def _bound(model: PersonModel, sightings: Sightings) -> AccessModel:
 def _one_release(network: Network, model: AccessModel) -> tuple[list[Mask], float]:
     """What everybody sees, bool (faces, viewers) of each photo, and the seconds that it took."""
     started = time.process_time()
-    kept = [_kept(model, photo) for photo in network.photos]
+    kept = [kept_in(model, photo) for photo in network.photos]
     seconds = time.process_time() - started
     return [np.repeat(one[:, None], len(network), 1) for one in kept], seconds
 
@@ -133,11 +133,12 @@ def _release_each(network: Network, said: Said, groups: Groups, sightings: Sight
         model = _bound(Rules.of(said.rules, Party(VIEWER, name), groups), sightings)
         for number, photo in enumerate(network.photos):
             if seen[number][viewer]:
-                kept[number][:, viewer] = _kept(model, photo)
+                kept[number][:, viewer] = kept_in(model, photo)
     return kept, time.process_time() - started
 
 
-def _kept(model: AccessModel, photo: Photo) -> Mask:
+def kept_in(model: AccessModel, photo: Photo) -> Mask:
+    """bool (faces,): who stays in a photo."""
     n = len(photo.people)
     # models that go by people look at nothing of a face
     faces = Faces(np.zeros((n, 4), np.float32), np.zeros((n, 5, 2), np.float32), np.ones(n, np.float32), ("made up",) * n)

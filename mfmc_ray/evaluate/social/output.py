@@ -31,7 +31,13 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 PLOTTED = ("met", "unwanted", "asked", "acts", "shown", "pictures")
 
 
-def write(folder: Path, figures: Sequence[Figures], runs: Sequence[Sequence[Figures]], settings: Mapping[str, Any]) -> list[Path]:
+def write(
+    folder: Path,
+    figures: Sequence[Figures],
+    runs: Sequence[Sequence[Figures]],
+    settings: Mapping[str, Any],
+    published: Sequence[Mapping[str, Any]] = (),
+) -> list[Path]:
     """Writes social.json, social.csv and social.svg.
 
     Args:
@@ -39,10 +45,12 @@ def write(folder: Path, figures: Sequence[Figures], runs: Sequence[Sequence[Figu
         figures: the mean of all runs, model by model.
         runs: each run's own.
         settings: what was assumed.
+        published: what came out of runs with pictures, model by model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data, table, plot = folder / "social.json", folder / "social.csv", folder / "social.svg"
     plain = {"settings": dict(settings), "models": [asdict(one) for one in figures], "runs": [[asdict(one) for one in run] for run in runs]}
+    plain |= {"published": list(published)} if published else {}
     data.write_text(json.dumps(plain, indent=1) + "\n")
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Figures)])
