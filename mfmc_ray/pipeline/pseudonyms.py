@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -165,6 +165,25 @@ def version_of(access: Callable[[str | None, str], str], assigned: Assigned | No
 def same_access(one: str, other: str) -> bool:
     """Whether two values of `version_of` differ at most in the pseudonyms."""
     return one.partition(_BETWEEN)[0] == other.partition(_BETWEEN)[0]
+
+
+def fault_of(mode: str, work: Path) -> Callable[[Mapping[str, Any]], str | None]:
+    """What is wrong with a replaced face's identity by `SwapConfig.pseudonyms`: row of `tables.FACES` → text; None if nothing.
+
+    Whether people wear their own can be told as long as the key is there.
+
+    Args:
+        mode: the setting.
+        work: the private folder.
+    """
+    if mode == "none":
+        return lambda _: "replaced, though the settings replace nobody"
+    assigned = assigned_in(work) if mode == "person" and state(work).there else None
+    if assigned is None:
+        return lambda _: None
+    return lambda row: (
+        None if row["identity_id"] in assigned.of(row["image_id"], row["face_no"])[0] else "it wears what is not its person's"
+    )
 
 
 def _steps(one: Pseudonym) -> Sequence[tuple[Face, tuple[int, ...]]]:
