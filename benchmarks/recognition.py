@@ -1,6 +1,6 @@
 """Measures who is recognised, on labelled photos: what `people/match.py` and `people/quality.py` say of their thresholds.
 
-    python benchmarks/recognition.py PEOPLE [--splits 10] [--cache FILE] [--not-labelled FILE] [--verbose]
+    python benchmarks/recognition.py PEOPLE [--splits 10] [--not-labelled FILE] [--verbose]
 
 PEOPLE has a folder of photos for each person, the person in the middle. First the photos by themselves: which would be refused. Then, for
 one, two and three enrolled photos, random halves of the people are enrolled, as `mfmc people enroll` does it, and all other photos are
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -102,16 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("people", type=Path)
     parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--cache", type=Path, help="private file that what was found in the photos is kept in")
     parser.add_argument("--not-labelled", type=Path)
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
-    if given.cache and given.cache.is_file():
-        seen = pickle.loads(given.cache.read_bytes())  # noqa: S301 (one's own file)
-    else:
-        seen = Seen(given.people)
-        if given.cache:
-            given.cache.write_bytes(pickle.dumps(seen))
+    seen = Seen(given.people)
     besides = set()
     if given.not_labelled:
         besides = {(row["photo"], row["person"]) for row in csv.DictReader(given.not_labelled.open())}

@@ -15,10 +15,12 @@ from typer.core import TyperGroup
 
 from mfmc_ray import (
     __version__,
+    access_cli,
     boxes_cli,
     change_cli,
     config,
     discreet,
+    evaluate_cli,
     identities_cli,
     key_cli,
     known_cli,
@@ -71,6 +73,8 @@ app.add_typer(models_cli.app, name="models", help="List, pull and verify the mod
 for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remove", change_cli.remove)):
     known_cli.app.command(_name)(_verb)
 app.add_typer(boxes_cli.app, name="boxes")
+app.add_typer(access_cli.app, name="access")
+app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")

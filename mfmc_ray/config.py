@@ -17,7 +17,7 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
-PSEUDONYMS = ("image", "none")
+PSEUDONYMS = ("image", "person", "none")
 """Values of `SwapConfig.pseudonyms`."""
 EVERYONE = "everyone"
 
@@ -119,7 +119,8 @@ class SwapConfig:
     seed: int = 0
     """First seed of the sampled identities."""
     pseudonyms: str = "image"
-    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. none: no face is replaced, all are covered."""
+    """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
+    same in all images of a person. none: no face is replaced, all are covered."""
 
 
 @dataclass(frozen=True)
@@ -272,12 +273,15 @@ def _access(access: AccessConfig) -> AccessConfig:
     """With local places that can be read again later, from wherever that is done, and the audience in full."""
     places = {name: getattr(access, name) for name in ACCESS_PLACES}
     local = {name: _absolute(place) for name, place in places.items() if place is not None and not is_remote(place)}
-    audience = access.audience.strip()
-    if audience.lower() == EVERYONE:
-        audience = EVERYONE
-    elif ":" not in audience:
-        audience = f"group:{audience}"
-    return dataclasses.replace(access, audience=audience, **local)
+    return dataclasses.replace(access, audience=audience_in_full(access.audience), **local)
+
+
+def audience_in_full(text: str) -> str:
+    """An audience as it is given: `everyone`, `group:NAME`, or NAME for a group; `viewer:NAME`."""
+    text = text.strip()
+    if text.lower() == EVERYONE:
+        return EVERYONE
+    return text if ":" in text else f"group:{text}"
 
 
 def _absolute(place: str) -> str:

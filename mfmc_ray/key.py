@@ -1,8 +1,9 @@
-"""The run's pseudonym key: 32 random bytes in WORK that decide which fake each face may get.
+"""The run's pseudonym key: 32 random bytes in WORK that decide which fake each face, or each person, may get.
 
 Who holds it can repeat these choices, and so tell which fakes were never offered to a face. It is made when it is needed first, used by the
 workers, in no file but its own, and can be destroyed at any time: nothing that was published needs it. What is anonymized later (a resumed
-run, a changed gallery) then makes a new one, and chooses other fakes than the old one would have.
+run, a changed gallery) then makes a new one, and chooses other fakes than the old one would have. Whatever was noted of who wears which
+fake goes with it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from mfmc_ray.places import LedgerError
 
 BYTES = 32
 _NAME, _NOTES = "pseudonym.key", "pseudonym.notes"
+ASSIGNED = "pseudonyms.parquet"
+"""File beside the key: which fakes each person wears (`pipeline/pseudonyms.py`); it goes when the key goes."""
+TRIED = ("fitting", "ledger/fitting")
+"""Folders beside it with what was tried for that; likewise."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,46 @@ def obtain(work: Path) -> bytes:
 
 
 def destroy(work: Path) -> bool:
-    """Overwrites the key's bytes and removes its file; whether there was one. Hold the run's lock.
+    """Overwrites the bytes of the key and of what was noted with it, and removes the files; whether there was a key. Hold the run's lock.
 
     A journal, a snapshot or a worn-out flash cell can still hold the bytes: nothing in user space reaches these.
     """
-    path = work / _NAME
     (work / f".{_NAME}.tmp").unlink(missing_ok=True)
+    for path in work.glob(f".{ASSIGNED}.*"):
+        path.unlink()
+    for folder in TRIED:
+        for path in (work / folder).glob("*"):
+            _remove(path)
+    _remove(work / ASSIGNED)
+    gone = _remove(work / _NAME)
+    if gone:
+        _note(work, "destroyed")
+    return gone
+
+
+def rotate(work: Path) -> bytes:
+    """Destroys the key, if there is one, and makes another. Hold the run's lock."""
+    destroy(work)
+    return obtain(work)
+
+
+def erase(file: IO[bytes]) -> None:
+    """Overwrites what is in an open file."""
+    file.seek(0)
+    file.write(bytes(os.fstat(file.fileno()).st_size))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> bool:
+    """Overwrites and removes a file; whether it was there."""
     if not os.path.lexists(path):
         return False
     if not path.is_symlink() and path.is_file():
         path.chmod(0o600)
         with path.open("rb+") as file:
-            file.write(bytes(max(BYTES, path.stat().st_size)))
-            file.flush()
-            os.fsync(file.fileno())
+            erase(file)
     path.unlink()
-    _note(work, "destroyed")
     return True
 
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def release(
     audiences: Annotated[
         list[str],
-        typer.Option("--audience", help="everyone, group:NAME or viewer:NAME. Repeatable; the first one's run does what they share."),
+        typer.Option(
+            "--audience", help="everyone, group:NAME (or NAME) or viewer:NAME. Repeatable; the first one's run does what they share."
+        ),
     ],
     config_file: Annotated[Path, typer.Option("--config", "-c", help="YAML file with all settings: input, out, work, access.")],
     address: Annotated[str | None, typer.Option(help="Ray cluster to use (default: the file's, RAY_ADDRESS, else a local one).")] = None,

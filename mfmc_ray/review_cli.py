@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from mfmc_ray.config import ConfigError
+from mfmc_ray.config import ConfigError, RunConfig
 from mfmc_ray.folders import finished_run
+from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger
+from mfmc_ray.review.queue import Seen
 
 MOST = 2000
 
@@ -50,7 +53,8 @@ def review(
     made = _fingerprint(ledger)
     calibration = used(ledger.work, settings)
     usual = {name: calibration.threshold_for(name, 0.5) for name in settings.guard.recognizers}
-    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), usual, most=most)
+    seen = _seen(ledger, settings, calibration, console)
+    queue = queue_of(_parts(ledger), Reviews.load(ledger.work), usual, most=most, seen=seen)
     waiting = _waiting(sum(queue.waiting.values()))
     if not queue.items:
         console.print(f"All {queue.faces:,} published faces were decided about.{waiting}")
@@ -74,6 +78,19 @@ def review(
     words = {"approve": "approved", "redact": "to be covered", "reswap": "to be swapped again"}
     said = ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name])
     console.print(f"Decided: {said or 'nothing'}.{_waiting(session.state()['waiting'])}")
+
+
+def _seen(ledger: Ledger, settings: RunConfig, calibration: Calibration, console: Console) -> Seen | None:
+    """Who was recognised; None if nobody is enrolled."""
+    from mfmc_ray.people.registry import PeopleError
+    from mfmc_ray.pipeline.recognise import people_of, recognise
+
+    try:
+        registry = people_of(settings, ledger)
+    except PeopleError as error:
+        console.print(f"[yellow]Who is ambiguous is not known:[/yellow] {escape(str(error))}")
+        return None
+    return None if registry is None else recognise(ledger, registry, calibration, settings.guard.recognizers, settings.swap.min_face)
 
 
 def _fingerprint(ledger: Ledger) -> str:

@@ -56,6 +56,7 @@ def scan_face(recognizers: Mapping[str, int]) -> pa.StructType:
             ("sex", pa.float32()),  # probability of "man", 0–1
             ("pose", pa.list_(pa.float32(), 3)),  # yaw pitch roll, degrees
             ("tone", pa.float32()),  # ITA, degrees
+            ("beard", pa.float32()),  # its strength, about 0–1, see `identities/traits.py`
             *((embedding_column(name), vector(dim)) for name, dim in recognizers.items()),
         ]
     )
@@ -237,6 +238,32 @@ def published_schema(recognizers: Mapping[str, int]) -> pa.Schema:
     return pa.schema([("image_id", pa.string()), ("path", pa.string()), *_published_face(recognizers)])
 
 
+PSEUDONYMS = pa.schema(
+    [
+        ("name", pa.string()),  # what stands for a person; keyed, 32 hexadecimal digits
+        ("enrolled", pa.bool_()),
+        ("identities", pa.list_(pa.string())),  # identity_ids that nobody else wears; all photos should wear the first
+        # image_id, face_no, and the steps (`identities/variation.py`) with which the first identity held on the face, if it was tried on
+        ("faces", pa.list_(pa.struct([("image_id", pa.string()), ("face_no", pa.int32()), ("steps", pa.list_(pa.int16()))]))),
+    ]
+)
+"""Which identities a person wears in all photos, one row per person; on the private side, beside the key and destroyed with it."""
+
+FITTING = pa.schema(
+    [
+        ("name", pa.string()),  # as in `PSEUDONYMS`
+        ("identity_id", pa.string()),
+        (
+            "faces",
+            pa.list_(
+                pa.struct([("image_id", pa.string()), ("face_no", pa.int32()), ("room", pa.float32()), ("steps", pa.list_(pa.int16()))])
+            ),
+        ),
+    ]
+)
+"""Identities that were tried on, one row each, in the order in which they were: how much room (`Checked.room`) was left on each face; on
+the private side."""
+
 PLACED = pa.schema(
     [
         ("path", pa.string()),
@@ -244,7 +271,7 @@ PLACED = pa.schema(
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("boxes", pa.string()),  # as in `scan_schema`
-        ("access", pa.string()),  # what the access model had to say of the image, as `AccessModel.version` puts it
+        ("access", pa.string()),  # what the access model and pseudonyms had to say of the image, as of `pseudonyms.version_of`
     ]
 )
 """Which images are in a published part, and on what grounds; on the private side, so that planning a night reads nothing of OUT."""

@@ -42,6 +42,8 @@ LAYERS = [
         "people_cli",
         "release_cli",
         "review_cli",
+        "evaluate_cli",
+        "access_cli",
     },
     {"cli"},
 ]

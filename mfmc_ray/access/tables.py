@@ -243,7 +243,8 @@ def _rows(data: bytes, name: str, layout: Layout) -> Iterator[dict[str, Any] | A
 
 def _check_columns(columns: Sequence[str], name: str, layout: Layout) -> None:
     if unknown := [column for column in columns if column not in layout.columns]:
-        there_may_be = f"there may be: {', '.join(layout.columns)}"
+        commas = " (with commas between them)" if any(other in unknown[0] for other in ";\t") else ""
+        there_may_be = f"there may be: {', '.join(layout.columns)}{commas}"
         bare = f"{name}: column {columns.index(unknown[0]) + 1} has an unknown name; {there_may_be}"  # without a heading it is a cell
         raise hushed(AccessError(f"{name}: unknown column {unknown[0]!r}; {there_may_be}"), bare)
     if doubled := [column for column in columns if columns.count(column) > 1]:

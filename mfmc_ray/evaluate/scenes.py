@@ -7,6 +7,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _GARMENTS = (
 # Seeds whose people do not resemble each other (SFace cosine < 0.38; of the first 90, each that was unlike all before it): with look-alikes
 # an enrolled person's approval would rightly be refused as ambiguous.
 _PEOPLE = (0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 17, 20, 24, 25, 27, 28, 33, 42, 44, 47, 50, 52, 54, 55, 66, 71, 77, 79, 85, 87, 89)
+LOOKS = 1_000_000
+"""From one collection's seeds of the generator to the next one's; those of other looks follow those of the people."""
 _ENROLLED = 4  # people of the collection with gallery pictures
 
 Progress = Callable[[int, int], None]
@@ -100,11 +103,8 @@ def make_demo_collection(
             progress(next(steps), total)
 
     generator = PersonGenerator()
-    first = seed * 1_000_000  # of the generator's seeds; those of other looks follow those of the people
-
-    def face(person: int) -> int:
-        return first + (_PEOPLE[person] if person < len(_PEOPLE) else 100 + person)
-
+    first = seed * LOOKS
+    face = partial(portrait_seed, seed=seed)
     people: dict[str, tuple[str, ...]] = {}
 
     for n in range(portraits):
@@ -133,6 +133,11 @@ def make_demo_collection(
     _write_broken(photos)
     (root / "README.md").write_text(_README)
     return DemoCollection(photos, known, people, stranger)
+
+
+def portrait_seed(person: int, seed: int = 0) -> int:
+    """The generator's seed of person number so-and-so; with 0 the first 31 do not resemble each other."""
+    return seed * LOOKS + (_PEOPLE[person] if person < len(_PEOPLE) else 100 + person)
 
 
 def person_name(number: int) -> str:
@@ -207,7 +212,7 @@ def compose_group(people: Sequence[F32], face_size: float, rng: np.random.Genera
     """A group picture: up to three people in a row, more in two rows, the front one covering the other.
 
     Args:
-        people: 2–6 cut-outs, from left to right, the back row first.
+        people: 1–6 cut-outs, from left to right, the back row first.
         face_size: px, about, √area of the boxes of the faces.
         rng: decides background, places and light.
 

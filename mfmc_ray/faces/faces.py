@@ -45,6 +45,7 @@ class Faces:
         sexes: float32 (n,), estimated probability in 0–1 that the face is read as a man's.
         poses: float32 (n, 3), yaw, pitch, roll in degrees; yaw > 0 looks to the image's right, pitch > 0 up, roll > 0 clockwise.
         tones: float32 (n,), skin tone as the individual typology angle (ITA) in degrees; high is light.
+        beards: float32 (n,), beard strength: about 0 without, 1 a full dark beard.
 
     Raises:
         ValueError: when an array's first dimension or shape does not fit.
@@ -61,6 +62,7 @@ class Faces:
     sexes: F32 | None = None
     poses: F32 | None = None
     tones: F32 | None = None
+    beards: F32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -74,6 +76,7 @@ class Faces:
             ("sexes", self.sexes, (n,)),
             ("poses", self.poses, (n, 3)),
             ("tones", self.tones, (n,)),
+            ("beards", self.beards, (n,)),
         ]
         for name, array, shape in shapes:
             if array is not None and array.shape != shape:
@@ -141,6 +144,7 @@ class Faces:
             pick(self.sexes),
             pick(self.poses),
             pick(self.tones),
+            pick(self.beards),
         )
 
     def with_(self, **arrays: Any) -> Faces:

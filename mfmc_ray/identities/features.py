@@ -51,6 +51,8 @@ _MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
 
 FEATURES = len(_MODES)
 """How many ways there are to move features."""
+SPREAD = 0.45
+"""σ over people of how far each mode moves."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Features:
 
 def draw(rng: np.random.Generator) -> Features:
     """Random features: independent normal, within two standard deviations, slightly uneven as faces are."""
-    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.45
+    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * SPREAD
     uneven = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.06
     return Features(both.astype(np.float32), uneven.astype(np.float32))
 

@@ -94,21 +94,30 @@ class Pool:
             rng: decides the order; see `keyed`.
             used: identity_ids that another face of the image wears already; left out.
         """
+        misfit = self.misfit(wanted)
+        nearest = np.argsort(misfit, kind="stable")[:NEAREST]
+        rank = misfit[nearest] / STEP + LIKE * self.alike(nearest, original) + rng.uniform(0, CHANCE, len(nearest))
+        order = nearest[np.argsort(rank, kind="stable")]
+        return [self.identities[i] for i in order if self.identities[i].identity_id not in used]
+
+    def misfit(self, wanted: Wanted) -> F32:
+        """How far each identity is from what is wanted: float32 (n,), 0 the same; the sex weighs 15, 7 years of age 1."""
         # the sex of a child's face cannot be told, and a man's features with a trace of a beard do not suit it: it takes a woman's
         man = wanted.man * min(1.0, wanted.age / GROWN)
-        misfit = (
+        return np.asarray(
             np.abs(self._man - man) * 15
             + np.abs(self._age - wanted.age) / 7
             + np.abs(self._tone - wanted.tone) / 12
             + np.abs(self._beard - wanted.beard) / 0.35
         )
-        nearest = np.argsort(misfit, kind="stable")[:NEAREST]
-        rank = misfit[nearest] / STEP + LIKE * self._alike(nearest, original) + rng.uniform(0, CHANCE, len(nearest))
-        order = nearest[np.argsort(rank, kind="stable")]
-        return [self.identities[i] for i in order if self.identities[i].identity_id not in used]
 
-    def _alike(self, some: NDArray[np.intp], original: Mapping[str, F32]) -> F32:
-        """How like the original some identities are beside the others: 0 the least, 1 the most, the mean over the recognizers."""
+    def alike(self, some: NDArray[np.intp], original: Mapping[str, F32]) -> F32:
+        """How like a face some identities are beside the others: 0 the least, 1 the most, the mean over the recognizers.
+
+        Args:
+            some: rows of the pool.
+            original: recognizer → float32 (d,), the face.
+        """
         ranks = [np.argsort(np.argsort(self.embeddings[n][some] @ v, kind="stable")) for n, v in original.items() if n in self.embeddings]
         return np.asarray(np.mean(ranks, 0) / max(1, len(some) - 1) if ranks else np.zeros(len(some)), np.float32)
 

@@ -51,15 +51,15 @@ def joint_threshold(recognizers: tuple[str, ...], calibration: Calibration, rate
     return min(1.0, sum(weights[name] * calibration.threshold_for(name, rate) for name in recognizers))
 
 
-def gather(vectors: Mapping[str, F32], pictures: I64, calibration: Calibration, groups: I64 | None = None) -> I64:
+def gather(vectors: Mapping[str, F32], pictures: I64, calibration: Calibration, groups: I64 | None = None, first: int = 0) -> I64:
     """Which faces are of one person: int64 (n,), the number of each face's group.
 
     Args:
         vectors: recognizer → float32 (n, d), unit length, usable.
         pictures: int64 (n,): the picture that each face is in.
         calibration: of these recognizers.
-        groups: int64 (n,): the group that a face is in already, from 0; −1 for none. Such faces stay where they are. New groups have
-            the next numbers, in the order of their first faces.
+        groups: int64 (n,): the group that a face is in already, from 0; −1 for none. Such faces stay where they are.
+        first: number of the first new group, if `groups` has none as high; others follow in the order of their first faces.
     """
     n = len(pictures)
     groups = np.full(n, -1, np.int64) if groups is None else groups
@@ -73,7 +73,7 @@ def gather(vectors: Mapping[str, F32], pictures: I64, calibration: Calibration, 
     links = _links(faces, new, link)
     while found.join(links, mean):
         pass  # what was too unlike a single face need not be too unlike its group
-    return found.numbers()
+    return found.numbers(first)
 
 
 class _Groups:
@@ -103,9 +103,9 @@ class _Groups:
         links[:] = left
         return some
 
-    def numbers(self) -> I64:
+    def numbers(self, first: int) -> I64:
         """The number of each face's group."""
-        found, number = self._groups.copy(), int(self._groups.max(initial=-1)) + 1
+        found, number = self._groups.copy(), max(first, int(self._groups.max(initial=-1)) + 1)
         for i in range(len(found)):
             if found[i] >= 0:
                 continue
@@ -128,7 +128,8 @@ class _Groups:
 
 def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[int, int]]:
     """Pairs of a new face and another one whose cosine reaches the threshold, the surest first."""
-    search, best = ExactSearch(faces), {}
+    search = ExactSearch(faces)
+    best: dict[tuple[int, int], float] = {}
     for start in range(0, len(new), _AT_ONCE):
         some = new[start : start + _AT_ONCE]
         for i, rows in zip(map(int, some), search.above(np.ascontiguousarray(faces[some]), threshold), strict=True):
@@ -136,7 +137,8 @@ def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[in
             alike = cosines(np.broadcast_to(faces[i], (len(rows), faces.shape[1])), faces[rows])
             for k in np.argsort(-alike, kind="stable")[:LINKS]:
                 if alike[k] >= threshold:
-                    best[tuple(sorted((i, int(rows[k]))))] = float(alike[k])
+                    other = int(rows[k])
+                    best[min(i, other), max(i, other)] = float(alike[k])
     return [pair for pair, _ in sorted(best.items(), key=lambda item: (-item[1], item[0]))]
 
 

@@ -19,29 +19,22 @@ from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
-from mfmc_ray.identities.traits import beard_of, mouth_covered
-from mfmc_ray.pipeline.check import OutputCheck, five_points
+from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
+from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
+from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
+from mfmc_ray.pipeline.wearing import Wardrobe, Wearer
 from mfmc_ray.retry import StoreError
 from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
-from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
-LIPS_COVERED = 0.5
-"""Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
-YOUNGEST = 3.0
-"""Years; an identity has no infant's face, and an older one on an infant is grotesque."""
-LEAST_MESH_SCORE = 0.3
-LARGEST_YAW = 60.0
-LARGEST_PITCH = 45.0
-LARGEST_DISAGREEMENT = 0.22
 GROUP, GROUP_PIXELS = 16, 64_000_000
 """The most pictures and, unless one alone has more, pixels that are held at a time to be checked together: 3 bytes a pixel."""
 
@@ -53,7 +46,8 @@ class AnonymizeStage:
         swap, output: settings.
         max_pixels: larger images are not decoded.
         check: looks at the output; holds the pack and the guard.
-        pool: the fake identities; None where no face is replaced (`SwapConfig.pseudonyms`).
+        pool: the fake identities that faces are given in each image; None if they are not (`SwapConfig.pseudonyms`).
+        assigned: the fake identities that people wear in all images. Without this and a pool no face is replaced.
         swapper: puts them onto faces.
         access: decides which faces stay.
         key: of the run; who has it can repeat the random choices.
@@ -74,6 +68,7 @@ class AnonymizeStage:
         key: bytes,
         storage_options: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
+        assigned: Assigned | None = None,
     ) -> None:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
@@ -83,6 +78,9 @@ class AnonymizeStage:
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
         self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
         self._choose = Chooser(swapper, check, swap.attempts)
+        self._wear = None if assigned is None else Wardrobe(Wearer(swapper, check), assigned, swap.attempts)
+        self.version = version_of(access.version, assigned)
+        """(image_id, path) → what stands for all that decides about its faces, besides settings."""
         self._reader = SourceReader(storage_options)
         self.input_stays = True
         """Whether the input must be there, or the run ends; a finished run's originals may be gone, and are withheld then."""
@@ -210,11 +208,11 @@ class AnonymizeStage:
         decided: Decision,
     ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
-        if self.pool is None:
+        if self.pool is None and self._wear is None:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = self._rule(original, faces, i, covered)
+        rule = unfit(self.swapper, self.swap.min_face, original, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return
@@ -224,12 +222,16 @@ class AnonymizeStage:
             man=float(faces.need("sexes")[i]),
             age=float(faces.need("ages")[i]),
             tone=float(faces.need("tones")[i]),
-            beard=beard_of(self.swapper.model.surface, original, mesh),
+            beard=float(faces.need("beards")[i]),
         )
-        again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
-        chance = keyed(self.key, image_id, i, *again)
-        identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
-        best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
+        best, reason = None, "no_identity"
+        if self._wear is not None:
+            best, result.attempts, reason = self._wear((image_id, i), canvas, mesh, wanted, covered, vectors, used | decided.rejected)
+        elif self.pool is not None:
+            again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
+            chance = keyed(self.key, image_id, i, *again)
+            identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
+            best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
         if best is None:
             result.redact(reason)
             return
@@ -237,26 +239,6 @@ class AnonymizeStage:
         best.patch.paste(canvas)
         used.add(best.identity.identity_id)
         result.verdict = "replaced"
-
-    def _rule(self, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
-        """Why a face cannot be swapped well; None if it can."""
-        if faces.sizes[i] < self.swap.min_face:
-            return "too_small"
-        if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
-            return "no_mesh"
-        if faces.need("ages")[i] < YOUNGEST:
-            return "infant"
-        yaw, pitch, _ = np.abs(faces.need("poses")[i])
-        if yaw > LARGEST_YAW:
-            return "profile"
-        if pitch > LARGEST_PITCH:
-            return "steep_pitch"
-        apart = np.linalg.norm(five_points(faces.need("meshes")[i]) - faces.points[i], axis=1).mean() / faces.sizes[i]
-        if apart > LARGEST_DISAGREEMENT:
-            return "unsure_mesh"
-        mesh = faces.need("meshes")[i]
-        hidden = mouth_covered(self.swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
-        return "mouth_covered" if hidden else None
 
     def _rows(self, row: Mapping[str, Any], faces: Faces, results: list[Result]) -> list[dict[str, Any]]:
         size = np.array([row["width"], row["height"]] * 2, np.float32)

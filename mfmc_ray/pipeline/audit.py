@@ -28,6 +28,7 @@ from mfmc_ray.pipeline.approved import not_allowed
 from mfmc_ray.pipeline.contradictions import contradictions, face_faults
 from mfmc_ray.pipeline.findings import Findings
 from mfmc_ray.pipeline.inspection import MetadataCheck, around, mostly_in, see_through, strange_columns
+from mfmc_ray.pipeline.pseudonyms import fault_of
 from mfmc_ray.pipeline.recheck import TOLERANCE, PlainSearch, Row, ScanIndex, number, unit
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
@@ -65,7 +66,7 @@ class AuditStage:
     ) -> None:
         cv2.setNumThreads(1)  # one worker a core
         self.ledger, self.scan, self.asked, self.access = ledger, scan, asked, access
-        self.max_pixels, self.pseudonyms = settings.find.max_pixels, settings.swap.pseudonyms
+        self.max_pixels, self.wrongly_worn = settings.find.max_pixels, fault_of(settings.swap.pseudonyms, ledger.work)
         self.search = PlainSearch(known, thresholds, calibration)
         self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
         self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
@@ -176,7 +177,7 @@ class _Part:
         self.verdicts["images"][str(image["verdict"])] += 1
         self.verdicts["faces"].update(str(row["verdict"]) for row in rows)
         data = (image["image"] or {}).get("bytes")
-        for fault in contradictions(image, rows, self.stage.pseudonyms):
+        for fault in contradictions(image, rows, self.stage.wrongly_worn):
             self.findings.add(checks.VERDICTS, f"{path}: {fault}")
         for fault in not_allowed(self.stage.access, image, rows, source):
             self.findings.add(checks.KEPT, f"{path}: {fault}")

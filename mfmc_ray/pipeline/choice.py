@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
@@ -123,8 +124,8 @@ class Chooser:
             with worn(canvas, patch):
                 points = self.check.points(canvas, patch.mesh)[None]
                 seen, likeness = self.check.glance(canvas, points, originals)
-                misread = self._misread(canvas, patch.mesh, wanted)
-            tries.append(Try(identity, patch, points, seen, likeness, misread))
+                cost = misread(self.check.pack, canvas, patch.mesh, wanted)
+            tries.append(Try(identity, patch, points, seen, likeness, cost))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break
         return tries
@@ -161,11 +162,12 @@ class Chooser:
             {name: np.concatenate([one.seen[name] for one in tries]) for name in tries[0].seen},
         )
 
-    def _misread(self, image: Image, mesh: F32, wanted: Wanted) -> float:
-        """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
-        found = self.check.pack.estimate(image, mesh[None])
-        sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
-        return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
+
+def misread(pack: ModelPack, image: Image, mesh: F32, wanted: Wanted) -> float:
+    """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
+    found = pack.estimate(image, mesh[None])
+    sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
+    return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,8 +13,8 @@ _FAR_POINTS = 0.4
 """A swap changes the shape of a face: its points may move by this much of the box's √area, on average, and not more."""
 
 
-def contradictions(image: Row, rows: Sequence[Row], pseudonyms: str = "image") -> list[str]:
-    """What in an image's row and its faces' rows cannot be true together, nor with `SwapConfig.pseudonyms`."""
+def contradictions(image: Row, rows: Sequence[Row], wrongly_worn: Callable[[Row], str | None] = lambda _: None) -> list[str]:
+    """What in an image's row and its faces' rows cannot be true together, nor with what they may wear (`pseudonyms.fault_of`)."""
     verdict, published = image["verdict"], (image["image"] or {}).get("bytes") is not None
     verdicts = {row["verdict"] for row in rows}
     faults = []
@@ -32,7 +32,8 @@ def contradictions(image: Row, rows: Sequence[Row], pseudonyms: str = "image") -
         where = f"face {row['face_no']}"
         if row["verdict"] == "replaced":
             rules.append((row["identity_id"] is not None and row["points"] is not None, f"{where}: replaced without identity or points"))
-            rules.append((pseudonyms != "none", f"{where}: replaced, though the settings replace nobody"))
+            fault = wrongly_worn(row)
+            rules.append((fault is None, f"{where}: {fault}"))
         elif row["verdict"] == "redacted":
             rules.append(
                 (row["redacted_area"] is not None and _covers(row, image), f"{where}: redacted, but its area does not cover its box")

@@ -22,8 +22,8 @@ from mfmc_ray.known.index import KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.people.registry import Registry
-from mfmc_ray.pipeline.anonymize import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.rows import matrix
+from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column
@@ -266,7 +266,10 @@ def blanked(table: pa.Table, names: Sequence[str], wanted: Set[str], recognizers
         for face in row["faces"] or ():
             if next(name) not in wanted:
                 continue
-            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone"), 0.0) | {"pose": [0.0] * 3, "mesh": [0.0] * len(face["mesh"])}
+            face |= dict.fromkeys(("mesh_score", "age", "sex", "tone", "beard"), 0.0) | {
+                "pose": [0.0] * 3,
+                "mesh": [0.0] * len(face["mesh"]),
+            }
             face |= {embedding_column(recognizer): [0.0] * dim for recognizer, dim in recognizers.items()}
     return pa.Table.from_pylist(rows, schema=table.schema)
 

@@ -19,6 +19,7 @@ from mfmc_ray.pipeline.difference import Difference
 from mfmc_ray.pipeline.known import added_galleries, enrolled_ids
 from mfmc_ray.pipeline.outlook import Change, Outlook, change_of, enrolled_lines, outlook
 from mfmc_ray.pipeline.plan import Plan, plan_parts
+from mfmc_ray.pipeline.pseudonyms import assigned_in, version_of
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.sampling import Sample
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, made_of
@@ -143,9 +144,9 @@ def _plan(run: Run) -> Plan:
     if run.ledger.recover(ANONYMIZE).keys() != before.keys():  # files were gone, and OUT is not what its manifest says
         run.withdraw()
     run.recognise()
-    return plan_parts(
-        run.ledger, run.config.output.rows_per_part, made=made_of(run.config, run.calibration), access=run.access.version, night=True
-    )
+    made, assigned = made_of(run.config, run.calibration), assigned_in(run.key_in) if run.config.swap.pseudonyms == "person" else None
+    access = version_of(run.access.version, assigned)
+    return plan_parts(run.ledger, run.config.output.rows_per_part, made=made, access=access, night=True)
 
 
 def _is_whole(run: Run) -> bool:

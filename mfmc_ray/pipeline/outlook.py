@@ -125,6 +125,7 @@ def outlook(
     anonymize = both - scan
     for key, what, note in (
         ("access", "images in which access or reviews changed", ""),
+        ("pseudonyms", "images whose people get another fake", ""),
         ("settings", "images made with other settings", ", ".join(change.changed)),
         ("retried", "images to try again", "they failed after they had been scanned"),
         ("new", "images scanned and not published yet", "of a run that was killed"),

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from mfmc_ray.collection import Collection
 from mfmc_ray.ledger import Ledger, LedgerError
+from mfmc_ray.pipeline.pseudonyms import same_access
 from mfmc_ray.pipeline.watch import KILLS_DECODER, TOO_SLOW
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 
@@ -54,7 +55,7 @@ class Plan:
         changed: committed parts that are to hold something else.
         kept: committed parts that hold what they should.
         gone: numbers of committed parts of which nothing is left.
-        counts: images by what happens to them: new, changed, moved, deleted, access, settings, retried.
+        counts: images by what happens to them: new, changed, moved, deleted, access, pseudonyms, settings, retried.
     """
 
     new: list[Part] = field(default_factory=list)
@@ -78,7 +79,7 @@ def plan_parts(
         ledger: the folders.
         rows_per_part: images in a part at most.
         made: digest of the settings that decide what becomes of a face; a part that was made with others is done anew.
-        access: (image_id, path) → what the access model has to say of the image, `AccessModel.version`.
+        access: (image_id, path) → what the access model and pseudonyms have to say of the image, `pseudonyms.version_of`.
         night: what is committed may change: images that failed only after they had been scanned are done again, and new ones go into the
             gaps of parts that are there. A resumed run leaves these as they are.
 
@@ -224,8 +225,8 @@ def _outdated(row: dict[str, Any], image: Wanted, remade: bool, access: Callable
     """Why an image is to be done anew, though it is there."""
     if row["image_id"] != image.image_id or row["boxes"] != image.boxes or (image.failed is not None and row["reason"] != image.failed):
         return "changed"
-    if row["access"] != access(image.image_id, image.path):
-        return "access"
+    if (now := access(image.image_id, image.path)) != row["access"]:
+        return "pseudonyms" if same_access(now, row["access"]) else "access"
     if remade and row["verdict"] != "unchanged":
         return "settings"
     if retry and image.failed is None and row["verdict"] in ("failed", "withheld") and row["reason"] not in QUARANTINED:

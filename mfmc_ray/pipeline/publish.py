@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -26,6 +27,8 @@ from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.stores import PROBE_SECONDS
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
+EXPLAINED = "explain"
+"""Folder in WORK with pictures that `mfmc access explain` has drawn of originals."""
 SHOWN_IMAGES = 400
 """From about how many images the report draws its sample."""
 
@@ -33,6 +36,7 @@ SHOWN_IMAGES = 400
 def publish(ledger: Ledger, config: RunConfig, manifest: dict[str, Any], pool: pa.Table, uses: Mapping[str, int]) -> None:
     """Writes identities, card, reports and, last, the manifest that says the run is complete."""
     ledger.remove("audit.json")  # an earlier audit was about what was there before
+    shutil.rmtree(ledger.work / EXPLAINED, ignore_errors=True)  # likewise; and somebody in them may have been forgotten
     identities = used_identities(pool, uses)
     ledger.commit("identities", 0, identities)
     ledger.write_text("README.md", dataset_card(manifest))

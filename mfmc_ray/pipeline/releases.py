@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mfmc_ray.config import ConfigError, RunConfig
+from mfmc_ray.config import ConfigError, RunConfig, audience_in_full
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.nightly import bring_up_to_date
 from mfmc_ray.pipeline.outlook import Change, change_of
@@ -77,6 +77,7 @@ def release(
         ConfigError: two audiences would have the same folder.
         LedgerError, …: as `Run`.
     """
+    audiences = [audience_in_full(audience) for audience in audiences]
     names = [folder_of(audience).lower() for audience in audiences]
     if doubled := [audience for audience, name in zip(audiences, names, strict=True) if names.count(name) > 1]:
         raise ConfigError(

@@ -42,6 +42,7 @@ def faces_column(images: Sequence[Faces | None], recognizers: Mapping[str, int])
         "sex": scalars([f.need("sexes") for f in present]),
         "pose": vectors([f.need("poses") for f in present], 3),
         "tone": scalars([f.need("tones") for f in present]),
+        "beard": scalars([f.need("beards") for f in present]),
         **{embedding_column(name): vectors([f.embeddings[name] for f in present], dim) for name, dim in recognizers.items()},
     }
     struct = pa.StructArray.from_arrays([columns[field.name].cast(field.type) for field in kind], fields=list(kind))
@@ -71,6 +72,7 @@ def faces_of(scalar: pa.ListScalar, recognizers: Mapping[str, int]) -> Faces:
         sexes=column("sex"),
         poses=column("pose", 3),
         tones=column("tone"),
+        beards=column("beard"),
     )
 
 

@@ -18,15 +18,13 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.faces.store import pull
-from mfmc_ray.identities.pool import pool_size
 from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
-from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
-from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
+from mfmc_ray.pipeline.fakes import LINKED, Fakes
 from mfmc_ray.pipeline.known import (
     added_galleries,
     build_index,
@@ -38,7 +36,8 @@ from mfmc_ray.pipeline.known import (
 from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
-from mfmc_ray.pipeline.pool import admitted, fill_pool, renew_pool
+from mfmc_ray.pipeline.pool import admitted
+from mfmc_ray.pipeline.pseudonyms import version_of
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.recognise import NOBODY, check_apart, people_of, recognise, told
 from mfmc_ray.pipeline.scans import Scans
@@ -47,9 +46,8 @@ from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
-from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, IdentityWorker, certified, count, grounds_of
+from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
-from mfmc_ray.tables import pool_schema
 
 
 class Run:
@@ -224,7 +222,7 @@ class Run:
 
     def identities(self) -> pa.Table:
         """Fills the pool of fake identities: WORK/pool."""
-        return self._pool(self.index())[0]
+        return self._fakes(self.index()).pool
 
     def anonymize(self) -> list[dict[str, Any]]:
         """Swaps, checks, redacts and writes every image: OUT/images and OUT/faces; as `publish`."""
@@ -247,15 +245,16 @@ class Run:
         self.withdraw()
         self.ledger.recover(ANONYMIZE)
         grounds = grounds_of(self.config, known, self.thresholds(len(known)), self.calibration)
+        fakes = self._fakes(known)
+        pool, fallen, certifying = fakes.pool, fakes.fallen, fakes.certifying
+        version = version_of(self.access.version, fakes.assigned)
         plan = self.planned = plan_parts(
-            self.ledger, self.config.output.rows_per_part, made=grounds["made"], access=self.access.version, night=self.update
+            self.ledger, self.config.output.rows_per_part, made=grounds["made"], access=version, night=self.update
         )
         for part in plan.gone:
             self.ledger.remove_part(ANONYMIZE, part)
-        pool, fallen = self._pool(known)
-        certifying = self._certifying(known)
         old = [part for part in plan.kept if not certified(part["summary"], grounds)]
-        kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access}
+        kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access, "assigned": fakes.assigned}
         count_of = actors(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
         update: dict[str, Any] = {
@@ -290,7 +289,7 @@ class Run:
             summaries,
             pool=pool.num_rows,
             stages=self.times.all(),
-            notices=[*self.notices, NAMES, *self.warnings(len(known))],
+            notices=[*self.notices, NAMES, *([LINKED] if fakes.assigned else []), *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
         stages = (*gallery_stages(self.ledger, len(self.config.guard.galleries)), SCAN)
@@ -355,36 +354,8 @@ class Run:
             "searches": self._shards.searches(known),
         }
 
-    def _pool(self, known: KnownFaces) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """The pool, renewed and filled up, and the certificates that no longer held; an empty one where no face is replaced."""
-        if self.config.swap.pseudonyms == "none":
-            return pool_schema(self.recognizers).empty_table(), []
-        certifying = self._certifying(known)
-        renewal = Renewal(self.ledger.work / "known", self.recognizers, known, certifying["thresholds"], certifying["calibration"])
-        fallen = renew_pool(self.ledger, self.recognizers, renewal, known.digest, terms_of(certifying["thresholds"], self.calibration))
-
-        def certify(parts: list[dict[str, Any]]) -> None:
-            total = sum(len(part["seeds"]) for part in parts)
-            with self.times.of("identities") as timed:
-                run_parts(
-                    IdentityWorker,
-                    certifying,
-                    parts,
-                    actors=actors(self.config.ray),
-                    label="Certifying identities",
-                    total=total,
-                    on_result=lambda part, summary: timed.add(summary["images"], 0),
-                )
-
-        faces = sum(s["faces"] for s in self.ledger.done(SCAN).values())
-        asked = self.config.swap.identities
-        pool = fill_pool(
-            self.ledger,
-            self.recognizers,
-            wanted=asked or pool_size(faces),
-            asked=bool(asked),
-            seed=self.config.swap.seed,
-            certify=certify,
-            console=self.console,
-        )
-        return pool, fallen
+    def _fakes(self, known: KnownFaces) -> Fakes:
+        """The pool, renewed and filled up, and who wears what."""
+        salts = self.people.salts if self.people else {}
+        made = (self.config, self.ledger, self.recognizers, self._certifying(known), self.times, self.console)
+        return Fakes.made(*made, sightings=self.sightings, salts=salts, key_in=self.key_in)

@@ -1,4 +1,4 @@
-"""The scan stage: bytes → decode → detect → mesh → embed → attributes."""
+"""The scan stage: bytes → decode → detect → mesh → embed → attributes, beard."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mfmc_ray.boxes import Boxes
 from mfmc_ray.codec import CodecError, decode
-from mfmc_ray.faces.faces import Faces
+from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.traits import beard_of
 from mfmc_ray.pipeline.rows import faces_column
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import Source, Unit, failed, read_unit
@@ -46,6 +49,7 @@ class ScanStage:
         self.watch = watch or Watch()
         self.boxes = boxes
         self.adds: pa.Schema = scan_schema(pack.dimensions)
+        self._surface = load_model().surface
 
     def __call__(self, units: pa.Table) -> pa.Table:
         """Units (`tables.UNITS`) → one row per image (`tables.scan_schema`). Never raises for a bad image."""
@@ -102,7 +106,12 @@ class ScanStage:
             with self.watch.at(key, self.watch.allowed(picture.width * picture.height), **where):
                 given = self.boxes.of(key, source.path, picture.width, picture.height) if self.boxes else None
                 if given is None or self.boxes is None:
-                    return row, self.pack.analyse(picture.pixels)
-                return row, self.pack.analyse(picture.pixels, given, instead=self.boxes.instead)
+                    return row, self._bearded(picture.pixels, self.pack.analyse(picture.pixels))
+                return row, self._bearded(picture.pixels, self.pack.analyse(picture.pixels, given, instead=self.boxes.instead))
         except Exception as error:  # one odd picture must not end the run; without faces known it is not published
             return row | {"reason": f"internal_error: {type(error).__name__}"}, None
+
+    def _bearded(self, image: Image, faces: Faces) -> Faces:
+        """The faces with the strength of their beards."""
+        beards = [beard_of(self._surface, image, mesh) for mesh in (faces.need("meshes") if len(faces) else ())]
+        return faces.with_(beards=np.array(beards, np.float32))

@@ -28,6 +28,10 @@ _SOCKET_PATH = 107  # bytes in a Unix socket's path
 _SESSION_PATH = len("/s/session_2026-01-31_00-00-00_000000_4194304/sockets/plasma_store_0")
 
 
+class SessionError(ConnectionError):
+    """There is no Ray to work with; the message says what would do."""
+
+
 @contextlib.contextmanager
 def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
     """Ray, for as long as the block runs.
@@ -42,7 +46,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         work: the private folder.
 
     Raises:
-        ConnectionError: the cluster cannot be reached, or a local Ray not be started.
+        SessionError, ConnectionError: the cluster cannot be reached, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
@@ -89,7 +93,7 @@ def _reach(address: str) -> None:
     """Sees whether anybody listens at the address of a cluster, if it names a host and a port.
 
     Raises:
-        ConnectionError: nobody does.
+        SessionError: nobody does.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():  # as "auto"
@@ -101,7 +105,7 @@ def _reach(address: str) -> None:
             return
         except OSError as error:
             if time.monotonic() >= until:
-                raise ConnectionError(
+                raise SessionError(
                     f"no Ray cluster answers at {address} ({error.strerror or error}): start it, or give another --address; "
                     "without one (and without RAY_ADDRESS) a local Ray is made for the run"
                 ) from error
@@ -166,7 +170,7 @@ def _explained(work: str | os.PathLike[str]) -> Iterator[None]:
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"a local Ray could not be started ({said}): see whether {work} and the memory have room, or the machine is very busy"
-        raise ConnectionError(f"{what}; run the same command again to resume") from error
+        raise SessionError(f"{what}; run the same command again to resume") from error
 
 
 @contextlib.contextmanager

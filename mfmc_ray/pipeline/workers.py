@@ -30,6 +30,7 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, sum
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import Source
@@ -134,7 +135,7 @@ class IdentityWorker:
     ) -> None:
         cv2.setNumThreads(1)
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
-        check = _check(config, Guard(known, thresholds, calibration, searches))
+        check = check_of(config, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +162,7 @@ class AnonymizeWorker:
         key: bytes,
         access: AccessModel,
         searches: Mapping[str, Search] | None = None,
+        assigned: Assigned | None = None,
     ) -> None:
         cv2.setNumThreads(1)
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
@@ -169,13 +171,14 @@ class AnonymizeWorker:
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=_check(config, Guard(known, thresholds, calibration, searches)),
-            pool=None if config.swap.pseudonyms == "none" else Pool.from_table(model, pool),
+            check=check_of(config, Guard(known, thresholds, calibration, searches)),
+            pool=Pool.from_table(model, pool) if config.swap.pseudonyms == "image" else None,
             swapper=MorphSwapper(model),
             access=access,
             key=key,
             storage_options=config.storage_options,
             watch=self.watch_of(config=config, ledger=ledger),
+            assigned=assigned,
         )
 
     @staticmethod
@@ -193,7 +196,7 @@ class AnonymizeWorker:
             table = self.stage(rows)
         images, faces = split(table)
         images = with_reasons(images, part["reasons"])
-        access = [self.stage.access.version(image, path) for image, path in zip(*_names(images), strict=True)]
+        access = [self.stage.version(image, path) for image, path in zip(*_names(images), strict=True)]
         placed = images.select(PLACED.names[:-2])
         placed = placed.append_column(PLACED.field("boxes"), rows["boxes"]).append_column(
             PLACED.field("access"), pa.array(access, pa.string())
@@ -302,7 +305,8 @@ def made_of(config: RunConfig, calibration: Calibration) -> str:
     return hashlib.sha256(json.dumps([config.made(), model_digest(), nearest], sort_keys=True).encode()).hexdigest()
 
 
-def _check(config: RunConfig, guard: Guard) -> OutputCheck:
+def check_of(config: RunConfig, guard: Guard) -> OutputCheck:
+    """Looks at faces with the eyes that these settings name."""
     return OutputCheck(load_pack(config.find, config.guard.recognizers), guard)
 
 

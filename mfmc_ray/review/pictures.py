@@ -19,6 +19,7 @@ from mfmc_ray.evaluate.sheets import face_crop, thumbnail
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.reading import SourceError, escape, open_unit
+from mfmc_ray.retry import StoreError
 from mfmc_ray.review.queue import Item
 from mfmc_ray.sources import SourceReader
 from mfmc_ray.stage import part_file
@@ -82,7 +83,7 @@ class Pictures:
             group, index = self._rows[item.part][item.face["image_id"], item.face["path"]]
             data = self._reader.read(unit, {"kind": "parquet", "column": "image", "group": group, "index": index})
             return decode(data, self._max_pixels).pixels
-        except (SourceError, CodecError, OSError, KeyError):
+        except (SourceError, CodecError, StoreError, OSError, KeyError):
             return None
 
     def _places(self, unit: str) -> dict[tuple[str, str], tuple[int, int]]:

@@ -14,7 +14,7 @@ from mfmc_ray.access.approvals import Approvals
 from mfmc_ray.access.combined import Combined, access_model
 from mfmc_ray.access.decide import AccessError, Decision, ReplaceAll, decisions, merged
 from mfmc_ray.config import ConfigError, load
-from mfmc_ray.people.sightings import AMBIGUOUS, Sighting, Sightings
+from mfmc_ray.people.sightings import AMBIGUOUS, RECOGNISED, Sighting, Sightings
 
 ID, OTHER = PATHS
 TABLES = {
@@ -115,9 +115,12 @@ def test_faces_that_do_not_fit_are_nobody_s(made: Any) -> None:
 
 
 def test_ambiguous_is_nobody(made: Any) -> None:
+    """Also beside somebody who is recognised."""
     access = made("consents", "always", model="explicit", people="p")
-    unsure = Sightings({ID: (Sighting("ada", 0.9, 0.01, AMBIGUOUS), Sighting(None, 0.9, 0.01, AMBIGUOUS))}, "digest")
-    assert not any(one.keep for one in access.bound(unsure).decide(ID, "a/b.jpg", faces(2)))
+    unsure = [Sighting("ada", 0.9, 0.01, AMBIGUOUS), Sighting(None, 0.9, 0.01, AMBIGUOUS)]
+    for sure, kept in ((Sighting("bea", 0.8, 0.4, RECOGNISED), 0), (Sighting("cyn", 0.8, 0.4, RECOGNISED), 1)):
+        found = access.bound(Sightings({ID: (*unsure, sure)}, "digest")).decide(ID, "a/b.jpg", faces(3))
+        assert [one.keep for one in found] == [False, False, bool(kept)]
 
 
 def test_a_denial_wins_whatever_comes_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mfmc_ray import discreet
 from mfmc_ray.access.approvals import Approvals
@@ -176,6 +179,8 @@ def groups(*rows: str) -> Callable[[Write], object]:
     ("load", "says"),
     [
         (consents("image,persn\n"), "consents.csv: unknown column 'persn'; there may be: image, person, allow, row, note"),
+        (consents("image;person\n"), "unknown column 'image;person'; there may be: .* \\(with commas between them\\)"),
+        (consents(""), "consents.csv: wanted the columns image and person"),
         (consents("image,allow\n"), "consents.csv: wanted the columns image and person"),
         (consents("image,person\na.jpg,ada\na.jpg\n,ada\na.jpg, \n"), "row 2: 1 cells, but 2 columns; row 3: no image.*; row 4: no person"),
         (consents("image,person,allow\na.jpg,ada,perhaps\n"), "row 1: allow 'perhaps': wanted true or false"),
@@ -220,11 +225,32 @@ def test_deep_nesting_is_no_trouble() -> None:
     assert found.viewers["g0"] == {"dan"}
 
 
+def test_parquet_of_other_kinds_is_refused_by_row(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"image": [1, 2], "person": [["ada"], None]}), file)
+    with pytest.raises(AccessError, match=r"row 1: no image.*; row 2: no image"):
+        Explicit.load(str(file))
+    pq.write_table(pa.table({"image": ["a", "b"], "person": [[1], None], "row": [1.5, 2.0]}), file)
+    with pytest.raises(AccessError, match=r"row 1: row 1.5: wanted a whole number.*; row 2: row 2.0"):
+        Explicit.load(str(file))
+    pq.write_table(pa.table({"image": ["a", "b"], "person": [[1], None]}), file)
+    with pytest.raises(AccessError, match=r"row 1: person \[1\]: wanted a name; row 2: no person"):
+        Explicit.load(str(file))
+
+
 def test_all_faults_are_counted_and_ten_named(write: Write) -> None:
     with pytest.raises(AccessError, match=r"row 1: .*; row 10: .*; and 4 more rows$"):
         consents("image,person\n" + "a.jpg,\n" * 14)(write)
     with pytest.raises(AccessError, match=r"row 1: .*; row 10: .*; and 2 more rows$"):
         rules("person,audience\n" + "ada,group:x\n" * 12)(write)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.sampled_from('image,person\n"\r0;\x00\ufeffé:*'), max_size=60), head=st.booleans())
+def test_whatever_is_in_a_file_it_is_read_or_refused(write: Write, text: str, head: bool) -> None:
+    file = write(("person,audience,image,row\n" if head else "") + text)
+    with contextlib.suppress(AccessError):
+        Rules.load(file, EVERYBODY, Groups())
 
 
 def test_what_is_printed_names_nobody(write: Write) -> None:

@@ -147,6 +147,32 @@ def test_what_a_reviewer_decided_is_honoured_by_the_same_command(mfmc: Any, run:
     assert passed.returncode == 0, passed.stdout
 
 
+def test_each_audience_gets_what_it_may_see(mfmc: Any, run: tuple[Path, str]) -> None:
+    folder, _ = run
+    (folder / "rules.csv").write_text("person,audience,allow\nada-example,group:friends,yes\n")
+    (folder / "groups.csv").write_text("group,member\nfriends,bob\n")
+    access = {"people": folder / "people", "model": "rules", "rules": folder / "rules.csv", "groups": folder / "groups.csv"}
+    settings = {"input": folder / "photos", "out": folder / "releases", "swap": {"identities": 12, "attempts": 4}, "access": access}
+    (folder / "release.yaml").write_text(json.dumps(settings, default=str))
+    command = ("release", "--config", folder / "release.yaml", "--actors", "1", "--audience", "everyone", "--audience", "group:friends")
+    made = mfmc(*command)
+    assert made.returncode == 0, made.stderr
+    kept = {
+        name: {row["path"] for row in rows(folder / "releases" / name / "faces") if row["verdict"] == "kept"}
+        for name in ("everyone", "group-friends")
+    }
+    assert kept == {"everyone": set(), "group-friends": {"solo.jpg"}}
+    audited = mfmc("audit", folder / "releases" / "group-friends", "--work", folder / "releases-work" / "group-friends")
+    assert audited.returncode == 0, audited.stdout
+    # withdrawn: the next release shows nobody, and nothing is left of what it showed
+    (folder / "rules.csv").write_text("person,audience,allow\nada-example,group:friends,no\n")
+    again = mfmc(*command)
+    assert again.returncode == 0, again.stderr
+    assert [row["verdict"] for row in rows(folder / "releases" / "group-friends" / "faces") if row["path"] == "solo.jpg"] != ["kept"]
+    first, other = (folder / "releases" / name / "images" / "part-00000.parquet" for name in ("everyone", "group-friends"))
+    assert len(rows(first.parent)) == len(rows(other.parent)) == 3
+
+
 def test_who_is_removed_is_forgotten_and_shown_no_more(mfmc: Any, run: tuple[Path, str]) -> None:
     folder, _ = run
     out, work = folder / "out", folder / "work"

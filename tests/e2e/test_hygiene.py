@@ -179,7 +179,18 @@ def test_nothing_is_left_of_what_only_the_run_needs(ran: Ran) -> None:
     left = {path.name for path in ran.work.iterdir()}
     assert left <= {
         *("calibration-used", "gallery-0", "known", "ledger", "pool", "pseudonym.key", "pseudonym.notes", "published", "report"),
-        *("run.guard", "run.json", "scan", "settings.json", "times.json", "models.json", "galleries.json", "access.json", "placed"),
+        *(
+            "run.guard",
+            "run.json",
+            "scan",
+            "settings.json",
+            "times.json",
+            "models.json",
+            "galleries.json",
+            "people.json",
+            "access.json",
+            "placed",
+        ),
     }
     assert not [path for path in (*ran.work.rglob("*"), *ran.out.rglob("*")) if path.name.endswith(".tmp")]
     assert ran.link is not None  # WORK's path is too long for sockets

@@ -51,7 +51,7 @@ def test_people_are_told_apart_and_nobody_is_split(seed: int, photos: list[int])
 
 
 def test_two_faces_of_a_picture_are_two_people(calibration: Calibration) -> None:
-    vectors, who = people(np.random.default_rng(0), [4])
+    vectors, _ = people(np.random.default_rng(0), [4])
     labels = gather(vectors, np.array([0, 0, 1, 2]), calibration)
     assert labels[0] != labels[1]
     assert len(set(labels.tolist())) == 2
@@ -59,7 +59,7 @@ def test_two_faces_of_a_picture_are_two_people(calibration: Calibration) -> None
 
 def test_who_is_in_a_group_stays_in_it(calibration: Calibration) -> None:
     """Groups that would be joined today, because a new photo is like both, are not."""
-    vectors, who = people(np.random.default_rng(1), [3, 3, 2])
+    vectors, _ = people(np.random.default_rng(1), [3, 3, 2])
     before = np.array([7, 7, -1, 3, -1, 5, -1, -1])  # the second person is in two groups
     labels = gather(vectors, np.arange(8), calibration, before)
     assert (labels[before >= 0] == before[before >= 0]).all()

@@ -44,6 +44,7 @@ from mfmc_ray.pipeline.contradictions import contradictions
 from mfmc_ray.pipeline.curves import keep
 from mfmc_ray.pipeline.inspection import MetadataCheck, see_through
 from mfmc_ray.pipeline.known import forget_in_scans
+from mfmc_ray.pipeline.pseudonyms import fault_of
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
 from mfmc_ray.pipeline.sampling import Sample
@@ -140,7 +141,7 @@ class Maker:
     def describe(self, pixels: Image) -> Faces:
         faces = self.finder.find(pixels)
         n = np.full(len(faces), 30, np.float32)
-        return faces.with_(embeddings={"sface": self.sface.embed(pixels, faces.points)}, ages=n, sexes=n / 60, tones=n)
+        return faces.with_(embeddings={"sface": self.sface.embed(pixels, faces.points)}, ages=n, sexes=n / 60, tones=n, beards=n / 60)
 
     def swap(self, pixels: Image, faces: Faces, guard: Guard, source: bytes) -> tuple[bytes, Image, int, np.ndarray[Any, Any], Verdict]:
         """Until an identity passes: the file, its pixels, the seed, the points and the verdict."""
@@ -719,11 +720,11 @@ def test_a_contradiction_is_found(made: Made, path: str, change: dict[str, Any])
     assert checks.VERDICTS in made.found()
 
 
-def test_a_swap_is_found_where_nobody_is_to_be_swapped() -> None:
+def test_a_swap_is_found_where_nobody_is_to_be_swapped(tmp_path: Path) -> None:
     row = {"face_no": 0, "verdict": "replaced", "identity_id": "mfmc-000000000001", "points": [0.0] * 10, "access_reason": None}
     image = {"verdict": "anonymized", "image": {"bytes": b"picture"}, "faces": 1}
-    assert contradictions(image, [row], "image") == []
-    assert contradictions(image, [row], "none") == ["face 0: replaced, though the settings replace nobody"]
+    assert contradictions(image, [row], fault_of("image", tmp_path)) == []
+    assert contradictions(image, [row], fault_of("none", tmp_path)) == ["face 0: replaced, though the settings replace nobody"]
 
 
 def test_an_identity_used_twice_is_found(made: Made) -> None:

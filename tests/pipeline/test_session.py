@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from mfmc_ray.config import RayConfig
+from mfmc_ray.discreet import told
 from mfmc_ray.pipeline import session
 from mfmc_ray.pipeline.session import connect
 from mfmc_ray.private import short_link
@@ -44,6 +45,7 @@ def test_leftovers_are_gone_before_a_command_works_and_its_own_when_it_fails(tmp
 def test_a_cluster_that_is_not_there_is_said_soon(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PATIENCE", 0.1)
     monkeypatch.delattr(ray, "init")  # which would wait for many minutes
-    with pytest.raises(ConnectionError, match="no Ray cluster answers at"), connect(RayConfig(address=address), tmp_path):
+    with pytest.raises(ConnectionError, match="no Ray cluster answers at") as caught, connect(RayConfig(address=address), tmp_path):
         pass
+    assert told(caught.value) == str(caught.value)  # without --verbose, too
     assert not ray.is_initialized()

@@ -75,9 +75,9 @@ def faces_table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=FACES)
 
 
-def make_result(folder: Path, parts: list[list[dict[str, Any]]]) -> Ledger:
-    """OUT and WORK with these faces, part by part; an image for each image_id."""
-    ledger = Ledger(str(folder / "out"), str(folder / "work"))
+def make_result(folder: Path, parts: list[list[dict[str, Any]]], out: str = "", options: dict[str, Any] | None = None) -> Ledger:
+    """OUT (in the folder, or elsewhere) and WORK with these faces, part by part; an image for each image_id."""
+    ledger = Ledger(out or str(folder / "out"), str(folder / "work"), options)
     for part, rows in enumerate(parts):
         images = {row["image_id"]: {"image_id": row["image_id"], "path": row["path"], "verdict": "anonymized", "faces": 1} for row in rows}
         for row in images.values():

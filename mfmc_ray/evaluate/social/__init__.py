@@ -1,0 +1,1 @@
+"""A simulated social network, in which the access models are compared."""

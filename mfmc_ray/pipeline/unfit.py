@@ -1,0 +1,55 @@
+"""Which faces cannot be swapped well, and are covered instead."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.identities.traits import mouth_covered
+from mfmc_ray.pipeline.check import five_points
+from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.render import MorphSwapper
+
+LIPS_COVERED = 0.5
+"""Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
+YOUNGEST = 3.0
+"""Years; an identity has no infant's face, and an older one on an infant is grotesque."""
+LEAST_MESH_SCORE = 0.3
+LARGEST_YAW = 60.0
+LARGEST_PITCH = 45.0
+LARGEST_DISAGREEMENT = 0.22
+
+
+def unfit(swapper: MorphSwapper, min_face: float, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
+    """The rule by which the i-th face cannot be swapped well; None if it can.
+
+    Args:
+        swapper: whose model says where the mouth is.
+        min_face: px, √area of the box; smaller faces cannot.
+        original: uint8 (h, w, 3) RGB.
+        faces: of the picture, with all that `Faces` can hold.
+        i: the face.
+        covered: what lies before it.
+    """
+    if faces.sizes[i] < min_face:
+        return "too_small"
+    if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
+        return "no_mesh"
+    if faces.need("ages")[i] < YOUNGEST:
+        return "infant"
+    yaw, pitch, _ = np.abs(faces.need("poses")[i])
+    if yaw > LARGEST_YAW:
+        return "profile"
+    if pitch > LARGEST_PITCH:
+        return "steep_pitch"
+    mesh = faces.need("meshes")[i]
+    if disagreement(mesh, faces.points[i], faces.boxes[i]) > LARGEST_DISAGREEMENT:
+        return "unsure_mesh"
+    hidden = mouth_covered(swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
+    return "mouth_covered" if hidden else None
+
+
+def disagreement(mesh: F32, points: F32, box: F32) -> float:
+    """How far a mesh (468, 3) and the detector's five points (5, 2), px, are apart on the average, in √areas of the box (4,)."""
+    width, height = np.maximum(box[2:] - box[:2], 0)
+    return float(np.linalg.norm(five_points(mesh) - points, axis=1).mean() / np.sqrt(width * height))

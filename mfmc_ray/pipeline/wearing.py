@@ -1,0 +1,169 @@
+"""Wearing: a given identity is put onto a face, varied step by step until it holds.
+
+A hill climb: of each step's result the guard says how near it comes to whoever it is nearest to; steps that lead away are kept, others are
+taken back (an evolution strategy with one parent and one child, Rechenberg 1973).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.identities.casting import identity_of
+from mfmc_ray.identities.pool import Wanted
+from mfmc_ray.identities.sample import Identity
+from mfmc_ray.identities.variation import varied
+from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Try, misread, worn
+from mfmc_ray.pipeline.pseudonyms import Assigned
+from mfmc_ray.swap.cover import GLASSES, Covered
+from mfmc_ray.swap.render import MorphSwapper
+
+ROOM = 10.0
+"""What lacking room (`Checked.room`) costs beside likeness to the original (`Checked.likeness`): it must be there before all else."""
+BETTER = 4
+"""Steps that are still taken once a result holds, to make it less like the original."""
+FIRST, OTHERS = 16, 8
+"""Attempts with a person's first identity, and with each other one."""
+
+
+@dataclass(frozen=True)
+class Worn:
+    """How an identity was put onto a face.
+
+    Attributes:
+        best: the best result, if one passes; not yet on the canvas.
+        attempts: results that were looked at.
+        reason: why none passes.
+        steps: of the best result, whether it passes or not (`variation.varied`).
+        room: of the best result; see `Checked.room`.
+    """
+
+    best: Try | None
+    attempts: int
+    reason: str
+    steps: tuple[int, ...]
+    room: float
+
+
+class Wearer:
+    """Args:
+    swapper: puts identities onto faces.
+    check: looks at the results.
+    """
+
+    def __init__(self, swapper: MorphSwapper, check: OutputCheck) -> None:
+        self.swapper, self.check = swapper, check
+
+    def __call__(
+        self,
+        canvas: Image,
+        mesh: F32,
+        identity: Identity,
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        attempts: int,
+        steps: Sequence[int] = (),
+    ) -> Worn:
+        """Puts an identity onto a face, in at most so many attempts.
+
+        Args:
+            canvas: uint8 (h, w, 3) RGB; as it was when this returns.
+            mesh: float32 (468, 3), px, of the face.
+            identity: that it is to wear.
+            wanted: what the face is to be read as.
+            covered: what lies before it.
+            originals: recognizer → float32 (1, d), its embedding.
+            attempts: 1 or more.
+            steps: to begin with: what has held before.
+        """
+        best: tuple[Try, Checked] | None = None
+        taken, cost, held, number = tuple(steps), np.inf, 0, 0
+        first = max(steps, default=0)
+        for number in range(1, attempts + 1):
+            path = (*taken, first + number - 1) if number > 1 else taken
+            stepped = varied(self.swapper.model, identity, path)
+            found = self._try(canvas, mesh, stepped, wanted, covered, originals, min(1.0, max(path, default=0) / attempts))
+            if found is None:
+                return Worn(None, number, "mostly_hidden", (), -np.inf)
+            some, checked = found
+            new = ROOM * max(0.0, ENOUGH - checked.room) + max(checked.likeness, STRANGER) + some.misread
+            if new < cost:
+                best, taken, cost = found, path, new
+            held += best is not None and best[1].room > ENOUGH
+            if held and (held > BETTER or cost < CLOSE):
+                break
+        if best is None:  # what a recognizer makes no embedding of leaves no room
+            return Worn(None, number, "unusable_embedding", (), -np.inf)
+        one, checked = best
+        kept = replace(one, identity=identity, checked=checked) if checked.verdict.passed else None
+        return Worn(kept, number, checked.verdict.reason or "", taken, checked.room)
+
+    def _try(
+        self,
+        canvas: Image,
+        mesh: F32,
+        identity: Identity,
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        late: float,
+    ) -> tuple[Try, Checked] | None:
+        """One result, and what all recognizers say of it; None if it hardly shows. `late` goes from 0 to 1."""
+        strength = float(np.interp(late, (0.2, 1), (1, STRONGEST)))
+        rims = covered.glasses < GLASSES or late < 0.5
+        patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+        if patch.cover < LEAST_COVER:
+            return None
+        with worn(canvas, patch):
+            points = self.check.points(canvas, patch.mesh)[None]
+            (checked,) = self.check.certify(points, self.check.crops(canvas, points), originals)
+            cost = misread(self.check.pack, canvas, patch.mesh, wanted)
+        return Try(identity, patch, points, {}, checked.likeness, cost), checked
+
+
+class Wardrobe:
+    """Puts onto a face what its person wears.
+
+    Args:
+        wearer: puts identities onto faces.
+        assigned: who wears what.
+        attempts: on a face at most.
+    """
+
+    def __init__(self, wearer: Wearer, assigned: Assigned, attempts: int) -> None:
+        self.wearer, self.assigned, self.attempts = wearer, assigned, attempts
+
+    def __call__(
+        self,
+        face: tuple[str, int],
+        canvas: Image,
+        mesh: F32,
+        wanted: Wanted,
+        covered: Covered,
+        originals: Mapping[str, F32],
+        but: Collection[str],
+    ) -> tuple[Try | None, int, str]:
+        """The best result with the first identity of the person that holds, the number of attempts, and, if there is none, the reason.
+
+        Args:
+            face: image_id and face_no.
+            canvas, mesh, wanted, covered, originals: as of `Wearer`.
+            but: identity_ids that it may not wear.
+        """
+        names, steps = self.assigned.of(*face)
+        count, reason = 0, "no_pseudonym"
+        for number, name in enumerate(names):
+            most = min(OTHERS if number else FIRST, self.attempts - count)
+            if name in but or most < 1:
+                continue
+            identity = identity_of(self.wearer.swapper.model, name)
+            found = self.wearer(canvas, mesh, identity, wanted, covered, originals, most, () if number else steps)
+            count, reason = count + found.attempts, found.reason
+            if found.best is not None:
+                return found.best, count, ""
+        return None, count, reason
