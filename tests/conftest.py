@@ -11,14 +11,6 @@ import pytest
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` one process runs whatever starts a Ray, one after the other, and the other one the rest."""
-    for item in items:
-        starts_ray = "e2e" in item.path.parts or item.get_closest_marker("ray")
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The test data that developers and CI have beside the checkout; a user's clone has none."""
