@@ -106,7 +106,8 @@ MinFace = Annotated[float | None, typer.Option(help="Smaller faces (√area of t
 Quality = Annotated[int | None, typer.Option(min=1, max=100, help="JPEG quality where the source's own cannot be kept (default 98).")]
 Seed = Annotated[int | None, typer.Option(help="Where in the sequence of fake identities to start.")]
 Pseudonyms = Annotated[
-    str | None, typer.Option(metavar="image|none", help="Another fake in each image (default), or none: cover faces, replace none.")
+    str | None,
+    typer.Option(metavar="image|person|none", help="Another fake in each image (default), the same for a person in all, or none: cover."),
 ]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]

@@ -75,11 +75,16 @@ def gather(vectors: Mapping[str, F32], pictures: I64, calibration: Calibration, 
     least = joint_threshold(names, calibration, SLACK * rate)
     means = [joint_threshold(names, calibration, k * rate) for k in range(1, MEANS + 1)]
     faces = joint(vectors, calibration)
-    found = _Groups(faces, pictures, groups)
     links = _links(faces, new, means[-1])
+    linked = np.zeros(n, bool)
+    linked[[i for link in links for i in link[:2]]] = True
+    some = np.flatnonzero(linked | np.isin(groups, groups[linked & (groups >= 0)]))  # of all others nothing changes
+    place = {int(row): i for i, row in enumerate(some)}
+    found = _Groups(faces[some], pictures[some], groups[some])
+    links = [(place[i], place[j], cosine) for i, j, cosine in links]
     while found.join(links, means, least):
         pass  # what was too unlike a single face need not be too unlike its group
-    return found.numbers(first)
+    return _numbered(groups, some, found.labels(), max(first, int(groups.max(initial=-1)) + 1))
 
 
 Link = tuple[int, int, float]
@@ -92,10 +97,10 @@ class _Groups:
         self._groups, self._of = groups, np.arange(len(faces))
         self._sums, self._pictures = dict(enumerate(faces.astype(np.float64))), {i: {int(p)} for i, p in enumerate(pictures)}
         self._members = {i: [i] for i in range(len(faces))}
-        for group in np.unique(groups[groups >= 0]):
-            first, *others = map(int, np.flatnonzero(groups == group))
-            for other in others:
-                self._merge(first, other)
+        first: dict[int, int] = {}
+        for i in np.flatnonzero(groups >= 0).tolist():
+            if first.setdefault(int(groups[i]), i) != i:
+                self._merge(first[int(groups[i])], i)
 
     def join(self, links: list[Link], means: list[float], least: float) -> bool:
         """Follows links, the surest first, where nothing is against it; whether it followed any. Those that are done with are taken out.
@@ -120,17 +125,9 @@ class _Groups:
         links[:] = left
         return some
 
-    def numbers(self, first: int) -> I64:
-        """The number of each face's group."""
-        found, number = self._groups.copy(), max(first, int(self._groups.max(initial=-1)) + 1)
-        for i in range(len(found)):
-            if found[i] >= 0:
-                continue
-            members = self._members[int(self._of[i])]
-            old = max(int(self._groups[k]) for k in members)
-            found[members] = number if old < 0 else old
-            number += old < 0
-        return found
+    def labels(self) -> I64:
+        """int64 (n,): of each face one that stands for its group; of a group that was there before, one of its old faces."""
+        return self._of.astype(np.int64)
 
     def _may_meet(self, a: int, b: int) -> bool:
         return not (self._groups[a] >= 0 and self._groups[b] >= 0) and self._pictures[a].isdisjoint(self._pictures[b])
@@ -141,6 +138,24 @@ class _Groups:
         self._members[a] += self._members.pop(b)
         self._sums[a] = self._sums[a] + self._sums.pop(b)
         self._pictures[a] |= self._pictures.pop(b)
+
+
+def _numbered(groups: I64, some: NDArray[np.intp], labels: I64, number: int) -> I64:
+    """The number of everybody's group.
+
+    Args:
+        groups: of before, −1 for none.
+        some: faces that may have been joined.
+        labels: of each of these one of them that stands for its group, an old one if there is any.
+        number: of the first new group.
+    """
+    stands = np.arange(len(groups))
+    stands[some] = some[labels]
+    found = groups[stands]
+    numbers: dict[int, int] = {}
+    for i in np.flatnonzero(found < 0):
+        found[i] = numbers.setdefault(int(stands[i]), number + len(numbers))
+    return found
 
 
 def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[Link]:

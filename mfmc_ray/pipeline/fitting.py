@@ -18,6 +18,7 @@ from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
+from mfmc_ray.identities.sample import Identity
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
@@ -29,6 +30,7 @@ from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import FIRST, Wearer
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
+from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.render import MorphSwapper
@@ -113,7 +115,7 @@ class FittingWorker:
 
     def tried(self, person: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Tries a person's candidates until one holds on all faces: rows of `tables.FITTING`."""
-        sitters = [sitter for face in person["faces"] if (sitter := self._sitter(*face)) is not None]
+        sitters = [sitter for face in person["faces"] if (sitter := self._seated(*face)) is not None]
         best = 0
         for name in person["candidates"] if sitters else ():
             fitted = self._fitted(name, sitters, best)
@@ -133,12 +135,27 @@ class FittingWorker:
         steps: dict[Face, tuple[int, ...]] = {}
         for sitter in sitters:
             with self.watch.at(sitter.face[0], self.watch.allowed(sitter.image.size // 3, 1)):
-                worn = self.wearer(sitter.image, sitter.mesh, identity, sitter.wanted, sitter.covered, sitter.originals, FIRST)
-            rooms[sitter.face] = max(-1.0, worn.room if worn.best is not None else min(worn.room, 0.0))
-            steps[sitter.face] = worn.steps
+                rooms[sitter.face], steps[sitter.face] = self._worn(identity, sitter)
             if sum(room <= 0 for room in rooms.values()) >= len(sitters) - best:
                 break
         return Fitted(name, rooms, steps)
+
+    def _worn(self, identity: Identity, sitter: _Sitter) -> tuple[float, tuple[int, ...]]:
+        """How much room an identity leaves on a face, above 0 if it holds, and its steps."""
+        try:
+            worn = self.wearer(sitter.image, sitter.mesh, identity, sitter.wanted, sitter.covered, sitter.originals, FIRST)
+        except Exception:  # one odd picture must not end the run; when it is made, what is wrong is said
+            return -1.0, ()
+        return max(-1.0, worn.room if worn.best is not None else min(worn.room, 0.0)), worn.steps
+
+    def _seated(self, *face: Any) -> _Sitter | None:
+        """As `_sitter`, which may meet an odd picture."""
+        try:
+            return self._sitter(*face)
+        except StoreError:
+            raise
+        except Exception:  # the same
+            return None
 
     def _sitter(self, image_id: str, number: int, part: int, row: int) -> _Sitter | None:
         """A face as it is in its picture; None if it cannot be replaced, or there is no such picture."""
@@ -148,8 +165,8 @@ class FittingWorker:
             return None
         with self.watch.at(image_id, path=about["path"], unit=about["unit"]):
             try:
-                data = self._reader.read(about["unit"], about["locator"], path=about["path"], size=about["source_bytes"])
-            except SourceError:
+                data = self._reader.read(about["unit"], about["locator"], size=about["source_bytes"])
+            except SourceError:  # a finished run's originals may be gone
                 return None
         if hashlib.sha256(data).hexdigest() != image_id:
             return None

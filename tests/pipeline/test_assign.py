@@ -15,6 +15,7 @@ from made_people import GUARDS, face, pool_of, scanned
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger
+from mfmc_ray.people.sightings import RECOGNISED, Sighting, Sightings
 from mfmc_ray.pipeline.assign import CANDIDATES, RESERVES, Assigner, by_use, pool_for
 from mfmc_ray.pipeline.fitting import FITTING
 from mfmc_ray.pipeline.persons import persons, scanned_faces
@@ -65,15 +66,19 @@ def assigned(
     pool: Callable[[int], Pool] | None = None,
     holds: Holds = lambda name, image: True,
     key: bytes = KEY,
+    enrolled: dict[str, str] | None = None,
 ) -> tuple[Book, Fitter]:
-    """Who wears what in a collection: image → who is in it; the identities of some seeds hold no more."""
+    """Who wears what in a collection: image → who is in it; the identities of some seeds hold no more, and as the first face of some images
+    somebody enrolled is recognised."""
     holding = NAMES - {f"mfmc-{seed:012d}" for seed in fallen}
     pool = pool or (lambda _: pool_of(SIZE, fallen) if fallen else POOL)
     images = [(image, [face(who, hash(image) % 1000) for who in people]) for image, people in photos.items()]
     ledger = scanned(folder, images)
     faces = scanned_faces(ledger, GUARDS, 20.0)
     before = book or Book()
-    people = by_use(persons(faces, before.people, NOBODY, {}, key, Calibration()), ledger)
+    seen = Sightings({i: (Sighting(p, 0.9, 0.5, RECOGNISED),) for i, p in enrolled.items()}, "seen") if enrolled else NOBODY
+    salts = {person: person.encode() * 4 for person in (enrolled or {}).values()}
+    people = by_use(persons(faces, before.people, seen, salts, key, Calibration()), ledger)
     fitter = Fitter(ledger, holds)
     folder.joinpath("out-work").mkdir(exist_ok=True, parents=True)
     return Assigner(ledger, key, ledger.work, faces, lambda: holding, pool, fitter)(people, before), fitter
@@ -114,6 +119,16 @@ def test_the_same_key_gives_the_same_and_another_one_another(tmp_path: Path) -> 
     assert {(p.name, p.identities) for p in one.people} == {(p.name, p.identities) for p in same.people}
     assert not {p.name for p in one.people} & {p.name for p in other.people}
     assert {p.identities for p in one.people} != {p.identities for p in other.people}
+
+
+def test_enrolled_people_have_the_same_fake_in_another_release_by_the_same_key(tmp_path: Path) -> None:
+    """Other photos of them, among other people: what was noted of the first release is theirs by name, which the key and the salt make."""
+    first, _ = assigned(tmp_path / "1", TWO, enrolled={"a1": "ada"})
+    second, _ = assigned(tmp_path / "2", {"x1": [1], "x2": [7], "x3": [2]}, book=first, enrolled={"x1": "ada"})
+    assert of(second, "x1").identities == of(first, "a1").identities
+    assert not set(of(second, "x3").identities) & {name for one in first.people for name in one.identities}
+    other, _ = assigned(tmp_path / "3", {"x1": [1], "x2": [7]}, key=b"l" * 32, enrolled={"x1": "ada"})
+    assert of(other, "x1").name != of(first, "a1").name
 
 
 def test_what_holds_on_most_photos_is_taken(tmp_path: Path) -> None:
