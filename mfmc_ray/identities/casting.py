@@ -21,8 +21,8 @@ FITTING = 48
 """From so many identities that look right on a person those unlike them are taken."""
 CHOICE = 24
 """Among how many the key decides: who knows everything but the key guesses one person's fake right once in so many times."""
-ODD = 8.0
-"""Misfit from which an identity does not look right: the other sex, or thirty years and a beard."""
+ODD = 6.0
+"""Misfit beyond the least of all from which an identity does not look right: the other sex, or thirty years and a beard."""
 
 
 class Casting:
@@ -62,7 +62,7 @@ class Casting:
             originals: recognizer → float32 (n, d), their faces.
         """
         misfit = self._pool.misfit(wanted)
-        able = np.flatnonzero(self._free & (misfit < ODD))
+        able = np.flatnonzero(self._free & (misfit < misfit.min() + ODD))
         nearest = able[np.argsort(misfit[able], kind="stable")[:FITTING]]
         alike = self._pool.alike(nearest, {name: np.asarray(v.mean(0), np.float32) for name, v in originals.items()})
         unlike = nearest[np.argsort(alike, kind="stable")[:CHOICE]]

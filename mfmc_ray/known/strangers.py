@@ -7,7 +7,11 @@ taken for one, it found 96 % of the true pairs; SFace alone 95 %, dlib alone 62 
 
 Two faces are linked where that cosine reaches a false-match rate of `RATE` / n among n faces. Links are followed from the surest on
 (single linkage, which finds a person's odd photos by way of others); what they would join must be alike on the average, too, by `SLACK`
-times that rate: so strangers form no chains. Two faces of one picture are never joined, nor two groups that were there before.
+times that rate: so strangers form no chains. The mean over several pairs is surer than one: of k pairs it is a link itself where it reaches
+k times the rate (up to `MEANS`; at equal false-match rates the mean over two and three photos needed 2.3 and 5 times that of one). Two
+faces of one picture are never joined, nor two groups that were there before.
+
+On those photos all of the people were told apart; of a person's four photos 97 % were in the largest group, on the average.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ RATE = 0.01
 """False matches that are expected among n comparisons at the threshold of a link, were the recognizers' errors the same ones; they are
 not quite: on the photos above it was a tenth of that."""
 SLACK = 10.0
+MEANS = 5
 LINKS = 32
 """Of each face the nearest so many others are looked at."""
 _LEAST = 100
@@ -67,13 +72,17 @@ def gather(vectors: Mapping[str, F32], pictures: I64, calibration: Calibration, 
     if not len(new):
         return groups.copy()
     names, rate = tuple(vectors), RATE / max(n, _LEAST)
-    link, mean = (joint_threshold(names, calibration, some) for some in (rate, SLACK * rate))
+    least = joint_threshold(names, calibration, SLACK * rate)
+    means = [joint_threshold(names, calibration, k * rate) for k in range(1, MEANS + 1)]
     faces = joint(vectors, calibration)
     found = _Groups(faces, pictures, groups)
-    links = _links(faces, new, link)
-    while found.join(links, mean):
+    links = _links(faces, new, means[-1])
+    while found.join(links, means, least):
         pass  # what was too unlike a single face need not be too unlike its group
     return found.numbers(first)
+
+
+Link = tuple[int, int, float]
 
 
 class _Groups:
@@ -88,14 +97,22 @@ class _Groups:
             for other in others:
                 self._merge(first, other)
 
-    def join(self, links: list[tuple[int, int]], mean: float) -> bool:
-        """Follows links, the surest first, where nothing is against it; whether it followed any. Those that are done with are taken out."""
+    def join(self, links: list[Link], means: list[float], least: float) -> bool:
+        """Follows links, the surest first, where nothing is against it; whether it followed any. Those that are done with are taken out.
+
+        Args:
+            links: two faces and their cosine.
+            means: the mean cosine of one, two, … pairs that joins groups.
+            least: that of groups that a surest link joins, one that reaches the first of these.
+        """
         left, some = [], False
         for link in links:
-            a, b = (int(self._of[i]) for i in link)
+            a, b = (int(self._of[i]) for i in link[:2])
             if a == b or not self._may_meet(a, b):
                 continue
-            if self._sums[a] @ self._sums[b] < mean * len(self._members[a]) * len(self._members[b]):
+            pairs = len(self._members[a]) * len(self._members[b])
+            mean = float(self._sums[a] @ self._sums[b]) / pairs
+            if mean < means[min(pairs, len(means)) - 1] and not (link[2] >= means[0] and mean >= least):
                 left.append(link)
                 continue
             self._merge(*((b, a) if self._groups[b] >= 0 else (a, b)))
@@ -126,8 +143,8 @@ class _Groups:
         self._pictures[a] |= self._pictures.pop(b)
 
 
-def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[int, int]]:
-    """Pairs of a new face and another one whose cosine reaches the threshold, the surest first."""
+def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[Link]:
+    """Pairs of a new face and another one whose cosine reaches the threshold, and the cosine, the surest first."""
     search = ExactSearch(faces)
     best: dict[tuple[int, int], float] = {}
     for start in range(0, len(new), _AT_ONCE):
@@ -139,7 +156,7 @@ def _links(faces: F32, new: NDArray[np.intp], threshold: float) -> list[tuple[in
                 if alike[k] >= threshold:
                     other = int(rows[k])
                     best[min(i, other), max(i, other)] = float(alike[k])
-    return [pair for pair, _ in sorted(best.items(), key=lambda item: (-item[1], item[0]))]
+    return [(*pair, cosine) for pair, cosine in sorted(best.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def _weights(recognizers: tuple[str, ...], calibration: Calibration) -> dict[str, float]:

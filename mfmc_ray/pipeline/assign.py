@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mfmc_ray.identities.casting import FITTING as AROUND
-from mfmc_ray.identities.casting import Casting
-from mfmc_ray.identities.pool import LEAST_POOL, Pool
+from mfmc_ray.identities.casting import CHOICE, Casting
+from mfmc_ray.identities.pool import Pool
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.fitting import FITTING, MOST_FACES, Fitted, read_fitted
 from mfmc_ray.pipeline.persons import Person, Scanned
@@ -25,17 +24,17 @@ RESERVES = 1
 """Further identities of a person, for photos on which the first one does not hold."""
 CANDIDATES = 6
 """Identities that are tried on a person at most."""
-EACH = 2.2
+EACH = 1.5
 """Identities in the pool for each person."""
-GROWTH, GROWTHS = 1.5, 4
-"""By how much a pool grows in which somebody finds nothing, and how often."""
+GROWTH, GROWTHS = 3, 2
+"""By how many identities a pool grows for each person who finds nothing in it, and how often."""
 PART_FACES = 24
 """Faces of a part of the fitting, at least."""
 
 
 def pool_for(people: int) -> int:
-    """How many identities a run wants for so many people, unless a number is asked for."""
-    return max(LEAST_POOL, math.ceil(EACH * people) + AROUND)
+    """How many identities a run needs for so many people, unless a number is asked for."""
+    return math.ceil(EACH * people) + CHOICE
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Assigner:
     folder: where the key is, and what is noted.
     scanned: the faces.
     holding: identity_ids that hold; those that somebody wore and that do no more are gone.
-    pool_of: the pool with so many identities, or as many as there can be.
+    pool_of: the pool with so many identities at least, or as many as there can be.
     fit: has parts of `FittingWorker` done.
     """
 
@@ -111,7 +110,6 @@ class Assigner:
 
     def _lined_up(self, needy: Sequence[_Cast], casting: Casting) -> Casting:
         """Gives everybody something of their own, and a line of what else comes into question; the pool grows until it is enough."""
-        wanted = pool_for(0)
         for growth in range(GROWTHS + 1):
             for cast in needy:
                 if cast.line:
@@ -120,10 +118,10 @@ class Assigner:
                 cast.line = cast.identities + self._drawn(cast, casting)
                 cast.identities = cast.identities or cast.line[:1]
                 casting.take(cast.identities)
-            if growth == GROWTHS or all(cast.line for cast in needy):
+            short = sum(not cast.line for cast in needy)
+            if not short or growth == GROWTHS:
                 break
-            wanted = max(wanted, math.ceil(GROWTH * casting.size))
-            pool = self.pool_of(wanted)
+            pool = self.pool_of(casting.size + GROWTH * short)
             if len(pool) <= casting.size:
                 break
             casting = Casting(pool, self.key, casting.taken)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mfmc_ray.config import RunConfig
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Pool, pool_size
+from mfmc_ray.identities.pool import LEAST_POOL, Pool, pool_size
 from mfmc_ray.key import obtain
 from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.renewal import Renewal
@@ -129,8 +129,11 @@ class Fakes:
         book = Book.read(folder, key)
         people = by_use(persons(scanned, book.people, sightings, salts, key, self.certifying["calibration"]), self.ledger)
 
-        def pool_of(wanted: int) -> Pool:
-            self._fill(self.config.swap.identities or wanted, asked=True)
+        def pool_of(needed: int) -> Pool:
+            asked = self.config.swap.identities
+            self._fill(asked or max(needed, LEAST_POOL), asked=bool(asked))  # a fair pool
+            if self.pool.num_rows < needed and not asked:
+                self._fill(needed, asked=True)
             return Pool.from_table(load_model(), read_pool(self.ledger, self.recognizers))
 
         def holding() -> set[str]:

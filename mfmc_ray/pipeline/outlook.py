@@ -146,8 +146,8 @@ def enrolled_lines(before: Set[str], now: Collection[str]) -> list[Line]:
     """
     new, gone = len(set(now) - before), len(before - set(now))
     lines = [
-        Line("photos newly enrolled", new, 0.0, "images with these people are counted above; fakes that resemble them are found later"),
-        Line("photos not enrolled any more", gone, 0.0, "images with these people are counted above"),
+        Line("photos newly enrolled", new, 0.0, "their images are counted above; who resembles them is found later"),
+        Line("photos not enrolled any more", gone, 0.0, "their images are counted above"),
     ]
     return [line for line in lines if line.count]
 

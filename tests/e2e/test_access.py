@@ -171,3 +171,21 @@ def test_each_audience_gets_what_it_may_see(mfmc: Any, run: tuple[Path, str]) ->
     assert [row["verdict"] for row in rows(folder / "releases" / "group-friends" / "faces") if row["path"] == "solo.jpg"] != ["kept"]
     first, other = (folder / "releases" / name / "images" / "part-00000.parquet" for name in ("everyone", "group-friends"))
     assert len(rows(first.parent)) == len(rows(other.parent)) == 3
+
+
+def test_who_is_removed_is_forgotten_and_shown_no_more(mfmc: Any, run: tuple[Path, str]) -> None:
+    folder, _ = run
+    out, work = folder / "out", folder / "work"
+    before = {(row["path"], row["face_no"]): row for row in rows(out / "faces")}
+    removed = mfmc("people", "remove", folder / "people", "ada-example", "--yes", "--out", out, "--work", work)
+    assert removed.returncode == 0, removed.stderr
+    assert "1 people (1 photos) removed; 0 are enrolled." in removed.stdout
+    after = {(row["path"], row["face_no"]): row for row in rows(out / "faces")}
+    kept = {key for key, row in before.items() if row["verdict"] == "kept"}
+    assert {key for key, row in after.items() if row["verdict"] == "kept"} == {key for key in kept if key[0] != "solo.jpg"} != kept
+    assert {row["path"]: row["verdict"] for row in rows(out / "images")}["solo.jpg"] == "anonymized"
+    ids = KnownIndex.open(work / "known", {"sface": 128, "dlib": 128}).ids
+    assert ids
+    assert not any(name.startswith("person:") for name in ids)
+    for file in (file for place in (folder / "people", work) for file in place.rglob("*") if file.is_file()):
+        assert b"ada-example" not in file.read_bytes()

@@ -22,14 +22,10 @@ def mfmc(*words: object) -> Result:
 def test_enroll_list_remove(shared_data: Path, tmp_path: Path, examiner: Examiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mfmc_ray.people.quality.Examiner", lambda: examiner)  # loads its models once
     photos, people = tmp_path / "photos", tmp_path / "people"
-    for name, source in (
-        ("p-1/a.jpg", "Abdullah_Gul/Abdullah_Gul_0001.jpg"),
-        ("p-1/b.jpg", "Abdullah_Gul/Abdullah_Gul_0002.jpg"),
-        ("p-1/wrong.jpg", "Adam_Sandler/Adam_Sandler_0001.jpg"),
-        ("p-2/a.jpg", "Adam_Sandler/Adam_Sandler_0002.jpg"),
-    ):
+    first, _, second, *_ = sorted((shared_data / "people").iterdir())
+    for name, owner, number in (("p-1/a.jpg", first, 0), ("p-1/b.jpg", first, 1), ("p-1/wrong.jpg", second, 0), ("p-2/a.jpg", second, 1)):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(shared_data / "people" / source, photos / name)
+        shutil.copyfile(sorted(owner.iterdir())[number], photos / name)
     (photos / "p-2/broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     tried = mfmc("enroll", people, photos, "--dry-run")
     assert tried.exit_code == 1

@@ -88,7 +88,7 @@ def test_turned_and_hidden_faces(examiner: Examiner) -> None:
 def test_covered_faces(examiner: Examiner, shared_data: Path) -> None:
     masked = next((shared_data / "masks_with_boxes").rglob("maksssksksss133.*g"))
     assert why(examiner, masked.read_bytes()) == "hidden: the mouth seems to be covered"
-    glasses = shared_data / "people/Heath_Ledger/Heath_Ledger_0002.jpg"
+    glasses = sorted(sorted((shared_data / "people").iterdir())[103].iterdir())[1]
     assert why(examiner, glasses.read_bytes()) == "hidden: an eye seems to be covered (dark glasses?)"
 
 

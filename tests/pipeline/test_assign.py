@@ -15,7 +15,7 @@ from made_people import GUARDS, face, pool_of, scanned
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger
-from mfmc_ray.pipeline.assign import CANDIDATES, EACH, RESERVES, Assigner, by_use, pool_for
+from mfmc_ray.pipeline.assign import CANDIDATES, RESERVES, Assigner, by_use, pool_for
 from mfmc_ray.pipeline.fitting import FITTING
 from mfmc_ray.pipeline.persons import persons, scanned_faces
 from mfmc_ray.pipeline.pseudonyms import Book, Pseudonym
@@ -206,7 +206,7 @@ def test_the_pool_grows_until_everybody_finds_something(tmp_path: Path) -> None:
     few, _ = assigned(tmp_path / "few", {f"x{k}": [k] for k in range(12)}, pool=lambda _: pool_of(6))
     assert 0 < sum(bool(one.identities) for one in few.people) < 12  # the others are covered
     assert nobody_shares(few)
-    assert pool_for(1000) > EACH * 1000
+    assert pool_for(1000) > 1000
 
 
 def test_the_identity_that_most_photos_wear_becomes_the_first(tmp_path: Path) -> None:
