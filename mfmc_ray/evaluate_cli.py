@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -79,8 +79,11 @@ def social(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     figures = mean(results)
-    settings = {"users": users, "friends": friends, "photos": photos, "runs": runs, "seed": seed, **asdict(habits), **asdict(behaviour)}
-    settings |= {"pictures": pictures, "lost": drawn.lost, "original_bytes": drawn.original_bytes} if pictures else {}
+    size = {"users": users, "friends": friends, "photos": photos, "runs": runs, "seed": seed}
+    settings: dict[str, Any] = {"network": size, "habits": asdict(habits), "behaviour": asdict(behaviour)}
+    if pictures:  # who is recognised is no assumption then
+        del settings["behaviour"]["missed"], settings["behaviour"]["mistaken"]
+        settings["pictures"] = {"asked": pictures, "lost": drawn.lost, "original_bytes": drawn.original_bytes}
     written = write(folder, figures, results, settings, [asdict(one) for one in published])
     table = Table()
     for heading in ("", *(one.model for one in figures)):

@@ -108,7 +108,9 @@ def test_the_command_writes_table_and_plot(tmp_path: Path) -> None:
     assert "2 networks of 30 users" in done.output
     plain: dict[str, Any] = json.loads((tmp_path / "social" / "social.json").read_text())
     assert [one["model"] for one in plain["models"]] == list(MODELS)
-    assert (plain["settings"]["tag"], plain["settings"]["missed"], len(plain["runs"])) == (0.8, 0.032, 2)
+    habits, behaviour = plain["settings"]["habits"], plain["settings"]["behaviour"]
+    assert (plain["settings"]["network"]["friends"], habits["friends"]) == (4, 0.5)
+    assert (behaviour["tag"], behaviour["missed"], len(plain["runs"])) == (0.8, 0.032, 2)
     with (tmp_path / "social" / "social.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["model"] for row in rows] == list(MODELS)
