@@ -2,7 +2,7 @@
 
 The first audience's run does all the work. Another's WORK starts as a copy of that one's, its OUT as a copy of that OUT, by hard links
 where both are local; then it is brought up to date as by a night, with its own audience: only images of which it is told something else are
-made anew, and parts without any stay the very same files.
+made anew, and parts without any stay the very same files. A part that shows somebody whom the other audience may not see is never copied.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from mfmc_ray.config import ConfigError, RunConfig, audience_in_full
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.nightly import bring_up_to_date
 from mfmc_ray.pipeline.outlook import Change, change_of
+from mfmc_ray.pipeline.pseudonyms import same_access
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.places import linked, replace_file, share
+from mfmc_ray.stage import part_file
 
 SHARED = (
     *("scan", "gallery-*", "galleries.json", "people.json", "forgotten.json", "known", "pool"),
     *("calibration-used", "quarantine", "models.json"),
 )
 """What of WORK is the same for every audience."""
-_OWN = ANONYMIZE.kept
+Version = Callable[[str | None, str], str]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]*")
 
 
@@ -96,8 +98,9 @@ def release(
             else:
                 run.key_in = first.ledger.work
                 run.scans.take_units(first.scans)
+                access = run.access.bound(first.sightings).version
                 with first.ledger.lock():
-                    seed(first.ledger, run.ledger, anew=restart or change.anew)
+                    seed(first.ledger, run.ledger, access, anew=restart or change.anew)
                 bring_up_to_date(run, Change())
         shared = len(_common(first.ledger, run.ledger))
         done.append(Release(audience, run.ledger.out, str(run.ledger.work), run.read_manifest(), shared))
@@ -111,7 +114,7 @@ def _of_audience(config: RunConfig, audience: str) -> RunConfig:
     return replace(config, out=f"{config.out.rstrip('/')}/{name}", work=str(Path(config.work) / name), access=access)
 
 
-def seed(source: Ledger, target: Ledger, *, anew: bool = False) -> None:
+def seed(source: Ledger, target: Ledger, access: Version, *, anew: bool = False) -> None:
     """Makes a run's WORK hold what it has in common with another's, and, if there is no run in it, OUT what that one has published.
 
     Hold both locks. Killed in the middle, the target is one that is being started anew, and only this or a restart goes on with it.
@@ -119,6 +122,7 @@ def seed(source: Ledger, target: Ledger, *, anew: bool = False) -> None:
     Args:
         source: of the run that did the work; it has come to its end.
         target: of the other one.
+        access: (image_id, path) → what the access model has to say of an image to the target's audience, `AccessModel.version`.
         anew: even if there is a run in it.
 
     Raises:
@@ -136,13 +140,14 @@ def seed(source: Ledger, target: Ledger, *, anew: bool = False) -> None:
         _remove(target.work / "ledger" / stage)
     if not own:
         target.remove("manifest.json")
-        for table in ANONYMIZE.tables:
-            target.remove(table)
-            for name in source.files(table):
-                share(source.public, target.public, name)
-        for table in _OWN:
-            _link(source.work / table, target.work / table)
-        _link(source.work / "ledger" / ANONYMIZE.name, target.work / "ledger" / ANONYMIZE.name)
+        for table in (*ANONYMIZE.tables, *ANONYMIZE.kept):
+            target.remove(table) if table in ANONYMIZE.tables else _remove(target.work / table)
+        for part in source.done(ANONYMIZE):
+            if _may_be_seen(source, part, access):
+                for table in ANONYMIZE.tables:
+                    share(source.public, target.public, part_file(table, part))
+                for name in (*(part_file(table, part) for table in ANONYMIZE.kept), ANONYMIZE.marker(part)):
+                    _link(source.work / name, target.work / name)
     for pattern in SHARED:
         for path in {*target.work.glob(pattern), *(target.work / p.name for p in source.work.glob(pattern))}:
             _link(source.work / path.name, path)
@@ -153,6 +158,14 @@ def seed(source: Ledger, target: Ledger, *, anew: bool = False) -> None:
         shutil.copyfile(source.work / "settings.json", target.work / "settings.json")
     plain = json.loads((source.work / "run.json").read_text()) | {"out": target.out}
     replace_file(identity, lambda path: path.write_text(json.dumps(plain, indent=2)))
+
+
+def _may_be_seen(source: Ledger, part: int, access: Version) -> bool:
+    """Whether a part shows nobody about whom another audience is told something else."""
+    faces = source.read_table(ANONYMIZE, "faces", part).select(["path", "verdict"]).to_pylist()
+    kept = {row["path"] for row in faces if row["verdict"] == "kept"}
+    placed = source.read_table(ANONYMIZE, "placed", part).to_pylist()
+    return all(row["path"] not in kept or same_access(row["access"], access(row["image_id"], row["path"])) for row in placed)
 
 
 def _common(first: Ledger, other: Ledger) -> list[str]:

@@ -15,13 +15,21 @@ from mfmc_ray.pipeline.releases import folder_of, release, seed
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 
 
+def ALIKE(image: str | None, path: str) -> str:  # noqa: N802 (a constant)
+    """What both audiences are told of the image whose face is kept."""
+    return "told 1"
+
+
 def made(folder: Path, text: str = "a") -> Ledger:
     """A finished run with two published parts and one of the scan."""
     ledger = Ledger(str(folder / "out"), str(folder / "work"))
     ledger.begin("config", "input")
     table = pa.table({"path": [text]})
-    for part in range(2):
-        ledger.commit_part(ANONYMIZE, part, dict.fromkeys((*ANONYMIZE.tables, *ANONYMIZE.kept), table), {"images": 1})
+    for part, verdict in enumerate(("replaced", "kept")):
+        tables = dict.fromkeys((*ANONYMIZE.tables, *ANONYMIZE.kept), table)
+        tables["faces"] = pa.table({"path": [text], "verdict": [verdict]})
+        tables["placed"] = pa.table({"path": [text], "image_id": ["i"], "access": [f"told {part}"]})
+        ledger.commit_part(ANONYMIZE, part, tables, {"images": 1})
     ledger.commit_part(SCAN, 0, {"scan": table}, {"images": 1})
     for name in ("known/generation-00000.json", "galleries.json", "settings.json", "pseudonym.key", "times.json"):
         (ledger.work / name).parent.mkdir(exist_ok=True)
@@ -48,7 +56,7 @@ def same(one: Ledger, other: Ledger, name: str, public: bool = True) -> bool:
 
 
 def test_what_is_equal_is_one_file(source: Ledger, target: Ledger) -> None:
-    seed(source, target)
+    seed(source, target, ALIKE)
     for part in range(2):
         assert all(same(source, target, f"{table}/part-0000{part}.parquet") for table in ANONYMIZE.tables)
         assert all(same(source, target, f"{table}/part-0000{part}.parquet", False) for table in ANONYMIZE.kept)
@@ -62,18 +70,25 @@ def test_what_is_equal_is_one_file(source: Ledger, target: Ledger) -> None:
 
 
 def test_a_part_that_changes_leaves_the_other_release_as_it_is(source: Ledger, target: Ledger) -> None:
-    seed(source, target)
+    seed(source, target, ALIKE)
     changed = pa.table({"path": ["b"]})
     target.renew_part(ANONYMIZE, 0, {"images": changed}, {"images": 1})
     assert source.read_table(ANONYMIZE, "images", 0)["path"].to_pylist() == ["a"]
     assert len(releases._common(source, target)) == 3
     # the first one has gone on: what they share follows, what is the audience's own stays
     source.renew_part(SCAN, 0, {"scan": pa.table({"path": ["c"]})}, {"images": 1})
-    seed(source, target)
+    seed(source, target, ALIKE)
     assert target.read_table(SCAN, "scan", 0)["path"].to_pylist() == ["c"]
     assert target.read_table(ANONYMIZE, "images", 0)["path"].to_pylist() == ["b"]
-    seed(source, target, anew=True)
+    seed(source, target, ALIKE, anew=True)
     assert target.read_table(ANONYMIZE, "images", 0)["path"].to_pylist() == ["a"]
+
+
+def test_what_another_audience_may_not_see_is_never_copied(source: Ledger, target: Ledger) -> None:
+    seed(source, target, lambda image, path: "told something else")
+    assert target.recover(ANONYMIZE).keys() == {0}  # nobody is shown in that one
+    assert sorted(path.name for path in Path(target.out).rglob("*.parquet")) == ["part-00000.parquet"] * len(ANONYMIZE.tables)
+    assert sorted(path.name for name in ANONYMIZE.kept for path in (target.work / name).iterdir()) == ["part-00000.parquet"] * 2
 
 
 @pytest.mark.parametrize("step", range(12))
@@ -90,11 +105,11 @@ def test_killed_anywhere_nobody_takes_it_for_a_run(step: int, source: Ledger, ta
         real = getattr(releases, name)
         monkeypatch.setattr(releases, name, lambda *arguments, real=real: (dies(), real(*arguments)))
     try:
-        seed(source, target)
+        seed(source, target, ALIKE)
     except KeyboardInterrupt:
         assert "config" not in json.loads((target.work / "run.json").read_text())
     monkeypatch.undo()
-    seed(source, target)
+    seed(source, target, ALIKE)
     assert target.recover(ANONYMIZE).keys() == {0, 1}
     assert not target.strangers("images")
 
@@ -103,11 +118,11 @@ def test_what_is_not_its_own_is_refused(source: Ledger, target: Ledger, tmp_path
     Path(target.out).mkdir()
     (Path(target.out) / "holiday.jpg").write_text("mine")
     with pytest.raises(LedgerError, match=r"not empty \(it holds holiday.jpg\)"):
-        seed(source, target)
+        seed(source, target, ALIKE)
     stranger = Ledger(str(tmp_path / "third"), str(tmp_path / "other" / "work"))
     (target.work / "run.json").write_text(json.dumps({"out": target.out}))
     with pytest.raises(LedgerError, match="another OUT"):
-        seed(source, stranger)
+        seed(source, stranger, ALIKE)
 
 
 def test_names_of_folders() -> None:
