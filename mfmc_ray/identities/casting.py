@@ -54,6 +54,10 @@ class Casting:
         self.taken.discard(name)
         self._free[self._rows[name]] = True
 
+    def is_free(self, name: str) -> bool:
+        """Whether it can be had."""
+        return name in self._rows and bool(self._free[self._rows[name]])
+
     def choice(self, wanted: Wanted, originals: Mapping[str, F32]) -> list[str]:
         """The identities that come into question for a person, in an order that says nothing; fewer than `CHOICE` if few look right.
 

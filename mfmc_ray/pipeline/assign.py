@@ -86,7 +86,7 @@ class Assigner:
         retired = book.retired | {name for one in book.people if one.name not in there for name in one.identities}
         casts = [self._kept(person, holding) for person in people]
         casting = Casting(pool, self.key, retired | {name for cast in casts for name in cast.identities})
-        needy = [cast for cast in casts if cast.person.before is None or cast.identities[:1] != list(cast.person.before.identities[:1])]
+        needy = [cast for cast in casts if cast.identities[:1] != _first(cast.person) or not cast.identities]
         casting = self._lined_up(needy, casting)
         self._try([cast for cast in needy if len(cast.person.rows) > 1 and cast.line], casting)
         for cast in casts:
@@ -138,7 +138,7 @@ class Assigner:
         orders = []
         for cast in casts:
             if cast.person.name not in done:
-                others = [name for name in cast.line if name not in cast.identities and name not in casting.taken]
+                others = [name for name in cast.line if casting.is_free(name)]
                 orders.append(self._order(cast, [*cast.identities, *others][:CANDIDATES]))
         if orders:
             first = max(self.ledger.done(FITTING), default=-1) + 1
@@ -146,7 +146,7 @@ class Assigner:
             done = read_fitted(self.ledger)
         for cast in casts:
             fitted = sorted(done.get(cast.person.name, []), key=lambda one: -one.holds)
-            best = next((one for one in fitted if one.identity_id in cast.identities or one.identity_id not in casting.taken), None)
+            best = next((one for one in fitted if one.identity_id in cast.identities or casting.is_free(one.identity_id)), None)
             if best is not None:
                 self._settle(cast, best, casting)
 
@@ -172,6 +172,11 @@ class Assigner:
         return Pseudonym(
             cast.person.name, cast.person.enrolled, tuple(cast.identities), faces, tuple(cast.steps.get(face, ()) for face in faces)
         )
+
+
+def _first(person: Person) -> list[str]:
+    """What a person wore first of all last time; nothing if that was nothing."""
+    return list(person.before.identities[:1]) if person.before else []
 
 
 def by_use(people: Sequence[Person], ledger: Ledger) -> list[Person]:

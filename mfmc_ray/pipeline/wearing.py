@@ -95,7 +95,7 @@ class Wearer:
             if new < cost:
                 best, taken, cost = found, path, new
             held += best is not None and best[1].room > ENOUGH
-            if held and (held > BETTER or cost < CLOSE):
+            if held and (held > BETTER or cost < CLOSE or steps):  # what has held before has been made better then
                 break
         if best is None:  # what a recognizer makes no embedding of leaves no room
             return Worn(None, number, "unusable_embedding", (), -np.inf)

@@ -221,6 +221,9 @@ def test_the_pool_grows_until_everybody_finds_something(tmp_path: Path) -> None:
     few, _ = assigned(tmp_path / "few", {f"x{k}": [k] for k in range(12)}, pool=lambda _: pool_of(6))
     assert 0 < sum(bool(one.identities) for one in few.people) < 12  # the others are covered
     assert nobody_shares(few)
+    later, _ = assigned(tmp_path / "later", {f"x{k}": [k] for k in range(12)}, book=few)
+    assert all(one.identities for one in later.people)
+    assert all(of(later, f"x{k}").identities[:1] == of(few, f"x{k}").identities[:1] or not of(few, f"x{k}").identities for k in range(12))
     assert pool_for(1000) > 1000
 
 
