@@ -1,4 +1,4 @@
-"""Providers, threads and what is said when something is not there. No GPU is here: onnxruntime's list of providers and its sessions are made up."""
+"""Providers, threads and what is said when something is not there. No GPU is here: providers and their sessions are made up."""
 
 from __future__ import annotations
 
