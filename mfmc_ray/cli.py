@@ -99,7 +99,10 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
-Boxes = Annotated[str | None, typer.Option(help="Parquet, JSON (COCO) or CSV file with boxes of faces that you know of (docs/boxes.md).")]
+Boxes = Annotated[
+    str | None,
+    typer.Option(help="Parquet, JSON (COCO), CSV or WIDER FACE file with boxes of faces that you know of, or a pattern (docs/boxes.md)."),
+]
 BoxesMode = Annotated[
     str | None,
     typer.Option(help='"add": beside what is found (default). "instead": an image in the file has these faces and no others.'),
