@@ -7,6 +7,7 @@ from mfmc_ray.boxes import BoxesError
 from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
+from mfmc_ray.faces.runtime import ProviderError
 from mfmc_ray.faces.store import ModelError
 from mfmc_ray.identities.model import ModelDataError
 from mfmc_ray.known.calibration import CalibrationError
@@ -32,6 +33,7 @@ USER_ERRORS = (
     ModelError,
     ModelDataError,
     PackError,
+    ProviderError,
     CalibrationError,
     KnownIndexError,
     PartError,

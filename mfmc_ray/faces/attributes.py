@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Pixels
 from mfmc_ray.faces.mesh import CANONICAL, upright_squares
 from mfmc_ray.faces.store import model_path
@@ -67,21 +67,18 @@ class AttributeHead:
     are in it.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         """Load the network.
 
         Args:
-            threads: CPU threads for one batch.
+            threads: CPU threads for one batch; None: as `runtime.use` has settled.
 
         Raises:
             ModelError: when the network in the installed package is not the pinned one.
         """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
         # weights are stored as int8: have them turned to float32 once, at load
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._net = ort.InferenceSession(str(model_path("attribute_net")), options, providers=["CPUExecutionProvider"])
+        settings = {"session.disable_quant_qdq": "1"}
+        self._net = runtime.session(model_path("attribute_net"), threads=threads, settings=settings)
         with (
             importlib.resources.files("mfmc_ray.faces").joinpath("attributes.npz").open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.store import model_path
 
@@ -58,22 +58,18 @@ class _Scanner(ABC):
     views: tuple[View, ...]
     """Fine ones first: coarser copies of an image are made from finer ones."""
 
-    def __init__(self, *, min_score: float = 0.3, threads: int = 1) -> None:
+    def __init__(self, *, min_score: float = 0.3, threads: int | None = None) -> None:
         """Load the network.
 
         Args:
             min_score: detections below it are left out, 0–1.
-            threads: CPU threads for one image.
+            threads: CPU threads for one image; None: as `runtime.use` has settled.
 
         Raises:
             ModelError: when the weights cannot be had.
         """
         self.min_score = min_score
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # unused initializers are no news
-        self._net = onnxruntime.InferenceSession(self._graph().SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._net = runtime.session(self._graph().SerializeToString(), threads=threads)
 
     @abstractmethod
     def _graph(self) -> onnx.ModelProto:

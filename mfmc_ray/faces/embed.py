@@ -12,10 +12,10 @@ from typing import Any
 import dlib
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.align import ARCFACE_TEMPLATE, TEMPLATE_SIZE, chips, scaled, similarity, warp
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import model_path
@@ -33,7 +33,7 @@ class SFaceEmbedder:
     name = "sface"
     dim = 128
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         self._net = Network(_sface(model_path("sface")), threads)
 
     def embed(self, image: Pixels, points: F32) -> F32:
@@ -67,7 +67,7 @@ class DlibEmbedder:
     # what the network was trained on: side and margin of dlib's chip
     _CHIP, _PADDING = 150, 0.25
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         self._net = Network(_dlib_resnet(model_path("dlib_resnet")), threads)
         self._predictor = dlib.shape_predictor(str(model_path("dlib_5points")))
         factor = self._PATCH / (TEMPLATE_SIZE + 2 * self._MARGIN)
@@ -93,11 +93,8 @@ class DlibEmbedder:
 class Network:
     """A graph with one input `data`, float32 (n, 3, side, side), RGB 0–255, and one output, float32 (n, d)."""
 
-    def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    def __init__(self, graph: onnx.ModelProto, threads: int | None = None) -> None:
+        self._session = runtime.session(graph.SerializeToString(), threads=threads, exact=True)
         self._dim: int = self._session.get_outputs()[0].shape[1]
 
     def run(self, faces: Image) -> F32:

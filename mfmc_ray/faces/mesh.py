@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, MESH_POINTS, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
@@ -43,16 +44,16 @@ _RIGID = np.flatnonzero(CANONICAL[:, 1] < CANONICAL[2, 1])
 class FaceMesh:
     """MediaPipe's FaceMesh (Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019)."""
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, *, threads: int | None = None) -> None:
         """Load the network.
 
         Args:
-            threads: CPU threads for one face.
+            threads: CPU threads for one face; None: as `runtime.use` has settled.
 
         Raises:
             ModelError: when the weights cannot be had.
         """
-        self._net = Interpreter(str(model_path("facemesh")), num_threads=threads)
+        self._net = Interpreter(str(model_path("facemesh")), num_threads=runtime.threads(threads))
         self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]
         outputs = {int(np.prod(o["shape"])): o["index"] for o in self._net.get_output_details()}

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.pack import EMBEDDERS, HELD_OUT
@@ -64,7 +64,7 @@ class AuditStage:
         calibration: Calibration,
         access: AccessModel,
     ) -> None:
-        cv2.setNumThreads(1)  # one worker a core
+        runtime.use()
         self.ledger, self.scan, self.asked, self.access = ledger, scan, asked, access
         self.max_pixels, self.wrongly_worn = settings.find.max_pixels, fault_of(settings.swap.pseudonyms, ledger.work)
         self.search = PlainSearch(known, thresholds, calibration)

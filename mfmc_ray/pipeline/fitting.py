@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
@@ -88,7 +88,7 @@ class FittingWorker:
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
     ) -> None:
-        cv2.setNumThreads(1)
+        runtime.use()
         self.config, self.ledger = config, ledger
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.boxes import Boxes
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
 from mfmc_ray.identities.pool import Pool
@@ -47,7 +47,7 @@ class ScanWorker:
     """Scans the units of a part into WORK/scan (or, for galleries, WORK/gallery)."""
 
     def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> None:
-        cv2.setNumThreads(1)  # one worker a core
+        runtime.use()
         self.ledger, self.stage = ledger, stage
         self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
         pack = load_pack(config.find, config.guard.recognizers)
@@ -133,7 +133,7 @@ class IdentityWorker:
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
     ) -> None:
-        cv2.setNumThreads(1)
+        runtime.use()
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
         check = check_of(config, Guard(known, thresholds, calibration, searches))
         self.stage = IdentityStage(check, MorphSwapper(load_model()))
@@ -164,7 +164,7 @@ class AnonymizeWorker:
         searches: Mapping[str, Search] | None = None,
         assigned: Assigned | None = None,
     ) -> None:
-        cv2.setNumThreads(1)
+        runtime.use()
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
         model = load_model()
         self.stage = AnonymizeStage(
