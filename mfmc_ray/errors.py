@@ -9,6 +9,7 @@ from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.pack import PackError
 from mfmc_ray.faces.store import ModelError
 from mfmc_ray.identities.model import ModelDataError
+from mfmc_ray.job import SubmissionError
 from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
@@ -36,6 +37,7 @@ USER_ERRORS = (
     KnownIndexError,
     PartError,
     ShardError,
+    SubmissionError,
     VersionsError,
     StoreError,
     ConnectionError,
