@@ -60,7 +60,8 @@ def held(config: RayConfig, folder: Path, recognizers: Mapping[str, int], known:
     """
     if cluster_of(config) is None:
         return known
-    task: Any = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_read)
+    # No CPU is set aside: workers that have them all may wait for this, when the copies are lost with a node.
+    task: Any = ray.remote(num_cpus=0, max_retries=-1, scheduling_strategy="SPREAD")(_read)
     return replace(known, vectors=Elsewhere(list(recognizers), task.remote(folder, dict(recognizers), known.digest)))
 
 
