@@ -21,7 +21,7 @@ SECONDS = 200.0
 
 
 class Pod:
-    """What a pod of the manifests sees, in a folder: /etc/mfmc with the settings, /srv/mfmc, /tmp; and the cluster by its service's name."""
+    """What a pod of the manifests sees, in a folder: /etc/mfmc with the settings, /srv/mfmc, /tmp; the cluster by its service's name."""
 
     def __init__(self, folder: Path, cluster: RayNodes) -> None:
         self.folder, self.cluster = folder, cluster
