@@ -140,6 +140,16 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class NodesConfig:
+    """What a cluster that grows must have before the work is shared out (docs/cluster.md). Nothing: what is there will do."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    minutes: float = 20.0
+    """How long its autoscaler is given; then it is an error."""
+
+
+@dataclass(frozen=True)
 class RayConfig:
     """Where it runs."""
 
@@ -147,6 +157,8 @@ class RayConfig:
     """None: the cluster this process belongs to (RAY_ADDRESS, a job), or a local one made for the run."""
     actors: int = 0
     """Worker actors. 0: one for each CPU."""
+    wait_for: NodesConfig = field(default_factory=NodesConfig)
+    """Of a cluster, what its autoscaler is asked for first."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ray._private import ray_constants
 
 from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import hushed
+from mfmc_ray.pipeline.growth import wait_for
 from mfmc_ray.private import short_link, tidy
 
 STORE_BYTES = 1 << 30
@@ -46,7 +47,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         work: the private folder.
 
     Raises:
-        SessionError, ConnectionError: the cluster cannot be reached, or a local Ray not be started.
+        SessionError, ConnectionError: the cluster cannot be reached or does not grow as it must, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
@@ -62,6 +63,8 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             _reach(address)
             with _starting():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            stack.callback(ray.shutdown)
+            wait_for(config.wait_for)
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
@@ -80,7 +83,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                     _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                 )
-        stack.callback(ray.shutdown)
+            stack.callback(ray.shutdown)
         yield
 
 
