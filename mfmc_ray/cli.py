@@ -18,7 +18,6 @@ from mfmc_ray import (
     access_cli,
     boxes_cli,
     change_cli,
-    config,
     discreet,
     evaluate_cli,
     identities_cli,
@@ -29,10 +28,11 @@ from mfmc_ray import (
     people_cli,
     release_cli,
     review_cli,
+    submit_cli,
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
-from mfmc_ray.folders import finished_run, storage_options_of, work_of
+from mfmc_ray.folders import finished_run, run_settings, storage_options_of
 
 _VERBOSE = ("--verbose", "-v")
 
@@ -80,9 +80,12 @@ app.add_typer(people_cli.app, name="people", help="Enrolled people, who are reco
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
-    str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
+    str | None,
+    typer.Argument(
+        help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files. Default: the file's."
+    ),
 ]
-Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the publishable result.")]
+Out = Annotated[str | None, typer.Argument(help="Folder or s3:// prefix of the publishable result. Default: the file's.")]
 Work = Annotated[
     str | None, typer.Option(help="Private folder (embeddings, key, originals' report). Default: OUT-work beside a local OUT.")
 ]
@@ -97,7 +100,10 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
-Boxes = Annotated[str | None, typer.Option(help="Parquet, JSON (COCO) or CSV file with boxes of faces that you know of (docs/boxes.md).")]
+Boxes = Annotated[
+    str | None,
+    typer.Option(help="Parquet, JSON (COCO), CSV or WIDER FACE file with boxes of faces that you know of, or a pattern (docs/boxes.md)."),
+]
 BoxesMode = Annotated[
     str | None,
     typer.Option(help='"add": beside what is found (default). "instead": an image in the file has these faces and no others.'),
@@ -119,8 +125,8 @@ def _run_verb(name: str, text: str) -> None:
 
     @takes_access("Who may stay as they are: docs/access.md (default: nobody)")
     def verb(
-        input: Input,  # noqa: A002 (the argument's name)
-        out: Out,
+        input: Input = None,  # noqa: A002 (the argument's name)
+        out: Out = None,
         work: Work = None,
         known: Known = None,
         config_file: Config = None,
@@ -140,11 +146,13 @@ def _run_verb(name: str, text: str) -> None:
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
-        settings = config.load(
+        if input is not None and out is None:
+            raise ConfigError("give INPUT and OUT, or neither and --config with a YAML file that has `input:` and `out:`")
+        settings = run_settings(
             config_file,
             input=input,
             out=out,
-            work=work or work_of(out),
+            work=work,
             storage_options=storage_options_of(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
@@ -179,13 +187,15 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("submit")(submit_cli.submit)
 
 
 @app.command()
 @takes_access("What kept faces are held against (default: the run's own people and tables, as they are now)")
 def audit(
-    out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
+    out: Annotated[str | None, typer.Argument(help="The published folder or prefix. Default: the file's.")] = None,
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", "-c", help="The run's YAML file: OUT, WORK, where they are.")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
@@ -206,7 +216,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address, access)
+    settings = finished_run(out, work, storage_options, actors, address, access, config_file)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

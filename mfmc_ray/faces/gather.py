@@ -52,6 +52,12 @@ class Lanes:
             with self._lock:
                 self._waiting -= 1
 
+    @property
+    def busy(self) -> int:
+        """Requests that are worked on."""
+        with self._lock:
+            return self._busy
+
     def more_may_come(self) -> bool:
         """Whether another request that is worked on could still join."""
         with self._lock:

@@ -191,6 +191,12 @@ def smile(meshes: F32) -> F32:
     return np.where(apart > 0, smiles, 0).astype(np.float32)
 
 
+def five_points(mesh: F32) -> F32:
+    """The five points (5, 2) px that a detector would give for a mesh (468, 3): the eyes' middles, nose tip, mouth corners."""
+    eyes = (mesh[[33, 133, 159, 145]].mean(0), mesh[[263, 362, 386, 374]].mean(0))
+    return np.stack([*eyes, mesh[4], mesh[61], mesh[291]])[:, :2].astype(np.float32)
+
+
 def upright_squares(image: Pixels, meshes: F32, margin: float, size: int) -> Image:
     """Square pictures of faces turned upright.
 

@@ -18,6 +18,7 @@ from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
+from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
@@ -33,7 +34,7 @@ from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.keep import area_of, restore
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.protocol import Swapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
 GROUP, GROUP_PIXELS = 16, 64_000_000
@@ -65,7 +66,7 @@ class AnonymizeStage:
         max_pixels: int,
         check: OutputCheck,
         pool: Pool | None,
-        swapper: MorphSwapper,
+        swapper: Swapper,
         access: AccessModel,
         key: bytes,
         storage_options: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ class AnonymizeStage:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
         self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
+        self._surface = load_model().surface
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
@@ -216,7 +218,7 @@ class AnonymizeStage:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = unfit(self.swapper, self.swap.min_face, original, faces, i, covered)
+        rule = unfit(self._surface, self.swap.min_face, original, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return

@@ -9,6 +9,7 @@ import numpy as np
 
 from mfmc_ray.faces.detect import View, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Image, Pixels
+from mfmc_ray.faces.mesh import five_points
 from mfmc_ray.faces.pack import Pack
 from mfmc_ray.known.certificate import Guard, Verdict
 
@@ -102,9 +103,3 @@ class OutputCheck:
     def _scaled(self, recognizer: str, cosine: float, threshold: float) -> float:
         usual = self._usual[recognizer]
         return (cosine - usual) / max(threshold - usual, 1e-3)
-
-
-def five_points(mesh: F32) -> F32:
-    """The five points (5, 2) px that a detector would give for a mesh (468, 3): the eyes' middles, nose tip, mouth corners."""
-    eyes = (mesh[[33, 133, 159, 145]].mean(0), mesh[[263, 362, 386, 374]].mean(0))
-    return np.stack([*eyes, mesh[4], mesh[61], mesh[291]])[:, :2].astype(np.float32)

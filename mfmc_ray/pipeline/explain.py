@@ -42,7 +42,8 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.sources import SourceReader, Unit, escape
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.cover import CoverFinder
+from mfmc_ray.swap.glasses import GlassesReader
 
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{12,64}")
 
@@ -199,10 +200,11 @@ def _rules(config: RunConfig, original: Image | None, faces: Faces, decided: lis
     rules: list[str | None] = [RULE if one.redact else None for one in decided]
     left = [i for i, one in enumerate(decided) if not one.keep and not one.redact]
     if original is not None and left:
-        swapper = MorphSwapper(load_model())
+        model = load_model()
+        covers = CoverFinder(model, GlassesReader())
         for i in left:
-            covered = swapper.covered(original, faces.need("meshes")[i])
-            rules[i] = unfit(swapper, config.swap.min_face, original, faces, i, covered)
+            covered = covers.find(original, faces.need("meshes")[i])
+            rules[i] = unfit(model.surface, config.swap.min_face, original, faces, i, covered)
     return rules
 
 

@@ -35,6 +35,7 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.protocol import Swapper
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import FITTING as ROWS
 from mfmc_ray.tables import scan_schema
@@ -95,7 +96,8 @@ class FittingWorker:
         self.config, self.ledger = config, ledger
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
-        self.swapper = MorphSwapper(load_model())
+        self.model = load_model()
+        self.swapper: Swapper = MorphSwapper(self.model)
         self.watch = self.watch_of(config=config, ledger=ledger)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
         self.wearer = wearer_of(self.swapper, check, Asker.of(services, SWAP, self.watch))
@@ -134,7 +136,7 @@ class FittingWorker:
 
     def _fitted(self, name: str, sitters: Sequence[_Sitter], best: int) -> Fitted:
         """An identity on some faces; on fewer of them once it cannot hold on more than `best`."""
-        identity = identity_of(self.swapper.model, name)
+        identity = identity_of(self.model, name)
         rooms: dict[Face, float] = {}
         steps: dict[Face, tuple[int, ...]] = {}
         for sitter in sitters:
@@ -188,7 +190,7 @@ class FittingWorker:
             )
             mesh = faces.need("meshes")[0]
             covered = self.swapper.covered(image, mesh)
-            if unfit(self.swapper, self.config.swap.min_face, image, faces, 0, covered) is not None:
+            if unfit(self.model.surface, self.config.swap.min_face, image, faces, 0, covered) is not None:
                 return None
         wanted = Wanted(*(float(faces.need(name)[0]) for name in ("sexes", "ages", "tones", "beards")))
         return _Sitter((image_id, number), image, mesh, covered, wanted, faces.embeddings)

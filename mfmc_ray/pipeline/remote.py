@@ -27,7 +27,7 @@ from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.protocol import Swapper
 
 _log = logging.getLogger(__name__)
 
@@ -276,13 +276,13 @@ def pack_of(find: FindConfig, recognizers: Sequence[str], asker: Asker | None) -
     return load_pack(find, recognizers) if asker is None else RemotePack(asker, find, recognizers)
 
 
-def chooser_of(swapper: MorphSwapper, check: OutputCheck, attempts: int, asker: Asker | None) -> Chooses:
+def chooser_of(swapper: Swapper, check: OutputCheck, attempts: int, asker: Asker | None) -> Chooses:
     """A chooser: at services, or here."""
     own = Chooser(swapper, check, attempts)
     return own if asker is None else RemoteChooser(asker, own)
 
 
-def wearer_of(swapper: MorphSwapper, check: OutputCheck, asker: Asker | None) -> Wearer:
+def wearer_of(swapper: Swapper, check: OutputCheck, asker: Asker | None) -> Wearer:
     """A wearer: at services, or here."""
     own = Wearer(swapper, check)
     return own if asker is None else RemoteWearer(asker, own)

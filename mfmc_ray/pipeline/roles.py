@@ -27,7 +27,8 @@ from mfmc_ray.pipeline.choice import Chooser, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
+from mfmc_ray.swap.protocol import Swapper
+from mfmc_ray.swap.render import MorphSwapper
 
 
 class Look:
@@ -77,13 +78,14 @@ class Swap:
         **more: Any,
     ) -> None:
         self.pack = load_pack(config.find, config.guard.recognizers)
-        self.swapper = MorphSwapper(load_model())
+        self.model = load_model()
+        self.swapper: Swapper = MorphSwapper(self.model)
         check = OutputCheck(self.pack, Guard(known, thresholds, calibration, searches))
         self._choose, self._wear = Chooser(self.swapper, check, config.swap.attempts), Wearer(self.swapper, check)
 
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
-        neutral_portrait(self.swapper, sample(self.swapper.model, 0))
+        self.swapper.portrait(sample(self.model, 0))
         _warm_up(self.pack)
 
     def choose(

@@ -194,6 +194,8 @@ class Run:
         """Finds the faces of every image: WORK/scan."""
         for stage, units in self.scans:
             self.scans.bring_up(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
+        for note in self.scans.notes():
+            self.console.print(note, markup=False, soft_wrap=True)
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""

@@ -89,8 +89,8 @@ class Services:
         return Asking({role: list(zip(actors, self._nodes[role], strict=True)) for role, actors in self._actors.items()})
 
     def about(self) -> dict[str, list[dict[str, Any]]]:
-        """role → of each of its services: `pid`, `node`, `gpus` reserved, `providers`, `notes`, `requests`, `seconds` worked,
-        `waited` in the queue, `batches` and `rows` in them."""
+        """role → of each of its services: `pid`, `node`, `gpus` and `cpus` reserved, `busy` lanes, `providers`, `notes`, and since it
+        was started `requests`, `seconds` worked, `waited` in the queue, `batches` and `rows` in them."""
         return {role: list(ray.get([actor.about.remote() for actor in actors])) for role, actors in self._actors.items()}
 
     def published(self, plan: Plan) -> dict[str, Any]:
@@ -163,6 +163,7 @@ class _Service:
     """The actor."""
 
     def __init__(self, role: Role, shared: list[ray.ObjectRef[Any]], providers: str) -> None:
+        os.environ["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"  # here and in lanes, which may ask shards, nothing else is held up
         kind, arguments = ray.get(shared[0])
         self._lanes, self._deadlines = Lanes(), Deadlines()
         runtime.use(threads=max(1, round(role.cpus)), providers=providers)
@@ -193,11 +194,14 @@ class _Service:
     async def about(self) -> dict[str, Any]:
         """See `Services.about`."""
         context = ray.get_runtime_context()
+        reserved = context.get_assigned_resources()  # type: ignore[no-untyped-call]
         batches, rows = runtime.batches()
         return {
             "pid": os.getpid(),
             "node": context.get_node_id(),
-            "gpus": context.get_assigned_resources().get("GPU", 0.0),  # type: ignore[no-untyped-call]
+            "gpus": reserved.get("GPU", 0.0),
+            "cpus": reserved.get("CPU", 0.0),
+            "busy": self._lanes.busy,
             "providers": list(runtime.used()),
             "notes": list(runtime.notes()),
             "requests": self._requests,

@@ -34,7 +34,7 @@ from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.pipeline.remote import Ask, Asker, chooser_of, pack_of, wearer_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.sources import Source
+from mfmc_ray.sources import TABLE, Source
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import PLACED
 
@@ -80,6 +80,7 @@ class ScanWorker:
             "images": table.num_rows,
             "faces": len(table["faces"].combine_chunks().flatten()),
             "bad": dict(Counter(reason.split(":")[0] for reason in table["reason"].to_pylist() if reason)),
+            "boxed": table.num_rows - table["boxes"].null_count,
             "empty": empty + [unit for unit in units if unit["unit"] not in seen],
         }
         if not table.num_rows and not result["empty"]:
@@ -104,6 +105,8 @@ class ScanWorker:
         def unknown() -> Iterator[Source]:
             for unit in units:
                 for source in self.scan.read(unit_of(unit)):
+                    if source.error == TABLE and self.stage.name == SCAN.name:
+                        continue  # labels beside the images; a gallery must not lose people unsaid
                     row = None
                     if known and source.data is not None:
                         image = hashlib.sha256(source.data).hexdigest()

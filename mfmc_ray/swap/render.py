@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, place
@@ -17,8 +16,7 @@ from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
 from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
-
-Image = NDArray[np.uint8]
+from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
 """Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
@@ -33,30 +31,7 @@ _COARSE = 96
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
 
-@dataclass(frozen=True)
-class Patch:
-    """A changed window of a picture.
-
-    Attributes:
-        x, y: px, its upper left corner.
-        pixels: uint8 (height, width, 3) RGB.
-        mesh: float32 (468, 3), where the swapped face's mesh is now, px of the picture.
-        cover: fraction in 0–1 of the face's area that shows the fake identity.
-    """
-
-    x: int
-    y: int
-    pixels: Image
-    mesh: F32
-    cover: float
-
-    def paste(self, image: Image) -> None:
-        """Puts the window into the picture it was cut from, in place."""
-        height, width = self.pixels.shape[:2]
-        image[self.y : self.y + height, self.x : self.x + width] = self.pixels
-
-
-class MorphSwapper:
+class MorphSwapper(Swapper):
     """Replaces a face's identity by a sampled one; pose, expression, light and skin tone stay the target's.
 
     The recipe: new mesh = target mesh with its identity part exchanged; the surroundings follow by a smooth warp; the identity's detail is
@@ -64,6 +39,9 @@ class MorphSwapper:
     """
 
     name = "morph"
+    digest = ""
+    licences = ()
+    at_once = 1
 
     def __init__(self, model: IdentityModel) -> None:
         self.model = model
@@ -140,8 +118,11 @@ class MorphSwapper:
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
-        x0, y0, x1, y1 = _window(mesh[:, :2], 2.0, image.shape)
-        return self._covers(image[y0:y1, x0:x1], mesh - np.array([x0, y0, 0], np.float32))
+        return self._covers.find(image, mesh)
+
+    def portrait(self, identity: Identity) -> Portrait:
+        """The identity as this swapper shows it, see `neutral_portrait`."""
+        return Portrait(neutral_portrait(self, identity), self.model.head_mesh)
 
     def _reshape(self, shape: F32, identity: Identity, strength: float) -> F32:
         offset = strength * self.model.offset(identity.shape - self.model.split(shape))
@@ -165,14 +146,18 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
 
     It is what the identity's certificate is about.
     """
-    model = swapper.model
+    head, mesh = neutral_head(swapper.model, identity), swapper.model.head_mesh
+    swapper.swap(head, mesh, identity, match_sharpness=False, covered=NOTHING).paste(head)
+    return head
+
+
+def neutral_head(model: IdentityModel, identity: Identity) -> Image:
+    """The average head of an identity's sex, nobody's, in the identity's skin tone: uint8 (h, h, 3) RGB; its mesh is `model.head_mesh`."""
     head, mesh = model.heads[int(identity.man)], model.head_mesh
     x0, y0, x1, y1 = _window(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
-    toned: Image = np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255).astype(np.uint8)
-    swapper.swap(toned, mesh, identity, match_sharpness=False, covered=NOTHING).paste(toned)
-    return toned
+    return np.asarray(np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255), np.uint8)
 
 
 def _make_zones(model: IdentityModel) -> F32:
