@@ -1,39 +1,29 @@
 """Boxes that the user brings: where faces are, from labels or from another detector. docs/boxes.md has the formats.
 
-COCO (https://cocodataset.org/#format-data) gives x, y, width and height in px; img2dataset's `face_bboxes` are x0 y0 x1 y1 relative to the
-image's width and height; a table may also have boxes in px. All are of the upright image.
+COCO (https://cocodataset.org/#format-data) and WIDER FACE give x, y, width and height in px; img2dataset's `face_bboxes` are x0 y0 x1 y1
+relative to the image's width and height; a table may also have boxes in px. All are of the upright image. `box_files` reads the files.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from mfmc_ray.box_files import CORNERS, NAMED_ERRORS, NAMES, BoxesError, read_boxes
 from mfmc_ray.faces.faces import F32
 
-NAMES = ("image_id", "path", "file_name", "image", "key")
-"""Columns that name an image, the first that is there counts."""
-CORNERS = ("x0", "y0", "x1", "y1")
-NAMED_ERRORS = 10
+__all__ = ["Boxes", "BoxesError"]
+
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{64}")
 _LARGEST = 1_000_000  # px
 _SLACK = 0.5  # of a side: relative boxes may reach so far beyond the border
-
-
-class BoxesError(ValueError):
-    """A file of boxes cannot be used; the message says where and what would do."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +36,8 @@ class Boxes:
         keys: whether images are named by key.
         relative: whether the boxes are relative to the image's width and height; px otherwise.
         instead: whether an image that is named has no other faces; an image that is not named is looked at all the same.
+        tails: whether images are also named by the end of their path, as datasets do whose labels do not say in which folder the images
+            are. Two images may have the same end, so such boxes are never *instead* of what is found.
         digest: sha-256, hex, over all of it.
     """
 
@@ -53,6 +45,7 @@ class Boxes:
     keys: bool = False
     relative: bool = False
     instead: bool = False
+    tails: bool = False
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -67,17 +60,18 @@ class Boxes:
 
     @classmethod
     def load(cls, place: str, storage_options: Mapping[str, Any] | None = None, *, instead: bool = False) -> Boxes:
-        """The boxes in a Parquet, JSON or CSV file, or in the Parquet files of a folder.
+        """The boxes in a Parquet, JSON, CSV or WIDER FACE file, in the Parquet files of a folder, or in whatever a pattern matches.
 
         Args:
-            place: a local path or a URL that fsspec opens.
+            place: a local path or a URL that fsspec opens. With a pattern (`*`, `{a,b}`) files in which there are no boxes of faces are
+                passed over, and there may be none.
             storage_options: for fsspec, of a URL.
             instead: as the attribute.
 
         Raises:
             BoxesError: it cannot be read, or some row cannot be used; then none is.
         """
-        rows = _rows(place, storage_options)
+        rows = read_boxes(place, storage_options)
         name = place.rstrip("/").rpartition("/")[2]
         found: dict[str, list[list[float]]] = {}
         kinds: set[tuple[str, str]] = set()
@@ -97,7 +91,9 @@ class Boxes:
         if len({kind for _, kind in kinds}) > 1:
             raise BoxesError(f"{name}: some boxes are relative and some in px; give one kind")
         arrays = {image: np.array(boxes, np.float32).reshape(-1, 4) for image, boxes in found.items()}
-        return cls(arrays, any(by == "key" for by, _ in kinds), any(kind == "relative" for _, kind in kinds), instead)
+        relative = any(kind == "relative" for _, kind in kinds)
+        names = {by for by, _ in kinds}
+        return cls(arrays, "key" in names, relative, instead, "file_name" in names)
 
     def of(self, image_id: str | None, path: str, width: int, height: int) -> F32 | None:
         """The boxes of an image, float32 (n, 4), px of the upright image; None if the file does not name it.
@@ -112,17 +108,28 @@ class Boxes:
             return None
         return found * np.array([width, height] * 2, np.float32) if self.relative else found
 
+    def alone(self, image_id: str | None, path: str) -> bool:
+        """Whether the image has its boxes and no other faces: with `instead`, if the file names it beyond doubt."""
+        return self.instead and any(name in self.images for name in self._names(image_id, path))
+
     def version(self, image_id: str | None, path: str) -> str | None:
         """sha-256, hex, over an image's boxes; None if the file does not name it."""
         found = self._named(image_id, path)
         return None if found is None else hashlib.sha256(self._kind + found.tobytes()).hexdigest()
 
     def _named(self, image_id: str | None, path: str) -> F32 | None:
+        found = [self.images[name] for name in self._names(image_id, path) if name in self.images]
+        if not found and self.tails:
+            parts = path.split("/")
+            ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
+            found = next(([self.images[name]] for end in ends for name in (end, _stem(end)) if name in self.images), [])
+        return np.concatenate(found) if found else None
+
+    def _names(self, image_id: str | None, path: str) -> list[str]:
         names = [image_id, path, _stem(path)]
         if self.keys:
             names.append(_stem(path.rpartition("/")[2]))
-        found = [self.images[name] for name in dict.fromkeys(names) if name is not None and name in self.images]
-        return np.concatenate(found) if found else None
+        return [name for name in dict.fromkeys(names) if name is not None]
 
 
 def _stem(path: str) -> str:
@@ -130,85 +137,12 @@ def _stem(path: str) -> str:
     return folder + slash + (name.rpartition(".")[0] or name)
 
 
-def _rows(place: str, storage_options: Mapping[str, Any] | None) -> Iterable[dict[str, Any]]:
-    """The rows as column → value, whatever the format."""
-    name = place.rstrip("/").rpartition("/")[2]
-    try:
-        fs, path = fsspec.core.url_to_fs(place, **(storage_options or {}))
-        if fs.isdir(path):
-            files = sorted(fs.glob(path.rstrip("/") + "/*.parquet"))
-            if not files:
-                raise BoxesError(f"{place}: no Parquet file is in this folder")
-            return [row for file in files for row in _table(pq.read_table(file, filesystem=fs, columns=None))]
-        data = bytes(fs.cat_file(path))
-    except FileNotFoundError as error:
-        raise BoxesError(f"{place}: not found; --boxes wants a Parquet, JSON or CSV file") from error
-    except BoxesError:
-        raise
-    except ImportError as error:
-        raise BoxesError(f"{place}: a package for this kind of URL is missing; for s3:// pip install mfmc-ray[s3] ({error})") from error
-    except Exception as error:  # stores raise what they like
-        raise BoxesError(f"{place}: cannot be read: {type(error).__name__}: {error}") from error
-    try:
-        if data.startswith(b"PAR1"):
-            return _table(pq.read_table(pa.BufferReader(data)))
-        text = data.decode("utf-8-sig")
-        if text.lstrip().startswith(("{", "[")):
-            return _json(text)
-        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, pa.ArrowException) as error:
-        raise BoxesError(f"{name}: a damaged Parquet file ({error})") from error
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise BoxesError(f"{name}: neither Parquet nor JSON or CSV in UTF-8 ({error})") from error
-
-
-def _table(table: pa.Table) -> list[dict[str, Any]]:
-    wanted = [name for name in (*NAMES, "boxes", "box", "bbox", "face_bboxes", *CORNERS) if name in table.column_names]
-    if "image" in wanted and not pa.types.is_string(table.schema.field("image").type):
-        wanted.remove("image")  # a column of pictures
-    rows: list[dict[str, Any]] = table.select(wanted).to_pylist()
-    return rows
-
-
-def _json(text: str) -> Iterable[dict[str, Any]]:
-    """COCO, a list of rows, or a row on each line."""
-    try:
-        plain = json.loads(text)
-    except json.JSONDecodeError:
-        plain = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if isinstance(plain, dict) and "annotations" in plain:
-        return list(_coco(plain))
-    rows = plain if isinstance(plain, list) else [plain]
-    if not all(isinstance(row, dict) for row in rows):
-        raise BoxesError("wanted COCO, a list of objects, or an object on each line")
-    return rows
-
-
-def _coco(plain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of a COCO file. Of several categories those called face count; an image without annotations has no faces."""
-    try:
-        files = {image["id"]: str(image["file_name"]) for image in plain["images"]}
-        names = {category["id"]: str(category["name"]).lower() for category in plain.get("categories", ())}
-        faces = {number for number, name in names.items() if "face" in name}
-        if len(names) > 1 and not faces:
-            raise BoxesError(f"none of the categories is called face: {', '.join(sorted(names.values())[:NAMED_ERRORS])}")
-        counted = faces or set(names)
-        yield from ({"file_name": name, "boxes": []} for name in files.values())
-        for one in plain["annotations"]:
-            if not counted or one.get("category_id") in counted:
-                if one["image_id"] not in files:
-                    raise BoxesError(f"annotation {one.get('id')} is of an image {one['image_id']!r} that is not in images")
-                yield {"file_name": files[one["image_id"]], "bbox": one["bbox"]}
-    except (KeyError, TypeError) as error:
-        raise BoxesError(f"no COCO file: {error} is missing or of another kind; see docs/boxes.md") from error
-
-
 def _image(row: Mapping[str, Any]) -> tuple[str, str]:
     named_by = next((name for name in NAMES if row.get(name) not in (None, "")), None)
     if named_by is None:
         raise BoxesError(f"it names no image; wanted one of the columns {', '.join(NAMES)}")
-    name = str(row[named_by])
-    if name.startswith(("/", "./", "../")) or "://" in name:
+    name = str(row[named_by]).removeprefix("./")
+    if name.startswith(("/", "../")) or "://" in name:
         raise BoxesError(f"image {name!r}: wanted an image_id, or the path relative to the collection")
     return name.lower() if _IMAGE_ID.fullmatch(name) else name, named_by
 

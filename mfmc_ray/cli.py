@@ -18,7 +18,6 @@ from mfmc_ray import (
     access_cli,
     boxes_cli,
     change_cli,
-    config,
     discreet,
     evaluate_cli,
     identities_cli,
@@ -32,7 +31,7 @@ from mfmc_ray import (
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
-from mfmc_ray.folders import finished_run, storage_options_of, work_of
+from mfmc_ray.folders import finished_run, run_settings, storage_options_of
 
 _VERBOSE = ("--verbose", "-v")
 
@@ -80,9 +79,12 @@ app.add_typer(people_cli.app, name="people", help="Enrolled people, who are reco
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
-    str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
+    str | None,
+    typer.Argument(
+        help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files. Default: the file's."
+    ),
 ]
-Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the publishable result.")]
+Out = Annotated[str | None, typer.Argument(help="Folder or s3:// prefix of the publishable result. Default: the file's.")]
 Work = Annotated[
     str | None, typer.Option(help="Private folder (embeddings, key, originals' report). Default: OUT-work beside a local OUT.")
 ]
@@ -97,7 +99,10 @@ Threshold = Annotated[float | None, typer.Option(help="Highest cosine to any kno
 Calibration = Annotated[
     str | None, typer.Option(help="Folder with false-match curves from `mfmc known calibrate` (default: those that ship).")
 ]
-Boxes = Annotated[str | None, typer.Option(help="Parquet, JSON (COCO) or CSV file with boxes of faces that you know of (docs/boxes.md).")]
+Boxes = Annotated[
+    str | None,
+    typer.Option(help="Parquet, JSON (COCO), CSV or WIDER FACE file with boxes of faces that you know of, or a pattern (docs/boxes.md)."),
+]
 BoxesMode = Annotated[
     str | None,
     typer.Option(help='"add": beside what is found (default). "instead": an image in the file has these faces and no others.'),
@@ -109,6 +114,9 @@ Pseudonyms = Annotated[
     str | None,
     typer.Option(metavar="image|person|none", help="Another fake in each image (default), the same for a person in all, or none: cover."),
 ]
+SwapperFile = Annotated[
+    str | None, typer.Option(metavar="morph|FILE", help="YAML file of a swap network instead of the embedded renderer (docs/swappers.md).")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
@@ -119,8 +127,8 @@ def _run_verb(name: str, text: str) -> None:
 
     @takes_access("Who may stay as they are: docs/access.md (default: nobody)")
     def verb(
-        input: Input,  # noqa: A002 (the argument's name)
-        out: Out,
+        input: Input = None,  # noqa: A002 (the argument's name)
+        out: Out = None,
         work: Work = None,
         known: Known = None,
         config_file: Config = None,
@@ -135,16 +143,19 @@ def _run_verb(name: str, text: str) -> None:
         quality: Quality = None,
         seed: Seed = None,
         pseudonyms: Pseudonyms = None,
+        swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
-        settings = config.load(
+        if input is not None and out is None:
+            raise ConfigError("give INPUT and OUT, or neither and --config with a YAML file that has `input:` and `out:`")
+        settings = run_settings(
             config_file,
             input=input,
             out=out,
-            work=work or work_of(out),
+            work=work,
             storage_options=storage_options_of(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
@@ -157,6 +168,7 @@ def _run_verb(name: str, text: str) -> None:
             swap__min_face=min_face,
             swap__seed=seed,
             swap__pseudonyms=pseudonyms,
+            swap__swapper=swapper,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
@@ -184,8 +196,9 @@ app.command("review")(review_cli.review)
 @app.command()
 @takes_access("What kept faces are held against (default: the run's own people and tables, as they are now)")
 def audit(
-    out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
+    out: Annotated[str | None, typer.Argument(help="The published folder or prefix. Default: the file's.")] = None,
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", "-c", help="The run's YAML file: OUT, WORK, where they are.")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
@@ -206,7 +219,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address, access)
+    settings = finished_run(out, work, storage_options, actors, address, access, config_file)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

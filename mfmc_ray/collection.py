@@ -59,7 +59,7 @@ class Collection:
             raise CollectionError(f"{input}: compressed tars cannot be read at random; decompress them to .tar first")
         with _explained(input):
             store = _Remote(input, storage_options or {}) if is_remote(input) else _Local()
-            patterns = _braces(input)
+            patterns = braces(input)
             starts = [s for p in patterns for s in store.expand(store.clean(p))]
             if not starts:
                 raise FileNotFoundError("nothing matches")
@@ -110,7 +110,7 @@ class Collection:
                 continue
             yield from (e for e in entries if not e.folder)
             below = [e for e in entries if e.folder]
-            hidden = [e for e in below if posixpath.basename(e.name).startswith(".")]
+            hidden = [e for e in below if posixpath.basename(e.name).startswith((".", "__MACOSX"))]
             if hidden:
                 self.skipped["hidden folder"] += len(hidden)
             folders.extend(e.name for e in reversed(below) if e not in hidden)
@@ -234,14 +234,14 @@ class _Remote:
         return self.store.range(entry.name, 0, min(32, entry.size)) if entry.size > 0 else b""
 
 
-def _braces(pattern: str) -> list[str]:
+def braces(pattern: str) -> list[str]:
     """`a{000..010}b` and `a{x,y}b` written out, as WebDataset does."""
     found = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
     if found is None or os.path.lexists(pattern):
         return [pattern]
     first, last, names = found.groups()
     middles = names.split(",") if names else [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
-    return [p for m in middles for p in _braces(pattern[: found.start()] + m + pattern[found.end() :])]
+    return [p for m in middles for p in braces(pattern[: found.start()] + m + pattern[found.end() :])]
 
 
 @contextlib.contextmanager

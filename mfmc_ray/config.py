@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ class FindConfig:
     more. 0: any time. It may change between a run and its continuation."""
 
     boxes: str | None = None
-    """Parquet, JSON (COCO) or CSV file with boxes of faces that are known already (docs/boxes.md). What is in it decides image by image, so
-    it may change between a run and a night."""
+    """Parquet, JSON (COCO), CSV or WIDER FACE file with boxes of faces that are known already, or a pattern for such (docs/boxes.md);
+    `{input}` stands for the folder of the collection. What is in it decides image by image, so it may change between a run and a night."""
     boxes_mode: str = "add"
     """add: beside what the detectors find. instead: an image that the file names has these faces and no others."""
 
@@ -273,11 +274,21 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
     if config.find.boxes_mode not in ("add", "instead"):
         raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
-    if config.find.boxes is not None and not is_remote(config.find.boxes):
-        config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=_absolute(config.find.boxes)))
+    if config.find.boxes is not None:
+        boxes = config.find.boxes.replace("{input}", _folder(config.input))
+        boxes = boxes if is_remote(boxes) else _absolute(boxes)
+        config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=boxes))
     if config.swap.swapper != MORPH:
         config = dataclasses.replace(config, swap=dataclasses.replace(config.swap, swapper=_absolute(config.swap.swapper)))
     return dataclasses.replace(config, access=_access(config.access))
+
+
+def _folder(place: str) -> str:
+    """The folder that an input names, or that whatever it names is in."""
+    fixed = re.split(r"[*?\[{]", place)[0]
+    if fixed == place and not (not is_remote(place) and Path(place).is_file()) and not place.lower().endswith((".parquet", ".tar")):
+        return place.rstrip("/")
+    return fixed.rpartition("/")[0] or "."
 
 
 def _access(access: AccessConfig) -> AccessConfig:

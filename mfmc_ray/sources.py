@@ -33,6 +33,8 @@ MAX_BYTES = 1 << 30
 BATCH_BYTES = 16 << 20
 """About how much of a Parquet row group is decoded at a time."""
 
+TABLE = "no_image_column: no binary column"
+"""The error of a Parquet file that holds no images at all, such as labels or a downloader's record beside them."""
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "img_bytes", "bytes", "content", "data")
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -273,10 +275,11 @@ def _read_parquet(unit: Unit, file: BinaryIO, column: str | None, max_bytes: int
         yield failed(unit, f"no_image_column: there is no {column}")
         return
     seen: Counter[str] = Counter()
+    names = _name_column(parquet.schema_arrow, column)
     first = 0
     for group in range(parquet.num_row_groups):
         count = parquet.metadata.row_group(group).num_rows
-        rows = _Rows(parquet, column, group)
+        rows = _Rows(parquet, column, group, names)
         index = 0
         try:
             for index in range(count):
@@ -306,8 +309,16 @@ def image_column(schema: pa.Schema) -> str:
         if named:
             return named[0]
     if not shaped:
-        raise SourceError("no_image_column: no binary column")
+        nested = any(_is_binary(leaf) for field in schema for leaf in _leaves(field.type))
+        raise SourceError("no_image_column: none with one image in each row" if nested else TABLE)
     raise SourceError(f"no_image_column: name one of {', '.join(shaped)}")
+
+
+def _name_column(schema: pa.Schema, column: str) -> str | None:
+    """The column that names the images of a column of mere bytes: img2dataset's and WebDataset's key."""
+    if not _is_binary(schema.field(column).type):
+        return None
+    return next((name for name in ("key", "__key__") if name in schema.names and pa.types.is_string(schema.field(name).type)), None)
 
 
 def _image_features(schema: pa.Schema) -> list[str]:
@@ -316,6 +327,11 @@ def _image_features(schema: pa.Schema) -> list[str]:
         return [name for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "Image"]
     except (KeyError, ValueError, TypeError):
         return []
+
+
+def _leaves(kind: pa.DataType) -> Iterator[pa.DataType]:
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    yield from (leaf for field in fields for leaf in _leaves(field.type)) if fields else (kind,)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -330,27 +346,27 @@ def _parquet_file(file: BinaryIO) -> pq.ParquetFile:
 class _Rows:
     """A cursor over the images of one row group."""
 
-    def __init__(self, parquet: pq.ParquetFile, column: str, group: int) -> None:
-        self.column, self.group, self.start = column, group, 0
+    def __init__(self, parquet: pq.ParquetFile, column: str, group: int, names: str | None = None) -> None:
+        self.column, self.group, self.names, self.start = column, group, names, 0
         meta = parquet.metadata.row_group(group)
         chunks = [meta.column(i) for i in range(meta.num_columns)]
         sizes = [c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == column]
         step = max(1, min(1024, BATCH_BYTES * meta.num_rows // max(1, sum(sizes))))
-        self._batches = parquet.iter_batches(step, row_groups=[group], columns=[column], use_threads=False)
-        self._batch = pa.array([])
+        self._batches = parquet.iter_batches(step, row_groups=[group], columns=[column, *([names] if names else [])], use_threads=False)
+        self._batch = pa.record_batch([pa.array([], pa.binary())], [column])
 
     def at(self, index: int) -> tuple[bytes | None, str | None]:
         """Bytes and name of the row; `index` must not go back behind `start`."""
-        while index >= self.start + len(self._batch):
-            self.start += len(self._batch)
+        while index >= self.start + self._batch.num_rows:
+            self.start += self._batch.num_rows
             try:
-                self._batch = next(self._batches).column(0)
+                self._batch = next(self._batches)
             except StopIteration:
                 raise SourceError(f"damaged_parquet: no row {index}") from None
-        value = self._batch[index - self.start].as_py()
+        value = self._batch.column(self.column)[index - self.start].as_py()
         if isinstance(value, dict):
             return value.get("bytes"), value.get("path")
-        return value, None
+        return value, self._batch.column(self.names)[index - self.start].as_py() if self.names else None
 
 
 def _unique(unit: Unit, name: str, seen: Counter[str]) -> str:

@@ -139,3 +139,91 @@ def test_coco_numbers_are_joined() -> None:
     (one,) = plain["annotations"]
     assert (one["bbox"], one["area"], one["verdict"]) == ([1, 2, 3, 6], 18, "redacted")
     assert {image["id"]: image["file_name"] for image in plain["images"]}[one["image_id"]] == "b.jpg"
+
+
+WIDER = """0--Parade/0_Parade_marchingband_1_849.jpg
+2
+10 20 40 60 0 0 0 0 0 0
+100 20 40 60 2 0 0 1 2 0
+0--Parade/none.jpg
+0
+0 0 0 0 0 0 0 0 0 0
+"1--Handshaking/with, comma.jpg
+1
+5 5 0 9 0 0 0 0 0 0
+"""
+
+
+def test_wider_face_as_it_is_distributed(tmp_path: Path) -> None:
+    path = tmp_path / "wider_face_train_bbx_gt.txt"
+    for text in (WIDER, WIDER.replace("\n", "\r\n"), "\ufeff" + WIDER):
+        path.write_bytes(text.encode())
+        boxes = Boxes.load(str(path), instead=True)
+        where = "WIDER_train/images/0--Parade/0_Parade_marchingband_1_849.jpg"  # not as the file names it
+        found = boxes.of(ID, where, 200, 100)
+        assert found is not None
+        assert np.allclose(found, WANTED)
+        assert not boxes.alone(ID, where)  # another folder may have such a file
+        assert boxes.alone(ID, "0--Parade/none.jpg")
+        assert [len(boxes.images[name]) for name in ("0--Parade/none.jpg", '"1--Handshaking/with, comma.jpg')] == [0, 0]
+        assert boxes.of(ID, "other.jpg", 200, 100) is None
+    path.write_text(WIDER.replace("\n2\n", "\n3\n"))
+    with pytest.raises(BoxesError, match="line 2"):
+        Boxes.load(str(path))
+
+
+def test_a_path_that_a_table_gives_is_the_whole_one(tmp_path: Path) -> None:
+    rows = [{"path": "a.jpg", "boxes": WANTED}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert Boxes.load(str(tmp_path / "rows.json")).of(ID, "in/a.jpg", 200, 100) is None
+    (tmp_path / "coco.json").write_text(json.dumps({**COCO, "images": [{"id": 7, "file_name": "./a.jpg"}]}))
+    found = Boxes.load(str(tmp_path / "coco.json")).of(ID, "train/in/a.jpg", 200, 100)
+    assert found is not None
+    assert np.allclose(found, WANTED)
+
+
+def test_of_a_pattern_files_without_boxes_of_faces_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    pattern = str(tmp_path / "{,*/}{*.json,*.parquet,*.txt,*.csv}")
+    assert not Boxes.load(pattern).images
+    things = {**COCO, "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}]}
+    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(things))
+    (tmp_path / "annotations" / "captions.json").write_text(json.dumps({"images": [], "annotations": [{"caption": "a face"}]}))
+    (tmp_path / "a.json").write_text(json.dumps({"caption": None}))
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "labels.csv").write_text("file_name,label\na.jpg,1\n")
+    pq.write_table(pa.table({"key": ["a"], "status": ["success"]}), tmp_path / "00000.parquet")
+    assert not Boxes.load(pattern).images
+    with pytest.raises(BoxesError, match="called face"):
+        Boxes.load(str(tmp_path / "annotations" / "instances.json"))
+    (tmp_path / "annotations" / "faces.json").write_text(json.dumps(COCO))
+    assert set(Boxes.load(pattern).images) == {"in/a.jpg", "none.jpg"}
+    (tmp_path / "labels.csv").write_text("file_name,x0,y0,x1,y1\nb.jpg,1,1,3\n")
+    with pytest.raises(BoxesError, match="four numbers"):  # meant as boxes
+        Boxes.load(pattern)
+
+
+def test_whole_body_annotations_have_faces(tmp_path: Path) -> None:
+    of = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 90, 90]}
+    plain = {
+        "images": COCO["images"],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [
+            {"id": 1, **of, "face_box": [10, 20, 40, 60], "face_valid": True},
+            {"id": 2, **of, "face_box": [0, 0, 0, 0], "face_valid": False},
+            {"id": 3, **of, "face_box": [100, 20, 40, 60], "face_valid": True},
+        ],
+    }
+    (tmp_path / "wholebody.json").write_text(json.dumps(plain))
+    for place in ("wholebody.json", "*.json"):
+        found = Boxes.load(str(tmp_path / place)).of(ID, "in/a.jpg", 200, 100)
+        assert found is not None
+        assert np.allclose(found, WANTED)
+
+
+def test_of_a_parquet_file_only_what_counts_is_read(tmp_path: Path) -> None:
+    pictures = pa.array([{"bytes": b"x" * 100, "path": "a.jpg"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": pictures, "key": ["a"], "face_bboxes": [RELATIVE]}), tmp_path / "shard.parquet")
+    found = Boxes.load(str(tmp_path)).of(ID, "shard.parquet/a", 200, 100)
+    assert found is not None
+    assert np.allclose(found, WANTED)

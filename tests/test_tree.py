@@ -27,7 +27,7 @@ LAYERS = [
         "sources",
         "ledger",
     }
-    | {"boxes", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate", "review"},
+    | {"boxes", "box_files", "boxes_export", "faces", "known", "identities", "swap", "people", "access", "evaluate", "review"},
     {"pipeline"},
     {
         "errors",

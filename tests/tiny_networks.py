@@ -31,7 +31,7 @@ def inswapper(path: Path, *, batch: int | str = 1, stuck: bool = False, bad: str
         path: to write.
         batch: 1 as insightface's file has it; "n": free.
         stuck: the batch of 1 cannot be freed.
-        bad: "nan": gives no numbers. "shape": gives no picture.
+        bad: "nan": gives no numbers. "shape": gives no picture. "emap": has no emap.
         side: of the pictures, px.
     """
     rng = np.random.default_rng(7)
@@ -47,6 +47,8 @@ def inswapper(path: Path, *, batch: int | str = 1, stuck: bool = False, bad: str
         "slim": np.array([0, -1], np.int64),
         "emap": (np.linalg.qr(rng.normal(size=(512, 512)))[0] * 1.5).astype(np.float32),
     }
+    if bad == "emap":
+        del weights["emap"]
     nodes = [
         helper.make_node("Conv", ["target", "k1"], ["a"], pads=[1, 1, 1, 1]),
         helper.make_node("MatMul", ["source", "style"], ["s"]),

@@ -33,8 +33,7 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.protocol import Swapper
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.swappers import swapper_of
 from mfmc_ray.tables import FITTING as ROWS
 from mfmc_ray.tables import scan_schema
 
@@ -94,7 +93,7 @@ class FittingWorker:
         self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
         self.model = load_model()
-        self.swapper: Swapper = MorphSwapper(self.model)
+        self.swapper = swapper_of(config.swap)
         self.wearer = Wearer(self.swapper, check_of(config, Guard(known, thresholds, calibration, searches)))
         self.watch = self.watch_of(config=config, ledger=ledger)
         self._reader = SourceReader(config.storage_options)

@@ -15,6 +15,7 @@ from mfmc_ray.identities.model import model_digest
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.pipeline.workers import count
+from mfmc_ray.swap.swappers import digest_of, licences_of
 
 _PACKAGES = ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")
 
@@ -27,7 +28,9 @@ def models_of(config: RunConfig) -> list[str]:
 def model_digests(config: RunConfig) -> dict[str, str]:
     """sha-256 of each model file that a run uses, and of the identity model."""
     used = models_of(config)
-    return {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
+    network = digest_of(config.swap)
+    found = {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
+    return found | ({"swapper": network} if network else {})
 
 
 def manifest_of(
@@ -84,6 +87,9 @@ def manifest_of(
             {"name": model.name, "sha256": model.sha256, "license": model.license, "commercial": model.commercial}
             for model in load_lock()
             if model.name in used
+        ]
+        + [
+            {"name": one.what, "sha256": one.sha256, "license": one.name, "commercial": one.commercial} for one in licences_of(config.swap)
         ],
         "notices": list(notices),
         "versions": {name: version(name) for name in _PACKAGES},

@@ -48,6 +48,7 @@ from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
+from mfmc_ray.swap.swappers import fetch, spec_of
 
 
 class Run:
@@ -114,6 +115,7 @@ class Run:
             LedgerError, CollectionError: they cannot be used.
         """
         _ = self.scans.boxes  # can be read, or says why not
+        spec_of(self.config.swap)
         Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
@@ -148,6 +150,7 @@ class Run:
         for complaint in complaints(self.ledger.work):
             self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
+        fetch(self.config.swap)
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
             yield
         with contextlib.suppress(OSError):  # not if it holds what a worker has left
@@ -185,6 +188,8 @@ class Run:
         """Finds the faces of every image: WORK/scan."""
         for stage, units in self.scans:
             self.scans.bring_up(stage, units, "Scanning" if stage is SCAN else f"Scanning {stage.name}")
+        for note in self.scans.notes():
+            self.console.print(note, markup=False, soft_wrap=True)
 
     def index(self) -> KnownFaces:
         """Builds the known-face index from the collection, the galleries and the identity model's references: WORK/known."""

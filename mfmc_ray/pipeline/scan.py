@@ -107,7 +107,9 @@ class ScanStage:
                 given = self.boxes.of(key, source.path, picture.width, picture.height) if self.boxes else None
                 if given is None or self.boxes is None:
                     return row, self._bearded(picture.pixels, self.pack.analyse(picture.pixels))
-                return row, self._bearded(picture.pixels, self.pack.analyse(picture.pixels, given, instead=self.boxes.instead))
+                return row, self._bearded(
+                    picture.pixels, self.pack.analyse(picture.pixels, given, instead=self.boxes.alone(key, source.path))
+                )
         except Exception as error:  # one odd picture must not end the run; without faces known it is not published
             return row | {"reason": f"internal_error: {type(error).__name__}"}, None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mfmc_ray.boxes import Boxes
-from mfmc_ray.collection import Collection
+from mfmc_ray.boxes import Boxes, BoxesError
+from mfmc_ray.collection import Collection, CollectionError
 from mfmc_ray.config import RunConfig
 from mfmc_ray.ledger import Ledger, Stage
 from mfmc_ray.pipeline.difference import Difference, Scanned, difference, scan_parts, scanned
@@ -97,6 +97,18 @@ class Scans:
                 total=sum(len(part["units"]) for part in todo) if only_files else None,
                 on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
             )
+        if stage is SCAN and units and not any(summary["images"] for summary in self._ledger.done(SCAN).values()):
+            raise CollectionError("there are no images in what was listed: no Parquet file has a column of them, or all tars are empty")
+
+    def notes(self) -> list[str]:
+        """What the user should know of the scan of the collection: which tables hold no images, and how many boxes were of use."""
+        summaries = self._ledger.done(SCAN).values()
+        tables = sum(unit["kind"] == "parquet" for summary in summaries for unit in summary.get("empty", ()))
+        found = [f"{tables} × table without images passed over"] if tables else []
+        if self.boxes is not None:
+            boxed, named = sum(summary.get("boxed", 0) for summary in summaries), len(self.boxes.images)
+            found.append(f"Boxes: {named} images are named in what find.boxes says, and {boxed} of the collection's have them")
+        return found
 
     def add_gallery(self, place: str) -> tuple[Stage, bool]:
         """Finds the faces of a further gallery of a finished run: WORK/gallery-N. A gallery that was scanned before is passed over.
@@ -119,4 +131,6 @@ class Scans:
     def _difference(self, stage: Stage, units: Units, again: bool) -> tuple[Difference, dict[str, Scanned]]:
         boxes = self.boxes if stage is SCAN else None
         before = scanned(self._ledger, stage, boxes)
+        if boxes is not None and not boxes.images and any(old.reboxed for old in before.values()):
+            raise BoxesError("the boxes that this run had are not there any more: bring them back, or take find.boxes out of the settings")
         return difference(units, before, self._config.storage_options, again=again, boxes=boxes), before

@@ -33,8 +33,8 @@ from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.sources import Source
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.sources import TABLE, Source
+from mfmc_ray.swap.swappers import digest_of, swapper_of
 from mfmc_ray.tables import PLACED
 
 SCAN = Stage("scan", ("scan",), private=True)
@@ -79,6 +79,7 @@ class ScanWorker:
             "images": table.num_rows,
             "faces": len(table["faces"].combine_chunks().flatten()),
             "bad": dict(Counter(reason.split(":")[0] for reason in table["reason"].to_pylist() if reason)),
+            "boxed": table.num_rows - table["boxes"].null_count,
             "empty": empty + [unit for unit in units if unit["unit"] not in seen],
         }
         if not table.num_rows and not result["empty"]:
@@ -103,6 +104,8 @@ class ScanWorker:
         def unknown() -> Iterator[Source]:
             for unit in units:
                 for source in self.scan.read(unit_of(unit)):
+                    if source.error == TABLE and self.stage.name == SCAN.name:
+                        continue  # labels beside the images; a gallery must not lose people unsaid
                     row = None
                     if known and source.data is not None:
                         image = hashlib.sha256(source.data).hexdigest()
@@ -135,8 +138,9 @@ class IdentityWorker:
     ) -> None:
         runtime.use()
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
+        self.swapper = digest_of(config.swap)
         check = check_of(config, Guard(known, thresholds, calibration, searches))
-        self.stage = IdentityStage(check, MorphSwapper(load_model()))
+        self.stage = IdentityStage(check, swapper_of(config.swap))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -144,6 +148,7 @@ class IdentityWorker:
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
         result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
+        result |= {"swapper": self.swapper} if self.swapper else {}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -173,7 +178,7 @@ class AnonymizeWorker:
             max_pixels=config.find.max_pixels,
             check=check_of(config, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool) if config.swap.pseudonyms == "image" else None,
-            swapper=MorphSwapper(model),
+            swapper=swapper_of(config.swap),
             access=access,
             key=key,
             storage_options=config.storage_options,
@@ -302,7 +307,9 @@ def made_of(config: RunConfig, calibration: Calibration) -> str:
     nearest = {name: calibration.strict_threshold(name) for name in names}
     if given is not None:
         nearest[names[0]] = min(nearest[names[0]], given)
-    return hashlib.sha256(json.dumps([config.made(), model_digest(), nearest], sort_keys=True).encode()).hexdigest()
+    network = digest_of(config.swap)
+    made = [config.made(), model_digest(), nearest, *([network] if network else [])]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def check_of(config: RunConfig, guard: Guard) -> OutputCheck:

@@ -178,12 +178,8 @@ class OnnxSwapper(Swapper):
         height, width = order.image.shape[:2]
         x0, y0 = (max(0, int(v)) for v in low - pad)
         x1, y1 = min(width, int(high[0] + pad) + 1), min(height, int(high[1] + pad) + 1)
-        x0, y0, x1, y1 = (
-            min(x0, patch.x),
-            min(y0, patch.y),
-            max(x1, patch.x + patch.pixels.shape[1]),
-            max(y1, patch.y + patch.pixels.shape[0]),
-        )
+        x0, y0 = min(x0, patch.x), min(y0, patch.y)
+        x1, y1 = max(x1, patch.x + patch.pixels.shape[1]), max(y1, patch.y + patch.pixels.shape[0])
         around = order.image[y0:y1, x0:x1].copy()
         replace(patch, x=patch.x - x0, y=patch.y - y0).paste(around)
         origin = np.array([x0, y0, 0], np.float32)

@@ -164,7 +164,7 @@ class SwapperSpec:
     @property
     def licences(self) -> tuple[Licence, ...]:
         """Of all files."""
-        return tuple(Licence(what, weights.licence, weights.commercial) for what, weights in self.files)
+        return tuple(Licence(what, weights.licence, weights.commercial, weights.sha256) for what, weights in self.files)
 
     @property
     def digest(self) -> str:
