@@ -11,6 +11,10 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.identities.sample import Identity
+from mfmc_ray.swap.onnx import OnnxSwapper
+
 LICENCE = "for tests only"
 
 
@@ -31,7 +35,7 @@ def inswapper(path: Path, *, batch: int | str = 1, stuck: bool = False, bad: str
         path: to write.
         batch: 1 as insightface's file has it; "n": free.
         stuck: the batch of 1 cannot be freed.
-        bad: "nan": gives no numbers. "shape": gives no picture. "emap": has no emap.
+        bad: "nan": gives no numbers. "noise": gives noise, whatever the picture. "shape": gives no picture. "emap": has no emap.
         side: of the pictures, px.
     """
     rng = np.random.default_rng(7)
@@ -59,6 +63,12 @@ def inswapper(path: Path, *, batch: int | str = 1, stuck: bool = False, bad: str
         helper.make_node("Conv", ["c", "k2"], ["d"], pads=[1, 1, 1, 1]),
         helper.make_node("Sigmoid", ["d"], ["e"]),
     ]
+    if bad == "noise":
+        weights["noise"] = rng.normal(0, 3, (1, 3, side, side)).astype(np.float32)
+        nodes[0] = helper.make_node("Conv", ["blind", "k1"], ["a"], pads=[1, 1, 1, 1])
+        nodes.insert(0, helper.make_node("Add", ["nothing", "noise"], ["blind"]))
+        nodes.insert(0, helper.make_node("Mul", ["target", "zero"], ["nothing"]))
+        weights["emap"] = weights.pop("emap")  # stays the last
     last = "e"
     if stuck:  # the mean over the batch, which is itself with one
         nodes += [helper.make_node("ReduceMean", [last], ["m"], axes=[0], keepdims=1)]
@@ -119,6 +129,13 @@ def faces(path: Path, keys: np.ndarray, crops: np.ndarray, *, batch: int | str =
     ]
     ports = [value("target", batch, 3, 128, 128), value("source", batch, 512)]
     return save(path, nodes, ports, [value("output", batch, 3, 128, 128)], weights)
+
+
+def drawing(path: Path, swapper: OnnxSwapper, people: list[Identity]) -> Path:
+    """`faces` with the faces of fakes, as the embedded renderer shows them; the spec that it goes with is the swapper's."""
+    portraits = [swapper.renderer.portrait(one) for one in people]
+    crops = [swapper.aligned(p.pixels, five_points(p.mesh)[None])[0][0] for p in portraits]
+    return faces(path, swapper.latents(people) @ np.linalg.inv(swapper.network.last), np.stack(crops))
 
 
 def weights_of(path: Path, **more: Any) -> dict[str, Any]:

@@ -88,9 +88,7 @@ def manifest_of(
             for model in load_lock()
             if model.name in used
         ]
-        + [
-            {"name": one.what, "sha256": one.sha256, "license": one.name, "commercial": one.commercial} for one in licences_of(config.swap)
-        ],
+        + [{"name": one.what, "sha256": one.sha256, "license": one.name, "commercial": one.commercial} for one in licences_of(config.swap)],
         "notices": list(notices),
         "versions": {name: version(name) for name in _PACKAGES},
     }

@@ -64,7 +64,10 @@ def fill_pool(
         offered.extend(parts)
         certify(parts)
     if pool.num_rows == 0:
-        raise LedgerError("no fake identity is far enough from all known faces; see the thresholds in the manifest, or raise --threshold (or the swapper shows no faces)")
+        raise LedgerError(
+            "no fake identity is far enough from all known faces, or the swapper shows no faces; see the thresholds in the manifest, or "
+            "raise --threshold"
+        )
     return pool.slice(0, wanted)
 
 

@@ -20,7 +20,7 @@ from mfmc_ray.swap.network import BatchNetwork
 from mfmc_ray.swap.protocol import Swapper
 from mfmc_ray.swap.spec import CropSpec, IdentitySpec
 
-ANCHORS = 64
+ANCHORS = 32
 """Of so many fakes embeddings are at hand that identities are mixed with."""
 _REMEMBERED, _PICTURES = 4096, 128
 

@@ -16,9 +16,8 @@ import pytest
 import tiny_networks as tiny
 from skimage import data
 
-from mfmc_ray.faces.align import similarity, warp
 from mfmc_ray.faces.detect import YuNet
-from mfmc_ray.faces.mesh import FaceMesh, five_points
+from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.faces.store import ModelError
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
@@ -86,7 +85,9 @@ def reference(path: Path) -> Any:
     return swappers.INSwapper(str(path), runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]))
 
 
-def same_as_theirs(folder: Path, swapper: OnnxSwapper, face: SimpleNamespace, crop: np.ndarray, matrix: np.ndarray, whole: np.ndarray) -> None:
+def same_as_theirs(
+    folder: Path, swapper: OnnxSwapper, face: SimpleNamespace, crop: np.ndarray, matrix: np.ndarray, whole: np.ndarray
+) -> None:
     """Holds our way against INSwapper.get's: its crop (128, 128, 3) RGB, its matrix (2, 3), its picture around the face."""
     crops, matrices = swapper.aligned(face.image, face.points[None])
     np.testing.assert_allclose(matrices[0], matrix, atol=1e-3)
@@ -142,13 +143,9 @@ def test_templates_are_the_published_ones() -> None:
 
 
 @pytest.fixture(scope="module")
-def drawing(folder: Path) -> OnnxSwapper:
+def drawing(folder: Path, free: OnnxSwapper) -> OnnxSwapper:
     """A network that really draws faces: those of eight fakes, whichever the latent is nearest to."""
-    plain = OnnxSwapper(load_spec(tiny.spec(folder, folder / "free.onnx", folder / "encoder.onnx", name="keys", identity=tiny_identity(folder))))
-    people = [sample(plain.model, seed) for seed in range(8)]
-    portraits = [plain.renderer.portrait(one) for one in people]
-    crops = [warp(p.pixels, similarity(five_points(p.mesh)[None], plain.spec.crop.five), 128)[0] for p in portraits]
-    tiny.faces(folder / "faces.onnx", plain.latents(people), np.stack(crops))
+    tiny.drawing(folder / "faces.onnx", free, [sample(free.model, seed) for seed in range(8)])
     return made(folder, "faces")
 
 
@@ -239,7 +236,8 @@ def test_a_wrong_network_is_said_in_one_sentence(folder: Path) -> None:
         made(folder, "plain")
 
 
-def test_given_latents_and_mixtures_are_the_seeds_alone(folder: Path, face: SimpleNamespace) -> None:
+def test_given_latents_and_mixtures_are_the_seeds_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mfmc_ray.swap.latent.ANCHORS", 10)
     np.save(folder / "rows.npy", latents(40))
     given = made(folder, identity={"latents": tiny.weights_of(folder / "rows.npy"), "mix": 3, "projection": "last"})
     mixed = made(folder, identity=tiny_identity(folder) | {"mix": 3})
