@@ -35,6 +35,8 @@ class FindConfig:
 
     detectors: tuple[str, ...] = ("yunet", "centerface")
     """All of them look at each image; what any of them finds is a face."""
+    det_size: int = 640
+    """Of the detector scrfd: px of the longer side of an image in its middle view."""
     min_score: float = 0.6
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
@@ -217,6 +219,8 @@ class RunConfig:
             del plain["swap"]["swapper"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"]
         plain["access"].pop("people", None)  # who is enrolled decides, not where
+        if "scrfd" not in self.find.detectors:
+            del plain["find"]["det_size"]  # likewise
         if self.find.boxes is None:
             del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING

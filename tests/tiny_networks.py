@@ -102,6 +102,39 @@ def arcface(path: Path, *, dim: int = 512, batch: int | str = "n") -> Path:
     return save(path, nodes, [value("data", batch, 3, 112, 112)], [value("fc1", batch, dim)], weights)
 
 
+def scrfd(path: Path) -> Path:
+    """SCRFD's interface with points: three strides, two anchors, nine outputs. It takes bright squares of 64 px for faces."""
+    weights: dict[str, np.ndarray] = {}
+    nodes, outputs = [], []
+    heads: dict[str, list[tuple[int, int]]] = {"score": [], "bbox": [], "kps": []}
+    for stride in (8, 16, 32):
+        kernel = {"score": 1, "bbox": 4, "kps": 10}
+        nodes.append(helper.make_node("AveragePool", ["input.1"], [f"p{stride}"], kernel_shape=[stride] * 2, strides=[stride] * 2))
+        for head, size in kernel.items():
+            gain = np.zeros((2 * size, 3, 1, 1), np.float32)
+            bias = np.zeros(2 * size, np.float32)
+            if head == "score":
+                gain[0] = 20 if stride == 32 else 0  # the second anchor, and other strides, see nothing
+                bias[:] = [-50, -50]
+            elif head == "bbox":
+                bias[:] = 1.0  # in strides, from the cell's corner
+            else:
+                bias[:10] = bias[10:] = np.array([-0.4, -0.4, 0.4, -0.4, 0, 0, -0.3, 0.5, 0.3, 0.5])
+            weights |= {f"g{head}{stride}": gain, f"b{head}{stride}": bias, f"s{head}": np.array([-1, size], np.int64)}
+            out = f"{head}_{stride}"
+            nodes += [
+                helper.make_node("Conv", [f"p{stride}", f"g{head}{stride}", f"b{head}{stride}"], [f"c{out}"]),
+                helper.make_node("Transpose", [f"c{out}"], [f"t{out}"], perm=[2, 3, 0, 1]),
+                helper.make_node("Reshape", [f"t{out}", f"s{head}"], [f"r{out}" if head == "score" else out]),
+            ]
+            if head == "score":
+                nodes.append(helper.make_node("Sigmoid", [f"r{out}"], [out]))
+            heads[head].append((stride, size))
+    for head, some in heads.items():
+        outputs += [value(f"{head}_{stride}", f"n{stride}", size) for stride, size in some]
+    return save(path, nodes, [value("input.1", 1, 3, "height", "width")], outputs, weights)
+
+
 def faces(path: Path, keys: np.ndarray, crops: np.ndarray, *, batch: int | str = "n") -> Path:
     """A network that draws one of the faces it was given: the one whose key is nearest to the latent. Something that really shows faces.
 

@@ -14,7 +14,7 @@ from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
@@ -90,7 +90,7 @@ class FittingWorker:
     ) -> None:
         runtime.use()
         self.config, self.ledger = config, ledger
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
         self.model = load_model()
         self.swapper = swapper_of(config.swap)

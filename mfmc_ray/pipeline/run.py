@@ -16,7 +16,7 @@ from mfmc_ray.access.combined import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
@@ -79,7 +79,7 @@ class Run:
         self.restart, self.update = restart, update
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.take_access()
         self.console = Console(stderr=True, highlight=False)
