@@ -102,7 +102,8 @@ def drawn_thresholds(originals: Pairs, boot: Bootstrap) -> dict[str, F64]:
         total = mean_pairs * float(times @ counts) ** 2  # all pairs of the draw, but for those of one person with themselves
         for name, rate in RATES.items():
             at = int(np.searchsorted(above, rate * total))
-            found[name][i] = cosines[min(at, len(cosines) - 1)] if above[-1] else np.nan
+            if len(cosines) and above[-1]:
+                found[name][i] = cosines[min(at, len(cosines) - 1)]
     return found
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mfmc_ray.faces import runtime
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.parquet import write_parquet
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
@@ -154,6 +156,7 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     with ledger.lock():
         tables, summaries = _noted(ledger, planned, notes, config)
         about = _about(tables, given, asked, options, recognizers.names)
+        replace_file(ledger.work / "people.parquet", partial(write_parquet, _people(about)))
         result = {
             "schema": SCHEMA,
             "mfmc_ray": __version__,
@@ -213,6 +216,12 @@ def _noted(
         note.name: pa.concat_tables([ledger.read_table(stage_of(note), note.name, part) for part in sorted(wanted)]) for note in notes
     }
     return tables, ledger.done(stage_of(notes[0]))
+
+
+def _people(about: About) -> pa.Table:
+    columns = {"path": about.faces["path"], "face_no": about.faces["face_no"], "verdict": about.faces["verdict"]}
+    said = {name: pa.array(list(values), pa.string()) for name, values in about.groups.items()}
+    return pa.table({**columns, "person": pa.array(about.person, pa.int64()), **said})
 
 
 def _about(
