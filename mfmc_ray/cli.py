@@ -74,7 +74,6 @@ for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remo
     known_cli.app.command(_name)(_verb)
 app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(access_cli.app, name="access")
-app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
@@ -192,6 +191,8 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("evaluate")(evaluate_cli.evaluate)
+app.command("evaluate social")(evaluate_cli.social)
 app.command("submit")(submit_cli.submit)
 
 
