@@ -9,7 +9,8 @@ What is checked is in RECIPE/expected.yaml:
     boxes     whether each box that the recipe's config.yaml finds in the input is covered by a face of the result
 
 and always: each image that the input has is one row and there are no others; bytes are there if and only if the image is published; each
-row has as many faces as the faces table; no face is kept; each replaced face is below its threshold. Prints what does not hold; exit code 1.
+row has as many faces as the faces table; no face is kept; each replaced face is below its threshold. Prints what does not hold; exit
+code 1.
 """
 
 from __future__ import annotations
