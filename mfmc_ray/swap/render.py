@@ -26,7 +26,9 @@ CHILD_SHAPE = 0.6
 """What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
-_COARSE = 96
+FOLLOW = 0.07
+"""σ over which surroundings are moved along, in face widths."""
+COARSE = 96
 """Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
@@ -75,12 +77,12 @@ class MorphSwapper(Swapper):
         target = place(mesh, surface.mean)
         moved = target.mesh(self._reshape(target.shape, identity, strength))
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
-        x0, y0, x1, y1 = _window(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
+        x0, y0, x1, y1 = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
         window = _follow(image[y0:y1, x0:x1], (mesh - origin)[:, :2], (moved - origin)[:, :2], width)
         covered = self.covered(image, mesh) if covered is None else covered
         at = moved - origin
-        left, top, right, bottom = _window(at[:, :2], 2.0, window.shape)
+        left, top, right, bottom = window_of(at[:, :2], 2.0, window.shape)
         inside = slice(top, bottom), slice(left, right)
         at = at - np.array([left, top, 0], np.float32)
         hidden = None if covered is NOTHING else covered.page if keep_rims else covered.objects
@@ -154,7 +156,7 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
 def neutral_head(model: IdentityModel, identity: Identity) -> Image:
     """The average head of an identity's sex, nobody's, in the identity's skin tone: uint8 (h, h, 3) RGB; its mesh is `model.head_mesh`."""
     head, mesh = model.heads[int(identity.man)], model.head_mesh
-    x0, y0, x1, y1 = _window(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
+    x0, y0, x1, y1 = window_of(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
     return np.asarray(np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255), np.uint8)
@@ -198,7 +200,8 @@ def _at(page: F32, texel: F32) -> F32:
     return np.asarray(cv2.remap(page, texel[..., 0], texel[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def _window(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def window_of(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """x0 y0 x1 y1, px, end exclusive, of the window around points (n, 2) with `pad` px around them, inside a picture of this shape."""
     low, high = points.min(0) - pad, points.max(0) + pad
     x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
     return x0, y0, max(x0 + 1, min(shape[1], int(high[0]) + 1)), max(y0 + 1, min(shape[0], int(high[1]) + 1))
@@ -206,9 +209,9 @@ def _window(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, 
 
 def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     """Moves a window's pixels so that what was at `old` (468, 2) px is at `new`, smoothly, fading out towards the window's border."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     height, breadth = max(1, round(window.shape[0] / step)), max(1, round(window.shape[1] / step))
-    sigma = 0.07 * width / step
+    sigma = FOLLOW * width / step
     moved, weight = np.zeros((height, breadth, 2), np.float32), np.zeros((height, breadth), np.float32)
     at = np.round(new / step).astype(int)
     inside = (at >= 0).all(1) & (at[:, 0] < breadth) & (at[:, 1] < height)
@@ -226,7 +229,7 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
 
 def _low_pass(light: F32, skin: F32, width: float) -> F32:
     """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, seen on the skin (weights h, w) only."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
     weight = cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
