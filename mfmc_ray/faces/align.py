@@ -60,7 +60,7 @@ def warp(image: Pixels, matrices: F32, size: int) -> Image:
     """
     crops = np.zeros((len(matrices), size, size, 3), np.uint8)
     for crop, matrix in zip(crops, matrices.astype(np.float64), strict=True):
-        x0, y0, x1, y1 = region(matrix, size, image.shape)
+        x0, y0, x1, y1 = region_of(matrix, size, image.shape)
         if x0 >= x1 or y0 >= y1:
             continue
         region: NDArray[Any] = image[y0:y1, x0:x1]
@@ -97,7 +97,7 @@ def scaled(template: F32, factor: float) -> F32:
     return np.asarray((template + 0.5) * factor - 0.5, np.float32)
 
 
-def region(matrix: NDArray[np.float64], size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def region_of(matrix: NDArray[np.float64], size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x0 y0 x1 y1 of the pixels a crop can read, inside the image."""
     edge = np.array([[-1, -1], [size, -1], [-1, size], [size, size]], np.float64)
     corners = np.linalg.solve(matrix[:, :2], (edge - matrix[:, 2]).T)

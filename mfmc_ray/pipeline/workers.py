@@ -34,6 +34,7 @@ from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import TABLE, Source
+from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import PLACED
 
@@ -176,7 +177,7 @@ class AnonymizeWorker:
             max_pixels=config.find.max_pixels,
             check=check_of(config, Guard(known, thresholds, calibration, searches)),
             pool=Pool.from_table(model, pool) if config.swap.pseudonyms == "image" else None,
-            swapper=MorphSwapper(model),
+            swapper=renderer(model, config.swap.device),
             access=access,
             key=key,
             storage_options=config.storage_options,

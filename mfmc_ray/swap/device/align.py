@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mfmc_ray.faces.align import ARCFACE_TEMPLATE, SHARP_SHRINK, TEMPLATE_SIZE, region, scaled, similarity
+from mfmc_ray.faces.align import ARCFACE_TEMPLATE, SHARP_SHRINK, TEMPLATE_SIZE, region_of, scaled, similarity
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.swap.device.plan import padded
 from mfmc_ray.swap.device.warp import affine, apply, area_rows
@@ -49,7 +49,7 @@ def warp_crops(images: Sequence[Pixels], matrices: F32, size: int, device: str) 
     groups: dict[int, list[tuple[int, Image]]] = {}
     placed = matrices.astype(np.float64)
     for number, (image, matrix) in enumerate(zip(images, placed, strict=True)):
-        x0, y0, x1, y1 = region(matrix, size, image.shape)
+        x0, y0, x1, y1 = region_of(matrix, size, image.shape)
         if x0 < x1 and y0 < y1:
             matrix[:, 2] += matrix[:, :2] @ (x0, y0)
             groups.setdefault(padded(max(x1 - x0, y1 - y0)), []).append((number, np.asarray(image[y0:y1, x0:x1])))
@@ -65,9 +65,10 @@ def warp_crops(images: Sequence[Pixels], matrices: F32, size: int, device: str) 
 def _warped(regions: Sequence[Image], matrices: NDArray[np.float64], side: int, size: int, device: torch.device) -> Image:
     """Crops of regions that fit into pages of `side` px."""
     pages = np.zeros((len(regions), side, side, 3), np.uint8)
-    old, new = np.array([some.shape[:2] for some in regions]), []
+    old = np.array([some.shape[:2] for some in regions])
+    fewer = old.copy()
     backward = np.empty_like(matrices)
-    for page, some, matrix, inverse in zip(pages, regions, matrices, backward, strict=True):
+    for page, some, matrix, inverse, less in zip(pages, regions, matrices, backward, fewer, strict=True):
         high, wide = some.shape[:2]
         page[:high, :wide] = some
         linear, shift = matrix[:, :2], matrix[:, 2]
@@ -77,9 +78,8 @@ def _warped(regions: Sequence[Image], matrices: NDArray[np.float64], side: int, 
         shift = shift + linear @ ((ratio - 1) / 2)
         linear = np.linalg.inv(linear * ratio)
         inverse[:] = np.column_stack([linear, -linear @ shift])
-        new.append((small[1], small[0]))
+        less[:] = small[1], small[0]
     values = torch.from_numpy(pages).to(device).permute(0, 3, 1, 2).float()
-    fewer = np.array(new)
     if (fewer < old).any():
         rows, columns = (
             area_rows(torch.from_numpy(old[:, k]).to(device), torch.from_numpy(fewer[:, k]).to(device), side, side) for k in range(2)

@@ -1,32 +1,52 @@
-"""Which device draws: decided without importing torch unless it is asked for."""
+"""Which device draws: decided without importing torch where there cannot be a GPU."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
-DEVICES = ("auto", "cpu", "cuda")
-"""What may be asked for. auto: CUDA where torch has it, else NumPy and OpenCV. cpu: torch on the CPU, which is slower than those."""
+from mfmc_ray.config import DEVICES
+from mfmc_ray.identities.model import IdentityModel
+from mfmc_ray.swap.render import MorphSwapper
+
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""What there is where a driver of NVIDIA's is: on Linux, in its subsystem on Windows."""
 
 
 class DeviceError(RuntimeError):
     """A device was asked for that is not here; the message says what to do."""
 
 
+def renderer(model: IdentityModel, asked: str) -> MorphSwapper:
+    """The embedded renderer, on the device that is asked for.
+
+    Raises:
+        DeviceError: see `device_of`.
+    """
+    device = device_of(asked)
+    if device is None:
+        return MorphSwapper(model)
+    from mfmc_ray.swap.device.morph import DeviceSwapper
+
+    return DeviceSwapper(model, device)
+
+
 def device_of(asked: str) -> str | None:
     """The torch device, or None for NumPy and OpenCV.
 
     Args:
-        asked: one of `DEVICES`.
+        asked: one of `config.DEVICES`.
 
     Raises:
-        DeviceError: it is none of them, or cannot be had.
+        DeviceError: it cannot be had.
     """
-    if asked not in DEVICES:
-        raise DeviceError(f"swap.device (--device) wants {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, not {asked!r}")
+    assert asked in DEVICES
+    if asked == "auto" and not any(driver.exists() for driver in _DRIVERS):
+        return None  # importing torch takes seconds, and 300 MB of each worker
     if importlib.util.find_spec("torch") is None:
         if asked == "auto":
             return None
-        raise DeviceError(f"swap.device {asked} wants torch: pip install 'mfmc-ray[gpu]'")
+        raise DeviceError(f"swap.device {asked} wants torch, which is not installed here: pip install 'mfmc-ray[gpu]'")
     if asked == "cpu":
         return "cpu"
     import torch
@@ -35,4 +55,4 @@ def device_of(asked: str) -> str | None:
         return "cuda"
     if asked == "auto":
         return None
-    raise DeviceError("swap.device cuda: torch sees no GPU here; see that the driver is there and torch is not its CPU build, or use auto")
+    raise DeviceError("swap.device cuda: torch sees no GPU here (no driver, or torch's CPU build); use auto, or mend that")

@@ -269,4 +269,3 @@ _BORDER = 4
 """Px that a page repeats its border, for cubics."""
 _STRAIGHT = 0.955
 """Of a step in `cv2.distanceTransform` with a mask of 3."""
-

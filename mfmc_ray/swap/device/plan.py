@@ -88,7 +88,7 @@ def batches(tasks: Sequence[Task], pixels: int) -> Iterator[list[Task]]:
 
 
 def padded(length: float) -> int:
-    """The next of a geometric row of sides (four to an octave, multiples of 8) that holds a length and a half px, which it may be rounded by."""
+    """The next of a geometric row of sides (four to an octave, multiples of 8) that holds a length, px, however it is rounded."""
     step = np.ceil(4 * np.log2(max(32.0, length + 0.5) / 32) - 1e-9)
     return int(-(-32 * 2 ** (step / 4) // 8) * 8)
 

@@ -123,7 +123,9 @@ def _outlined(triangles: NDArray[np.int64], device: torch.device) -> tuple[Tenso
     step = _quotient((high - low) << 16, (last - first) | 1)
     count = ((last - first) >> 16) + 2  # and the last point, which the steps may miss
     ends = np.cumsum(count)
-    table = np.column_stack([ends - count, ends - 1, (first + _HALF) >> 16, low + _HALF, step, (last + _HALF) >> 16, (high + _HALF) >> 16, flat])
+    table = np.column_stack(
+        [ends - count, ends - 1, (first + _HALF) >> 16, low + _HALF, step, (last + _HALF) >> 16, (high + _HALF) >> 16, flat]
+    )
     of = torch.repeat_interleave(torch.from_numpy(count).to(device), output_size=int(ends[-1]))
     begin, end, first_px, low_at, step_at, last_px, high_px, lying = torch.from_numpy(table).to(device)[of].unbind(1)
     number = torch.arange(len(of), device=device)

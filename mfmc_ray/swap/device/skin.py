@@ -151,4 +151,4 @@ def _rearranged(pages: Tensor, field: Tensor, rows: Tensor) -> Tensor:
 
 
 def _bytes(page: tuple[Tensor, Tensor, float]) -> int:
-    return 4 * (page[0].numel() + page[1].numel())
+    return int(4 * (page[0].numel() + page[1].numel()))
