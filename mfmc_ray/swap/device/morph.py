@@ -5,6 +5,7 @@ Finding what covers a face (once a face, at 128 × 128 texels) and fitting shape
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
@@ -36,7 +38,8 @@ NOISE_KEPT = 256
 
 
 class DeviceSwapper(MorphSwapper):
-    """`MorphSwapper` on a device, within a few levels: see docs/gpu.md. Portraits, which certificates are about, are drawn by NumPy.
+    """`MorphSwapper` on a device, to a level of 255: see docs/gpu.md. Portraits, which certificates are about, are drawn by NumPy. Several
+    threads may draw; they take turns.
 
     Args:
         model: the identity model.
@@ -48,6 +51,8 @@ class DeviceSwapper(MorphSwapper):
     def __init__(self, model: IdentityModel, device: str) -> None:
         super().__init__(model)
         self.device = torch.device(device)
+        torch.set_num_threads(runtime.threads())
+        self._lock = threading.Lock()  # caches, and a GPU does one thing after another anyway
         self._skins, self._raster = Skins(model, self.device), Rasteriser(model.surface, self.device)
         self._uv = torch.from_numpy(model.surface.uv).to(self.device)
         self._noise: OrderedDict[int, Tensor] = OrderedDict()
@@ -79,7 +84,7 @@ class DeviceSwapper(MorphSwapper):
     def _drawn(self, orders: Sequence[Order]) -> list[Patch]:
         found: dict[int, Patch] = {}
         tasks = [self._task(number, order) for number, order in enumerate(orders)]
-        with torch.inference_mode():
+        with self._lock, torch.inference_mode():
             for some in batches(tasks, PIXELS[self.device.type]):
                 found |= zip((task.number for task in some), self._batch(some), strict=True)
         return [found[number] for number in range(len(orders))]
