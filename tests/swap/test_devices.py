@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,9 +33,7 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not HAS_TORCH, reason="wants torch")
-def test_a_gpu_that_is_not_there_is_an_error_only_if_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_gpu_that_is_not_there_is_an_error_only_if_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
