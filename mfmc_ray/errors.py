@@ -10,6 +10,7 @@ from mfmc_ray.faces.pack import PackError
 from mfmc_ray.faces.runtime import ProviderError
 from mfmc_ray.faces.store import ModelError
 from mfmc_ray.identities.model import ModelDataError
+from mfmc_ray.job import SubmissionError
 from mfmc_ray.known.calibration import CalibrationError
 from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
@@ -38,6 +39,7 @@ USER_ERRORS = (
     KnownIndexError,
     PartError,
     ShardError,
+    SubmissionError,
     VersionsError,
     StoreError,
     ConnectionError,
