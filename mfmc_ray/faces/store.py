@@ -122,11 +122,12 @@ def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
         ModelError: for an unknown name, no network, an archive, member or shipped file that is not the pinned one, or a folder that cannot
             be written.
     """
-    wanted = [model for model in _select(names) if not model.shipped and _state(model) != "ok"]
+    wanted = [model for model in _select(names) if not model.shipped]
     if spoilt := [m.name for m in _select(names) if m.shipped and _state(m) != "ok"]:
         raise ModelError(f"{', '.join(spoilt)}: the file that ships with mfmc-ray is missing or not the pinned one: reinstall mfmc-ray")
-    if not wanted:
-        return  # nor is a folder touched that may be read-only, as a container's is
+    with contextlib.suppress(ModelError):  # as of a folder that cannot be read: said below
+        if all(_state(model) == "ok" for model in wanted):
+            return  # and nothing is written: the folder may be read-only, as a container's is
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with _locked(cache_dir() / ".lock"):
