@@ -113,7 +113,7 @@ def test_the_ray_jobs_entrypoint_does_a_night_as_kuberay_submits_it(pod: Pod) ->
     """KubeRay's submitter: `ray job submit --no-wait`, then `ray job logs --follow` (ray-operator's common/job.go)."""
     pod.configure(max_deleted=1.0)
     name, address = JOB["metadata"]["name"], pod.cluster.jobs
-    submitted = f"ray job submit --address {address} --no-wait --submission-id {name} -- {pod.here(JOB['spec']['entrypoint'])}"
+    submitted = f"ray job submit --address {address} --no-wait --submission-id {name} -- {JOB['spec']['entrypoint']}"
     token = SUBMIT["template"]["spec"]["containers"][0]["env"]  # as the operator hands it to a RayJob's submitter
     code, said = pod.run(["/bin/bash", "-ce", f"{submitted}; ray job logs --address {address} --follow {name}"], token)
     assert code == 0, said
