@@ -114,6 +114,9 @@ Pseudonyms = Annotated[
     str | None,
     typer.Option(metavar="image|person|none", help="Another fake in each image (default), the same for a person in all, or none: cover."),
 ]
+SwapperFile = Annotated[
+    str | None, typer.Option(metavar="morph|FILE", help="YAML file of a swap network instead of the embedded renderer (docs/swappers.md).")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
@@ -140,6 +143,7 @@ def _run_verb(name: str, text: str) -> None:
         quality: Quality = None,
         seed: Seed = None,
         pseudonyms: Pseudonyms = None,
+        swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
         restart: Restart = False,
@@ -164,6 +168,7 @@ def _run_verb(name: str, text: str) -> None:
             swap__min_face=min_face,
             swap__seed=seed,
             swap__pseudonyms=pseudonyms,
+            swap__swapper=swapper,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,

@@ -134,7 +134,7 @@ def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
         raise ModelError(f"{', '.join(spoilt)}: the file that ships with mfmc-ray is missing or not the pinned one: reinstall mfmc-ray")
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with _locked(cache_dir() / ".lock"):
+        with locked(cache_dir() / ".lock"):
             absent = [m for m in wanted if _state(m) != "ok" and not _take_installed(m)]
             archives = {m.archive: [a for a in absent if a.archive == m.archive] for m in absent}
             for members in _reported(list(archives.values()), progress):
@@ -178,7 +178,7 @@ def _state(model: ModelFile) -> State:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One puller at a time, so that the actors of a node do not fetch the same archive side by side."""
     with path.open("w") as file:
         # some network file systems have no locks; the atomic renames keep the cache right without one
