@@ -26,6 +26,7 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     people_cli,
+    profiles_cli,
     release_cli,
     review_cli,
     submit_cli,
@@ -117,6 +118,9 @@ Pseudonyms = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="auto|local|cpu-cluster|gpu", help="How the work is shared out (docs/cluster.md; default auto).")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
 
 
@@ -143,6 +147,7 @@ def _run_verb(name: str, text: str) -> None:
         pseudonyms: Pseudonyms = None,
         actors: Actors = None,
         address: Address = None,
+        profile: Profile = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
@@ -168,6 +173,7 @@ def _run_verb(name: str, text: str) -> None:
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
+            ray__profile=profile,
         )
         _execute(name, settings, restart)
 
@@ -187,6 +193,7 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("profiles")(profiles_cli.profiles)
 app.command("submit")(submit_cli.submit)
 
 
