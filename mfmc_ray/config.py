@@ -20,6 +20,8 @@ DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
 MORPH = "morph"
 """Value of `SwapConfig.swapper`: the embedded renderer."""
+PROFILES = ("auto", "local", "cpu-cluster", "gpu")
+"""Values of `RayConfig.profile`."""
 PSEUDONYMS = ("image", "person", "none")
 """Values of `SwapConfig.pseudonyms`."""
 EVERYONE = "everyone"
@@ -147,13 +149,61 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class NodesConfig:
+    """What a cluster that grows must have before the work is shared out (docs/cluster.md). Nothing: what is there will do."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    minutes: float = 20.0
+    """How long its autoscaler is given; then it is an error."""
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Actors with a share of a GPU that do one kind of learned work for all workers (docs/cluster.md). 0: as the profile has it."""
+
+    actors: int = 0
+    """So many in the cluster. −1: none, the workers do that work themselves, on their CPUs."""
+    gpus: float = 0.0
+    """Share of a GPU that one reserves."""
+    cpus: float = 0.0
+    """CPUs that one reserves."""
+    lanes: int = 0
+    """Requests that one works on at a time."""
+    batch: int = 0
+    """Rows (faces) that a network is given at a time at most, gathered from all lanes."""
+    wait_ms: float = 0.0
+    """Milliseconds that a batch which is not full waits for other lanes."""
+
+
+@dataclass(frozen=True)
 class RayConfig:
-    """Where it runs."""
+    """Where it runs. None of it decides the result."""
 
     address: str | None = None
     """None: the cluster this process belongs to (RAY_ADDRESS, a job), or a local one made for the run."""
+    profile: str = "auto"
+    """How the work is shared out (docs/cluster.md). local, cpu-cluster: a worker on each CPU does all. gpu: learned work is done by
+    services on GPUs. auto: gpu where there are GPUs that onnxruntime can use, cpu-cluster on several nodes, else local."""
     actors: int = 0
-    """Worker actors. 0: one for each CPU."""
+    """Worker actors. 0: as the profile has it: one for each CPU, two with services."""
+    cpus: float = 0.0
+    """CPUs that a worker reserves. 0: as the profile has it, so that all workers fit and Ray's own tasks have room."""
+    threads: int = 0
+    """Threads of a worker's networks and of OpenCV. 0: one; workers × threads = cores."""
+    in_flight: int = 0
+    """Parts that are handed to a worker before it has finished one. 0: one."""
+    providers: str = "auto"
+    """What networks run on: cpu, cuda or tensorrt (built on first use, for minutes). auto: a service's on CUDA if its onnxruntime has it, a
+    worker's on the CPU."""
+    store_gib: float = 0.0
+    """GiB of the object store of a local Ray, and on a cluster what the graph of parts may hold in it. 0: as the profile has it."""
+    look: ServiceConfig = field(default_factory=ServiceConfig)
+    """Finding and describing faces."""
+    swap: ServiceConfig = field(default_factory=ServiceConfig)
+    """Putting identities on faces, and looking at the results."""
+    wait_for: NodesConfig = field(default_factory=NodesConfig)
+    """Of a cluster, what its autoscaler is asked for first."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +326,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
     if config.swap.pseudonyms not in PSEUDONYMS:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
+    if config.ray.profile not in PROFILES:
+        raise ConfigError(f"ray.profile (--profile) wants {', '.join(PROFILES[:-1])} or {PROFILES[-1]}, not {config.ray.profile!r}")
     if config.find.boxes_mode not in ("add", "instead"):
         raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
     if config.find.boxes is not None:

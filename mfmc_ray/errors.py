@@ -16,6 +16,8 @@ from mfmc_ray.known.index import KnownIndexError
 from mfmc_ray.ledger import LedgerError
 from mfmc_ray.people.registry import PeopleError
 from mfmc_ray.pipeline.parts import PartError
+from mfmc_ray.pipeline.profiles import ProfileError
+from mfmc_ray.pipeline.services import ServiceError
 from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
 from mfmc_ray.review.decisions import ReviewError
@@ -38,6 +40,8 @@ USER_ERRORS = (
     CalibrationError,
     KnownIndexError,
     PartError,
+    ProfileError,
+    ServiceError,
     ShardError,
     SubmissionError,
     VersionsError,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
@@ -65,6 +66,33 @@ def digests_of(recognizers: Sequence[str]) -> dict[str, str]:
     """recognizer → sha-256 of its weights, hex."""
     lock = {model.name: model.sha256 for model in load_lock()}
     return {name: digest_of(name) if name in FURTHER else lock[MODEL_FILES[name][0]] for name in recognizers}
+
+
+class Pack(Protocol):
+    """What a pass needs of a model pack, wherever its networks are."""
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """recognizer → dimension of its embeddings."""
+        ...
+
+    @property
+    def embedders(self) -> Mapping[str, Embedder]:
+        """By name; the guard recognizers first."""
+        ...
+
+    @property
+    def mesh(self) -> MeshFitter:
+        """Fits the mesh."""
+        ...
+
+    def analyse(self, image: Image, boxes: F32 | None = None, *, instead: bool = False) -> Faces:
+        """See `ModelPack.analyse`."""
+        ...
+
+    def estimate(self, image: Pixels, meshes: F32) -> Attributes:
+        """See `ModelPack.estimate`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mfmc_ray.pipeline.publish import write_reports
 from mfmc_ray.pipeline.recheck import PlainSearch, number
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.sampling import Drawn, Sample, draw
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.pipeline.signoff import MODELS, result, show, summed, verdicts
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.tables import IDENTITIES, embedding_column
@@ -82,7 +82,7 @@ def _run(audited: Audited, config: RunConfig, sample: Sample) -> bool:
             AuditStage,
             audited.for_stage(),
             parts,
-            actors=actors(config.ray),
+            plan=plan_of(config.ray, services=False),
             label="Auditing",
             total=len(audited.scan),
             on_result=summaries.__setitem__,

@@ -24,7 +24,7 @@ from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.persons import persons, scanned_faces
 from mfmc_ray.pipeline.pool import admitted, fill_pool, read_pool, renew_pool
 from mfmc_ray.pipeline.pseudonyms import Assigned, Book
-from mfmc_ray.pipeline.session import actors
+from mfmc_ray.pipeline.session import plan_of
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.workers import SCAN, IdentityWorker
 from mfmc_ray.swap.swappers import digest_of
@@ -117,7 +117,7 @@ class Fakes:
                 worker,
                 self.certifying,
                 parts,
-                actors=actors(self.config.ray),
+                plan=plan_of(self.config.ray),
                 label=label,
                 total=total,
                 on_result=lambda part, summary: timed.add(summary["images"], 0),

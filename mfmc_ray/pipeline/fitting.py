@@ -24,11 +24,13 @@ from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.pipeline.profiles import SWAP
 from mfmc_ray.pipeline.pseudonyms import Face
+from mfmc_ray.pipeline.remote import Ask, Asker, wearer_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.pipeline.wearing import FIRST, Wearer
+from mfmc_ray.pipeline.wearing import FIRST
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
@@ -87,6 +89,7 @@ class FittingWorker:
         thresholds: dict[str, float],
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.config, self.ledger = config, ledger
@@ -94,8 +97,9 @@ class FittingWorker:
         self.columns = scan_schema(self.recognizers).names
         self.model = load_model()
         self.swapper = swapper_of(config.swap)
-        self.wearer = Wearer(self.swapper, check_of(config, Guard(known, thresholds, calibration, searches)))
         self.watch = self.watch_of(config=config, ledger=ledger)
+        check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
+        self.wearer = wearer_of(self.swapper, check, Asker.of(services, SWAP, self.watch))
         self._reader = SourceReader(config.storage_options)
 
     @staticmethod

@@ -58,6 +58,7 @@ def manifest_of(
     *,
     pool: int,
     stages: Sequence[Mapping[str, Any]],
+    resources: Mapping[str, Any],
     notices: Sequence[str],
 ) -> dict[str, Any]:
     """Plain data.
@@ -70,6 +71,7 @@ def manifest_of(
         summaries: of the published parts.
         pool: identities in the pool.
         stages: of `Times.all`.
+        resources: of `Services.published`.
         notices: what a reader must know besides.
     """
     done = list(summaries)
@@ -86,6 +88,7 @@ def manifest_of(
             "identities": {"pool": pool, "used": len(count(done, "uses"))},
         },
         "stages": list(stages),
+        "resources": dict(resources),
         "guard": [
             {
                 "recognizer": name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
@@ -37,11 +38,15 @@ from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
 from mfmc_ray.pipeline.pool import admitted
+from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.pseudonyms import version_of
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.recognise import NOBODY, check_apart, people_of, recognise, told
+from mfmc_ray.pipeline.remote import Ask
+from mfmc_ray.pipeline.roles import Look, Swap
 from mfmc_ray.pipeline.scans import Scans
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.services import Services
+from mfmc_ray.pipeline.session import connect, plan_of, prepare
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
@@ -89,7 +94,8 @@ class Run:
         self.key_in = self.ledger.work
         """Folder of the key: a private one; of several releases the first one's."""
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
-        self.scans = Scans(config, self.ledger, self.times, update=update)
+        self._services = Services()
+        self.scans = Scans(config, self.ledger, self.times, update=update, services=self._looking)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     def take_access(self) -> None:
@@ -151,7 +157,10 @@ class Run:
             self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
         fetch(self.config.swap)
-        with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
+        with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards), contextlib.closing(self._services):
+            prepare(models_of(self.config))
+            for line in plan_of(self.config.ray).told():
+                self.console.print(line, markup=False, soft_wrap=True)
             yield
         with contextlib.suppress(OSError):  # not if it holds what a worker has left
             (self.ledger.work / "watch").rmdir()
@@ -260,7 +269,7 @@ class Run:
             self.ledger.remove_part(ANONYMIZE, part)
         old = [part for part in plan.kept if not certified(part["summary"], grounds)]
         kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access, "assigned": fakes.assigned}
-        count_of = actors(self.config.ray)
+        plan_of_work = plan_of(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
         update: dict[str, Any] = {
             "anonymize": kwargs,
@@ -275,12 +284,12 @@ class Run:
                 timed.add(*summary["done"])
 
             stale = cheaply(UpdateWorker(**update, cheaply=True), [*plan.changed, *old], updated)
-            run_parts(UpdateWorker, update, stale, actors=count_of, label="Updating", total=images_in(stale), on_result=updated)
+            run_parts(UpdateWorker, update, stale, plan=plan_of_work, label="Updating", total=images_in(stale), on_result=updated)
             run_parts(
                 AnonymizeWorker,
                 kwargs,
                 plan.new,
-                actors=count_of,
+                plan=plan_of_work,
                 label="Anonymizing",
                 total=images_in(plan.new),
                 on_result=lambda part, summary: timed.add(summary["images"], summary["faces"]),
@@ -294,6 +303,7 @@ class Run:
             summaries,
             pool=pool.num_rows,
             stages=self.times.all(),
+            resources=self._services.published(plan_of_work),
             notices=[*self.notices, NAMES, *([LINKED] if fakes.assigned else []), *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
@@ -350,7 +360,7 @@ class Run:
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
         thresholds = self.thresholds(len(known))
-        return {
+        certifying = {
             "config": self.config,
             "ledger": self.ledger,
             "known": known,
@@ -358,6 +368,21 @@ class Run:
             "calibration": self.calibration,
             "searches": self._shards.searches(known),
         }
+        return {**certifying, "services": self._swapping(certifying)}
+
+    def _looking(self) -> Ask | None:
+        """The services that find faces, started when they are needed first; None if the profile has none."""
+        arguments = {"find": self.config.find, "recognizers": self.config.guard.recognizers}
+        self._services.start(plan_of(self.config.ray), LOOK, Look, arguments, "")
+        return self._services.ask()
+
+    def _swapping(self, certifying: Mapping[str, Any]) -> Ask | None:
+        """All services, those that swap faces with what is certified against."""
+        self._looking()
+        known, terms = certifying["known"], terms_of(certifying["thresholds"], certifying["calibration"])
+        if self.config.swap.pseudonyms != "none":
+            self._services.start(plan_of(self.config.ray), SWAP, Swap, certifying, f"{known.digest} {terms}")
+        return self._services.ask()
 
     def _fakes(self, known: KnownFaces) -> Fakes:
         """The pool, renewed and filled up, and who wears what."""

@@ -18,7 +18,6 @@ from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.boxes import Boxes
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces import runtime
-from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
@@ -30,7 +29,9 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, sum
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.pseudonyms import Assigned
+from mfmc_ray.pipeline.remote import Ask, Asker, chooser_of, pack_of, wearer_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import TABLE, Source
@@ -46,11 +47,11 @@ ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published", "placed")
 class ScanWorker:
     """Scans the units of a part into WORK/scan (or, for galleries, WORK/gallery)."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None, services: Ask | None = None) -> None:
         runtime.use()
         self.ledger, self.stage = ledger, stage
         self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
-        pack = load_pack(config.find, config.guard.recognizers)
+        pack = pack_of(config.find, config.guard.recognizers, Asker.of(services, LOOK, self.watch))
         self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch, boxes)
 
     @staticmethod
@@ -135,11 +136,12 @@ class IdentityWorker:
         thresholds: dict[str, float],
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
         self.swapper = digest_of(config.swap)
-        check = check_of(config, Guard(known, thresholds, calibration, searches))
+        check = check_of(config, Guard(known, thresholds, calibration, searches), services)
         self.stage = IdentityStage(check, swapper_of(config.swap))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
@@ -168,21 +170,26 @@ class AnonymizeWorker:
         access: AccessModel,
         searches: Mapping[str, Search] | None = None,
         assigned: Assigned | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
-        model = load_model()
+        model, watch = load_model(), self.watch_of(config=config, ledger=ledger)
+        check, swapper = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), swapper_of(config.swap)
+        asker = Asker.of(services, SWAP, watch)
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=check_of(config, Guard(known, thresholds, calibration, searches)),
+            check=check,
             pool=Pool.from_table(model, pool) if config.swap.pseudonyms == "image" else None,
-            swapper=swapper_of(config.swap),
+            swapper=swapper,
+            chooser=chooser_of(swapper, check, config.swap.attempts, asker),
+            wearer=wearer_of(swapper, check, asker),
             access=access,
             key=key,
             storage_options=config.storage_options,
-            watch=self.watch_of(config=config, ledger=ledger),
+            watch=watch,
             assigned=assigned,
         )
 
@@ -312,9 +319,9 @@ def made_of(config: RunConfig, calibration: Calibration) -> str:
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
-def check_of(config: RunConfig, guard: Guard) -> OutputCheck:
-    """Looks at faces with the eyes that these settings name."""
-    return OutputCheck(load_pack(config.find, config.guard.recognizers), guard)
+def check_of(config: RunConfig, guard: Guard, services: Ask | None = None, watch: Watch | None = None) -> OutputCheck:
+    """Looks at faces with the eyes that these settings name, wherever they are."""
+    return OutputCheck(pack_of(config.find, config.guard.recognizers, Asker.of(services, LOOK, watch)), guard)
 
 
 def count(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:
