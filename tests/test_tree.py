@@ -40,6 +40,7 @@ LAYERS = [
         "nightly_cli",
         "key_cli",
         "people_cli",
+        "profiles_cli",
         "release_cli",
         "review_cli",
         "evaluate_cli",

@@ -6,6 +6,7 @@ does everything itself, so the answers are the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from mfmc_ray.pipeline.choice import Chooser, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.protocol import SwapError
 from mfmc_ray.swap.swappers import swapper_of
 
 
@@ -84,7 +86,10 @@ class Swap:
 
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
-        self.swapper.portrait(sample(self.model, 0))
+        someone = sample(self.model, 0)
+        with contextlib.suppress(SwapError):
+            self.swapper.portrait(someone)
+            self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)
 
     def choose(

@@ -176,8 +176,8 @@ class AnonymizeWorker:
         runtime.use()
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
         model, watch = load_model(), self.watch_of(config=config, ledger=ledger)
-        check, swapper = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), swapper_of(config.swap)
-        asker = Asker.of(services, SWAP, watch)
+        check, asker = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), Asker.of(services, SWAP, watch)
+        swapper = swapper_of(config.swap, device=asker is None)  # beside services a GPU is theirs
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
