@@ -26,6 +26,7 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     people_cli,
+    profiles_cli,
     release_cli,
     review_cli,
     submit_cli,
@@ -74,7 +75,6 @@ for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remo
     known_cli.app.command(_name)(_verb)
 app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(access_cli.app, name="access")
-app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
@@ -120,6 +120,9 @@ SwapperFile = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="auto|local|cpu-cluster|gpu", help="How the work is shared out (docs/cluster.md; default auto).")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
 
 
@@ -147,6 +150,7 @@ def _run_verb(name: str, text: str) -> None:
         swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
+        profile: Profile = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
@@ -173,6 +177,7 @@ def _run_verb(name: str, text: str) -> None:
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
+            ray__profile=profile,
         )
         _execute(name, settings, restart)
 
@@ -192,6 +197,9 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("evaluate")(evaluate_cli.evaluate)
+app.command("evaluate social")(evaluate_cli.social)
+app.command("profiles")(profiles_cli.profiles)
 app.command("submit")(submit_cli.submit)
 
 
