@@ -26,7 +26,7 @@ from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.identities import IdentityStage
-from mfmc_ray.pipeline.manifest import manifest_of, model_digests
+from mfmc_ray.pipeline.manifest import given_digests, manifest_of, model_digests
 from mfmc_ray.pipeline.pool import fill_pool, renew_pool
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
@@ -166,6 +166,11 @@ def test_what_the_file_says_is_what_decides(networks: Path, tmp_path: Path) -> N
     assert before != plain
     assert model_digests(config)["swapper"] == swapper_of(config.swap).digest
     assert "swapper" not in model_digests(load(None))
+    given = given_digests(model_digests(config))
+    assert given == {
+        name: tiny.weights_of(networks / f"{file}.onnx")["sha256"] for name, file in (("tiny", "junk"), ("tiny: encoder", "encoder"))
+    }
+    assert given_digests(model_digests(load(None))) == {}
     assert config.digest() != load(None).digest()
     assert str(networks) not in str(config.to_dict())
     tiny.spec(networks, networks / "junk.onnx", networks / "encoder.onnx", batch=3)
