@@ -18,12 +18,14 @@ import ray
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mfmc_ray.config import RayConfig
+from mfmc_ray.config import ConfigError, RayConfig, SwapConfig
 from mfmc_ray.discreet import hushed
 from mfmc_ray.faces.runtime import available
 from mfmc_ray.faces.store import ModelError, pull
+from mfmc_ray.pipeline.growth import wait_for
 from mfmc_ray.pipeline.profiles import GPU_PROVIDERS, Node, Plan, plan, without_services
 from mfmc_ray.private import short_link, tidy
+from mfmc_ray.swap.swappers import fetch
 
 STORE_BYTES = 1 << 30
 """Of a local object store: it holds the known-face index and the models' settings, never pictures …"""
@@ -54,7 +56,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         work: the private folder.
 
     Raises:
-        SessionError, ConnectionError: the cluster cannot be reached, or a local Ray not be started.
+        SessionError, ConnectionError: the cluster cannot be reached or does not grow as it must, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
@@ -70,6 +72,8 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             _reach(address)
             with _starting():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            stack.callback(ray.shutdown)
+            wait_for(config.wait_for)
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
@@ -88,7 +92,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                     _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                 )
-        stack.callback(ray.shutdown)
+            stack.callback(ray.shutdown)
         yield
 
 
@@ -115,23 +119,24 @@ def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
     return made if services else without_services(made, config)
 
 
-def prepare(names: Sequence[str]) -> None:
-    """Has each node of a cluster get the model files, once, before its workers ask for them at the same time.
+def prepare(names: Sequence[str], swap: SwapConfig) -> None:
+    """Has each node of a cluster get the files of these models and of the swapper, once, before its workers ask for them at the same time.
 
     Raises:
-        ModelError: a node cannot get one.
+        ModelError, ConfigError: a node cannot get one.
     """
     others = [node for node in nodes() if node.name != ray.get_runtime_context().get_node_id()]
-    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names)) for node in others]
+    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names), swap) for node in others]
     for failure in ray.get(tasks):
         if failure is not None:
             raise failure
 
 
-def _pulled(names: list[str]) -> ModelError | None:
+def _pulled(names: list[str], swap: SwapConfig) -> Exception | None:
     try:
         pull(names, progress=False)
-    except ModelError as error:
+        fetch(swap)
+    except (ModelError, ConfigError) as error:
         return error
     return None
 
