@@ -174,6 +174,7 @@ def _local_settings() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",  # one actor a core; more threads only wait for each other
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes every process of Ray bind to loopback
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_free_objects_period_milliseconds": "100",  # what services were asked about would stay in the store for a second
     }
     if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and would write one of its own into the home folder
         settings["RAY_AUTH_TOKEN"] = _TOKEN
