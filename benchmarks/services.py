@@ -1,8 +1,8 @@
 """Whether the object store stays bounded when services are slow: `python benchmarks/services.py [--workers 2 4 8] [--requests 5 20]`.
 
 Workers ask one service on a logical GPU, which takes its time, about pictures of a given size, as a scan does. Prints the most bytes that
-were in the object store at any moment, in pictures: it should be about the number of workers, and what is served while Ray frees what is done
-with, whatever the number of requests.
+were in the object store at any moment, in pictures: it should be about the number of workers, and what is served until Ray frees what is
+done with, whatever the number of requests.
 """
 
 from __future__ import annotations

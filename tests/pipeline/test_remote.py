@@ -26,7 +26,7 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
-from mfmc_ray.pipeline.remote import Asker, RemoteChooser, RemotePack, RemoteWearer, ServiceLostError
+from mfmc_ray.pipeline.remote import Asker, RemoteChooser, RemotePack, RemoteWearer, ServiceLostError, alone
 from mfmc_ray.pipeline.roles import GatheredSwapper, Look, Swap
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
@@ -177,11 +177,11 @@ def test_threads_share_a_role(elsewhere: Elsewhere, pack: ModelPack) -> None:
 
 def test_without_an_answer_the_worker_does_it_itself(elsewhere: Elsewhere, pack: ModelPack) -> None:
     elsewhere.lost.add(LOOK)
-    asker = Asker(elsewhere)
-    remote = RemotePack(asker, FindConfig(), list(pack.dimensions))
+    before = alone()
+    remote = RemotePack(Asker(elsewhere), FindConfig(), list(pack.dimensions))
     remote._own = pack  # type: ignore[misc]
     assert len(remote.analyse(data.astronaut())) == 1
-    assert asker.alone == 1
+    assert alone() == before + 1
 
 
 def test_what_a_method_raises_comes_back(elsewhere: Elsewhere) -> None:
