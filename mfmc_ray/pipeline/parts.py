@@ -1,8 +1,8 @@
 """The one graph that every pass runs: parts in, tiny summaries out.
 
-What travels through Ray are ids and locators; pixels never do, but to services (`services.py`). A worker actor holds the pass's stage, reads
-a part's bytes itself, writes the part's files itself under names that depend on the part alone, and hands back a summary. Thus a part may be
-done again at any time, and is when its worker or node dies.
+What travels through Ray are ids and locators; pixels never do, but to services (`services.py`). A worker actor holds the pass's stage,
+reads a part's bytes itself, writes the part's files itself under names that depend on the part alone, and hands back a summary. Thus a part
+may be done again at any time, and is when its worker or node dies.
 """
 
 from __future__ import annotations
