@@ -6,6 +6,7 @@ does everything itself, so the answers are the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +91,10 @@ class Swap:
 
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
-        self.swapper.portrait(sample(self.model, 0))
+        someone = sample(self.model, 0)
+        with contextlib.suppress(SwapError):
+            self.swapper.portrait(someone)
+            self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)
 
     def choose(
