@@ -163,6 +163,8 @@ class Run:
             for line in plan_of(self.config.ray).told():
                 self.console.print(line, markup=False, soft_wrap=True)
             yield
+            for line in self._services.told():
+                self.console.print(line, markup=False, soft_wrap=True)
         with contextlib.suppress(OSError):  # not if it holds what a worker has left
             (self.ledger.work / "watch").rmdir()
 
