@@ -118,7 +118,7 @@ def prepare() -> None:
 def embedded(seeds: Sequence[int]) -> tuple[list[Identity], dict[str, F32]]:
     """Identities and the embeddings of their neutral renderings."""
     rows = _stages[0](pa.table({"seed": pa.array(seeds, pa.int64())}))
-    identities = [sample(_stages[0].swapper.model, seed) for seed in rows["seed"].to_pylist()]
+    identities = [sample(_stages[0].model, seed) for seed in rows["seed"].to_pylist()]
     return identities, {name: np.array(rows[embedding_column(name)].to_pylist(), np.float32) for name in EMBEDDERS}
 
 

@@ -6,11 +6,8 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +16,9 @@ from typing import Any
 
 import psutil
 from kills_checks import BrokenError, Collection, digests
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from ray_nodes import RayNodes, end, tree
 
 STAGES = ("scan", "pool", "anonymize")
 PICTURES = 32
@@ -71,13 +71,6 @@ class Place:
         return f"{stage} (" + ", ".join(f"{name} {n}" for name, n in done.items() if n) + ")"
 
 
-def tree(root: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
 def named(processes: Sequence[psutil.Process], kind: str) -> list[psutil.Process]:
     """The workers, raylets, gcs_servers among some processes."""
     found = []
@@ -87,12 +80,6 @@ def named(processes: Sequence[psutil.Process], kind: str) -> list[psutil.Process
             if is_worker if kind == "worker" else one.name() == kind:
                 found.append(one)
     return found
-
-
-def end(processes: Sequence[psutil.Process]) -> None:
-    for one in processes:
-        with contextlib.suppress(psutil.Error):
-            one.kill()
 
 
 class Local:
@@ -152,60 +139,37 @@ class Nodes(Local):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self.folder = Path(tempfile.mkdtemp(prefix="k-"))
-        self.nodes: list[psutil.Process] = []
-        settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-        self.environment |= settings | {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
-        self._count = 1
+        self.cluster = RayNodes(inherited=self.environment)
+        self.environment = self.cluster.environment
 
     def __enter__(self) -> Nodes:
         self._head()
         return self
 
     def __exit__(self, *_: object) -> None:
-        end([one for node in self.nodes for one in tree(node)])
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.cluster.close()
 
     def roots(self) -> list[psutil.Process]:
-        return [self.root, *self.nodes]
+        return [self.root, *self.cluster.nodes]
 
     def victims(self, kind: str) -> list[psutil.Process]:
         if kind in ("raylet", "head raylet"):
-            return named(tree(self.nodes[0 if kind == "head raylet" else 1]), "raylet")
+            return named(tree(self.cluster.nodes[0 if kind == "head raylet" else 1]), "raylet")
         return super().victims(kind)
 
     def mend(self, kind: str) -> None:
         if kind == "raylet":
-            end(tree(self.nodes.pop()))
-            self._node()
+            self.cluster.kill(self.cluster.nodes[1])
+            self.cluster.node()
         elif kind in ("head raylet", "gcs_server", "all"):
-            end([one for node in self.nodes for one in tree(node)])
+            for node in list(self.cluster.nodes):
+                self.cluster.kill(node)
             self._head()
 
     def _head(self) -> None:
-        self.nodes = []
-        with socket.socket() as one:
-            one.bind(("127.0.0.2", 0))
-            self.address = f"127.0.0.2:{one.getsockname()[1]}"
-        self.options = ("--address", self.address)
-        port = self.address.rpartition(":")[2]
-        self._start(
-            "127.0.0.2", "--head", "--port", port, "--temp-dir", str(self.folder), "--num-cpus", "1", "--include-dashboard", "false"
-        )
-        self._node()
-
-    def _node(self) -> None:
-        self._count += 1
-        self._start(f"127.0.0.{1 + self._count}", "--address", self.address, "--num-cpus", "2")
-
-    def _start(self, ip: str, *options: str) -> None:
-        said = self.folder / f"{self._count}-{len(self.nodes)}.said"
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--node-ip-address", ip, "--object-store-memory", "200000000"]
-        with said.open("w") as file:
-            command = [*ray, "--block", "--disable-usage-stats", *options]
-            process = psutil.Popen(command, stdout=file, stderr=file, env=self.environment, start_new_session=True)
-        self.nodes.append(psutil.Process(process.pid))
-        wait(lambda: "Ray runtime started" in said.read_text(), 90, lambda: f"a node did not start: {said.read_text()}")
+        self.cluster.head()
+        self.cluster.node()
+        self.options = ("--address", self.cluster.address)
 
 
 class Library(Local):

@@ -1,4 +1,4 @@
-"""For `ray job submit --working-dir . -- python jobs/anonymize.py INPUT OUT --work WORK …`: the same arguments as `mfmc anonymize`."""
+"""For `ray job submit --working-dir . -- python jobs/anonymize.py --config run.yaml`: the same arguments as `mfmc anonymize`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""For `ray job submit --working-dir . -- python jobs/audit.py OUT --work WORK`: the same arguments as `mfmc audit`."""
+"""For `ray job submit --working-dir . -- python jobs/audit.py --config run.yaml`: the same arguments as `mfmc audit`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""For `ray job submit --working-dir . -- python jobs/nightly.py --config nightly.yaml`: the same arguments as `mfmc nightly`."""
+"""For `ray job submit --working-dir . -- python jobs/nightly.py --config run.yaml`: the same arguments as `mfmc nightly`."""
 
 import sys
 

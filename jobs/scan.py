@@ -1,4 +1,4 @@
-"""For `ray job submit --working-dir . -- python jobs/scan.py INPUT OUT --work WORK …`: the same arguments as `mfmc scan`."""
+"""For `ray job submit --working-dir . -- python jobs/scan.py --config run.yaml`: the same arguments as `mfmc scan`."""
 
 import sys
 

@@ -18,7 +18,6 @@ from mfmc_ray import (
     access_cli,
     boxes_cli,
     change_cli,
-    config,
     discreet,
     evaluate_cli,
     identities_cli,
@@ -27,12 +26,14 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     people_cli,
+    profiles_cli,
     release_cli,
     review_cli,
+    submit_cli,
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
-from mfmc_ray.folders import finished_run, storage_options_of, work_of
+from mfmc_ray.folders import finished_run, run_settings, storage_options_of
 
 _VERBOSE = ("--verbose", "-v")
 
@@ -74,15 +75,17 @@ for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remo
     known_cli.app.command(_name)(_verb)
 app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(access_cli.app, name="access")
-app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
 
 Input = Annotated[
-    str, typer.Argument(help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files.")
+    str | None,
+    typer.Argument(
+        help="A folder, a glob, s3://bucket/prefix, Parquet files with an image column, or WebDataset .tar files. Default: the file's."
+    ),
 ]
-Out = Annotated[str, typer.Argument(help="Folder or s3:// prefix of the publishable result.")]
+Out = Annotated[str | None, typer.Argument(help="Folder or s3:// prefix of the publishable result. Default: the file's.")]
 Work = Annotated[
     str | None, typer.Option(help="Private folder (embeddings, key, originals' report). Default: OUT-work beside a local OUT.")
 ]
@@ -112,8 +115,14 @@ Pseudonyms = Annotated[
     str | None,
     typer.Option(metavar="image|person|none", help="Another fake in each image (default), the same for a person in all, or none: cover."),
 ]
+SwapperFile = Annotated[
+    str | None, typer.Option(metavar="morph|FILE", help="YAML file of a swap network instead of the embedded renderer (docs/swappers.md).")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="auto|local|cpu-cluster|gpu", help="How the work is shared out (docs/cluster.md; default auto).")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
 
 
@@ -122,8 +131,8 @@ def _run_verb(name: str, text: str) -> None:
 
     @takes_access("Who may stay as they are: docs/access.md (default: nobody)")
     def verb(
-        input: Input,  # noqa: A002 (the argument's name)
-        out: Out,
+        input: Input = None,  # noqa: A002 (the argument's name)
+        out: Out = None,
         work: Work = None,
         known: Known = None,
         config_file: Config = None,
@@ -138,16 +147,20 @@ def _run_verb(name: str, text: str) -> None:
         quality: Quality = None,
         seed: Seed = None,
         pseudonyms: Pseudonyms = None,
+        swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
+        profile: Profile = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
-        settings = config.load(
+        if input is not None and out is None:
+            raise ConfigError("give INPUT and OUT, or neither and --config with a YAML file that has `input:` and `out:`")
+        settings = run_settings(
             config_file,
             input=input,
             out=out,
-            work=work or work_of(out),
+            work=work,
             storage_options=storage_options_of(storage_options),
             guard__galleries=known,
             guard__threshold=threshold,
@@ -160,9 +173,11 @@ def _run_verb(name: str, text: str) -> None:
             swap__min_face=min_face,
             swap__seed=seed,
             swap__pseudonyms=pseudonyms,
+            swap__swapper=swapper,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
+            ray__profile=profile,
         )
         _execute(name, settings, restart)
 
@@ -182,13 +197,18 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("evaluate")(evaluate_cli.evaluate)
+app.command("evaluate social")(evaluate_cli.social)
+app.command("profiles")(profiles_cli.profiles)
+app.command("submit")(submit_cli.submit)
 
 
 @app.command()
 @takes_access("What kept faces are held against (default: the run's own people and tables, as they are now)")
 def audit(
-    out: Annotated[str, typer.Argument(help="The published folder or prefix.")],
+    out: Annotated[str | None, typer.Argument(help="The published folder or prefix. Default: the file's.")] = None,
     work: Annotated[str | None, typer.Option(help="The run's private folder. Default: OUT-work beside a local OUT.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", "-c", help="The run's YAML file: OUT, WORK, where they are.")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Look at so many published images, drawn at random, as 200 or 5% (default: at all of them).")
     ] = None,
@@ -209,7 +229,7 @@ def audit(
     from mfmc_ray.pipeline.audit_run import audit as run_audit
     from mfmc_ray.pipeline.sampling import Sample
 
-    settings = finished_run(out, work, storage_options, actors, address, access)
+    settings = finished_run(out, work, storage_options, actors, address, access, config_file)
     raise typer.Exit(0 if run_audit(settings, Sample.parse(sample, sample_seed)) else 1)
 
 

@@ -9,9 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mfmc_ray import config
-from mfmc_ray.config import ConfigError
-from mfmc_ray.folders import work_of
+from mfmc_ray.folders import run_settings
 from mfmc_ray.runlock import BusyError
 
 NOT_STARTED, BUSY = 3, 75
@@ -40,14 +38,9 @@ def nightly(
     """
     from mfmc_ray.pipeline import nightly as night
 
-    given = {"ray__address": address, "nightly__wait_minutes": wait, "nightly__audit": audit}
-    settings = config.load(config_file, **given)
-    if not settings.input or not settings.out:
-        raise ConfigError(f"{config_file}: wants `input:` and `out:`; WORK is beside OUT if `work:` is not given")
-    if not settings.work:
-        settings = config.load(
-            config_file, work=work_of(settings.out), ray__address=address, nightly__wait_minutes=wait, nightly__audit=audit
-        )
+    settings = run_settings(
+        config_file, input=None, out=None, work=None, ray__address=address, nightly__wait_minutes=wait, nightly__audit=audit
+    )
     try:
         result = night.nightly(settings, only_plan=plan, show=_show)
     except BusyError as error:

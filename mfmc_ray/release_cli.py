@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mfmc_ray import config
 from mfmc_ray.config import ConfigError
-from mfmc_ray.folders import work_of
+from mfmc_ray.folders import run_settings
 
 if TYPE_CHECKING:
     from mfmc_ray.pipeline.releases import Release
@@ -37,11 +36,7 @@ def release(
     """
     from mfmc_ray.pipeline.releases import release as make
 
-    settings = config.load(config_file, ray__address=address, ray__actors=actors)
-    if not settings.input or not settings.out:
-        raise ConfigError(f"{config_file}: wants `input:` and `out:`; WORK is beside OUT if `work:` is not given")
-    if not settings.work:
-        settings = config.load(config_file, work=work_of(settings.out), ray__address=address, ray__actors=actors)
+    settings = run_settings(config_file, input=None, out=None, work=None, ray__address=address, ray__actors=actors)
     if settings.access.model != "rules":
         raise ConfigError(f"{config_file}: audiences are of `access: {{model: rules}}`; other models have one release (docs/access.md)")
     make(settings, audiences, restart=restart, tell=_told)

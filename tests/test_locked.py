@@ -1,4 +1,4 @@
-"""The container's lock file: every dependency pinned by hash, as pyproject.toml wants it; nothing in it says where to fetch from."""
+"""The images' lock files: every dependency pinned by hash, as pyproject.toml wants it; nothing in them says where to fetch from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from packaging.version import Version
 from mfmc_ray.faces.store import load_lock
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "cluster" / "requirements-cpu.lock").read_text()
+TEXTS = {name: (ROOT / "cluster" / f"requirements-{name}.lock").read_text() for name in ("cpu", "gpu")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-WANTED = [
-    *PROJECT["project"]["dependencies"],
-    *PROJECT["project"]["optional-dependencies"]["s3"],
-    *PROJECT["build-system"]["requires"],
-]
+EXTRAS = {"cpu": ("s3", "aws"), "gpu": ("s3", "gpu")}
+REPLACED = {"cpu": (), "gpu": ("faiss-cpu", "onnxruntime")}
+"""By builds for GPUs, which write the same folders."""
+
+
+def wanted(image: str) -> list[str]:
+    """What pyproject.toml asks for in an image, and what builds the package."""
+    extras = [line for extra in EXTRAS[image] for line in PROJECT["project"]["optional-dependencies"][extra]]
+    lines = [*PROJECT["project"]["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
+    return [line for line in lines if canonicalize_name(Requirement(line).name) not in REPLACED[image]]
 
 
 def read(text: str) -> dict[str, tuple[str, frozenset[str]]]:
@@ -36,15 +41,25 @@ def read(text: str) -> dict[str, tuple[str, frozenset[str]]]:
     return found
 
 
-LOCKED = read(TEXT)
+LOCKS = {image: read(text) for image, text in TEXTS.items()}
+LOCKED = LOCKS["cpu"]
 
 
-@pytest.mark.parametrize("line", WANTED)
-def test_every_dependency_is_locked_as_wanted(line: str) -> None:
-    wanted = Requirement(line)
-    version, hashes = LOCKED[canonicalize_name(wanted.name)]
-    assert wanted.specifier.contains(Version(version), prereleases=True), f"{line}: {version} is locked; run tools/lock_requirements.py"
+@pytest.mark.parametrize(("image", "line"), [(image, line) for image in TEXTS for line in wanted(image)])
+def test_every_dependency_is_locked_as_wanted(image: str, line: str) -> None:
+    asked = Requirement(line)
+    version, hashes = LOCKS[image][canonicalize_name(asked.name)]
+    assert asked.specifier.contains(Version(version), prereleases=True), f"{line}: {version} is locked; run tools/lock_requirements.py"
     assert hashes
+
+
+def test_the_images_have_the_same_versions_and_no_package_twice_under_two_names() -> None:
+    """Ray and pickles go from one to the other."""
+    common = LOCKS["cpu"].keys() & LOCKS["gpu"].keys()
+    assert {"ray", "numpy", "pyarrow", "opencv-python-headless"} <= common
+    assert {name: LOCKS["gpu"][name] for name in common} == {name: LOCKS["cpu"][name] for name in common}
+    assert not LOCKS["gpu"].keys() & set(REPLACED["gpu"])
+    assert {"faiss-gpu", "onnxruntime-gpu"} <= LOCKS["gpu"].keys()
 
 
 def test_an_installed_package_needs_nothing_that_is_not_locked() -> None:
@@ -52,7 +67,7 @@ def test_an_installed_package_needs_nothing_that_is_not_locked() -> None:
     from importlib.metadata import PackageNotFoundError, requires
     from importlib.metadata import version as installed
 
-    extras = {canonicalize_name(r.name): r.extras for r in map(Requirement, WANTED)}
+    extras = {canonicalize_name(r.name): r.extras for r in map(Requirement, wanted("cpu"))}
     environment = {**default_environment(), "python_version": "3.11", "python_full_version": "3.11.9"}
     checked = 0
     for name, (version, _) in LOCKED.items():
@@ -95,4 +110,4 @@ def test_the_model_package_is_the_one_of_models_lock() -> None:
 )
 def test_a_line_that_pins_nothing_is_seen(line: str) -> None:
     with pytest.raises(AssertionError):
-        read(TEXT + line)
+        read(TEXTS["cpu"] + line)

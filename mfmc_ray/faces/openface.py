@@ -66,7 +66,7 @@ class OpenFaceEmbedder:
     # where the five points lie, px of the chip: eyes, tip of the nose, corners of the mouth
     _TEMPLATE: F32 = np.array([[27, 17], [69, 17], [48, 43], [34, 65], [62, 65]], np.float32)
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         self._net = Network(_graph(model_path("openface")), threads)
 
     def embed(self, image: Pixels, points: F32) -> F32:

@@ -17,7 +17,8 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.traits import mouth_covered
 from mfmc_ray.known.search import usable
 from mfmc_ray.people.match import LEAST_MESH
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.cover import CoverFinder
+from mfmc_ray.swap.glasses import GlassesReader
 
 LEAST_SIZE = 40.0
 """px, √area of the face's box. Smaller ones are missed more often, see `match.SMALL`, and what is enrolled is compared with all others."""
@@ -82,7 +83,7 @@ class Examiner:
 
     def __init__(self) -> None:
         self.pack = load_pack(FindConfig(), list(EMBEDDERS))
-        self._swapper = MorphSwapper(load_model())
+        self._surface, self._covers = load_model().surface, CoverFinder(load_model(), GlassesReader())
 
     def __call__(self, data: bytes) -> Look:
         """The face of an image file.
@@ -114,8 +115,8 @@ class Examiner:
         if score < LEAST_MESH:
             raise RefusedError("hidden", "the face is hidden or in profile")
         mesh = faces.need("meshes")[i]
-        covered = self._swapper.covered(pixels, mesh)
-        if covered.mouth > COVERED or (score < SURE_MESH and mouth_covered(self._swapper.model.surface, pixels, mesh)):
+        covered = self._covers.find(pixels, mesh)
+        if covered.mouth > COVERED or (score < SURE_MESH and mouth_covered(self._surface, pixels, mesh)):
             raise RefusedError("hidden", "the mouth seems to be covered")
         if covered.eyes > COVERED:
             raise RefusedError("hidden", "an eye seems to be covered (dark glasses?)")

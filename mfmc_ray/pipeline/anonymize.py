@@ -18,10 +18,12 @@ from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
+from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Pool, Wanted, keyed
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
+from mfmc_ray.pipeline.remote import Chooses
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.unfit import unfit
@@ -32,7 +34,7 @@ from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.keep import area_of, restore
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.protocol import Swapper
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
 GROUP, GROUP_PIXELS = 16, 64_000_000
@@ -53,6 +55,7 @@ class AnonymizeStage:
         key: of the run; who has it can repeat the random choices.
         storage_options: for fsspec, of remote units.
         watch: notes what it is at, and knows what not to touch.
+        chooser, wearer: try identities on; None: with `swapper` and `check`, in this process.
     """
 
     def __init__(
@@ -63,22 +66,25 @@ class AnonymizeStage:
         max_pixels: int,
         check: OutputCheck,
         pool: Pool | None,
-        swapper: MorphSwapper,
+        swapper: Swapper,
         access: AccessModel,
         key: bytes,
         storage_options: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
         assigned: Assigned | None = None,
+        chooser: Chooses | None = None,
+        wearer: Wearer | None = None,
     ) -> None:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
         self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
+        self._surface = load_model().surface
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
         self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
-        self._choose = Chooser(swapper, check, swap.attempts)
-        self._wear = None if assigned is None else Wardrobe(Wearer(swapper, check), assigned, swap.attempts)
+        self._choose = chooser or Chooser(swapper, check, swap.attempts)
+        self._wear = None if assigned is None else Wardrobe(wearer or Wearer(swapper, check), assigned, swap.attempts)
         self.version = version_of(access.version, assigned)
         """(image_id, path) → what stands for all that decides about its faces, besides settings."""
         self._reader = SourceReader(storage_options)
@@ -212,7 +218,7 @@ class AnonymizeStage:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = unfit(self.swapper, self.swap.min_face, original, faces, i, covered)
+        rule = unfit(self._surface, self.swap.min_face, original, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return

@@ -9,7 +9,8 @@ import numpy as np
 
 from mfmc_ray.faces.detect import View, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Image, Pixels
-from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.faces.pack import Pack
 from mfmc_ray.known.certificate import Guard, Verdict
 
 
@@ -36,7 +37,7 @@ class Checked:
 class OutputCheck:
     """Looks at a face in a changed picture with the guard's eyes."""
 
-    def __init__(self, pack: ModelPack, guard: Guard) -> None:
+    def __init__(self, pack: Pack, guard: Guard) -> None:
         self.pack = pack
         self.guard = guard
         self._usual = {name: guard.calibration.threshold_for(name, 0.5) for name in guard.recognizers}
@@ -102,9 +103,3 @@ class OutputCheck:
     def _scaled(self, recognizer: str, cosine: float, threshold: float) -> float:
         usual = self._usual[recognizer]
         return (cosine - usual) / max(threshold - usual, 1e-3)
-
-
-def five_points(mesh: F32) -> F32:
-    """The five points (5, 2) px that a detector would give for a mesh (468, 3): the eyes' middles, nose tip, mouth corners."""
-    eyes = (mesh[[33, 133, 159, 145]].mean(0), mesh[[263, 362, 386, 374]].mean(0))
-    return np.stack([*eyes, mesh[4], mesh[61], mesh[291]])[:, :2].astype(np.float32)

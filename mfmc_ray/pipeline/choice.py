@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.swap.cover import GLASSES, Covered
-from mfmc_ray.swap.render import MorphSwapper, Patch
+from mfmc_ray.swap.protocol import Order, Patch, Swapper
 
 ENOUGH = 0.06
 """The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
@@ -67,7 +67,7 @@ class Chooser:
     attempts: identities that are tried on a face at most.
     """
 
-    def __init__(self, swapper: MorphSwapper, check: OutputCheck, attempts: int) -> None:
+    def __init__(self, swapper: Swapper, check: OutputCheck, attempts: int) -> None:
         self.swapper, self.check, self.attempts = swapper, check, attempts
 
     def __call__(
@@ -92,9 +92,9 @@ class Chooser:
         best, count, reason = None, 0, "no_identity"
         for start in range(0, min(self.attempts, len(identities)), CHOICE):
             some = identities[start : min(start + CHOICE, self.attempts)]
-            tries = self._tries(canvas, mesh, some, wanted, covered, originals, start > 0)
+            tries, nothing = self._tries(canvas, mesh, some, wanted, covered, originals, start > 0)
             count += len(tries)
-            best, reason = self._best(canvas, tries, originals)
+            best, reason = self._best(canvas, tries, originals) if tries else (None, nothing)
             if best is not None or not tries:
                 break
         return best, count, reason
@@ -108,27 +108,37 @@ class Chooser:
         covered: Covered,
         originals: Mapping[str, F32],
         last: bool,
-    ) -> list[Try]:
-        """The face with each of these identities, looked at by the first recognizer; fewer once some are good.
+    ) -> tuple[list[Try], str]:
+        """The face with each of these identities, looked at by the first recognizer; fewer once some are good. If there is none: why.
 
         The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by;
         temples then end at the mask.
         """
         tries: list[Try] = []
+        rims = covered.glasses < GLASSES or not last
+        orders = []
         for k, identity in enumerate(identities):
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
-            rims = covered.glasses < GLASSES or not last
-            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+            orders.append(Order(canvas, mesh, identity, wanted.age, strength, rims, covered))
+        for order, patch in self._swapped(orders):
+            if patch is None:
+                continue
             if patch.cover < LEAST_COVER:
-                break
+                return tries, "mostly_hidden"
             with worn(canvas, patch):
                 points = self.check.points(canvas, patch.mesh)[None]
                 seen, likeness = self.check.glance(canvas, points, originals)
                 cost = misread(self.check.pack, canvas, patch.mesh, wanted)
-            tries.append(Try(identity, patch, points, seen, likeness, cost))
+            tries.append(Try(order.identity, patch, points, seen, likeness, cost))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break
-        return tries
+        return tries, "swap_failed"
+
+    def _swapped(self, orders: Sequence[Order]) -> Iterator[tuple[Order, Patch | None]]:
+        """Each order with what came of it, made as many at a time as the swapper likes: the last ones may not be asked for."""
+        for start in range(0, len(orders), self.swapper.at_once):
+            some = orders[start : start + self.swapper.at_once]
+            yield from zip(some, self.swapper.swap_many(some), strict=True)
 
     def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
         """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason."""
@@ -147,7 +157,7 @@ class Chooser:
                 if best is None or cost < least:
                     best, least = replace(one, checked=checked), cost
                 passed += not cost[0]
-        return best, reason if tries else "mostly_hidden"
+        return best, reason
 
     def _certified(self, canvas: Image, tries: Sequence[Try], originals: Mapping[str, F32]) -> list[Checked]:
         """What every recognizer says of these, together."""
@@ -163,7 +173,7 @@ class Chooser:
         )
 
 
-def misread(pack: ModelPack, image: Image, mesh: F32, wanted: Wanted) -> float:
+def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:
     """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
     found = pack.estimate(image, mesh[None])
     sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0

@@ -22,7 +22,7 @@ from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.explained import Mark, draw
 from mfmc_ray.faces.faces import Faces, Image
-from mfmc_ray.faces.pack import DIMENSIONS, load_pack
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, load_pack
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.calibration import Calibration
@@ -42,7 +42,8 @@ from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.sources import SourceReader, Unit, escape
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.cover import CoverFinder
+from mfmc_ray.swap.glasses import GlassesReader
 
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{12,64}")
 
@@ -105,7 +106,7 @@ def explain(config: RunConfig, ledger: Ledger, image: str, calibration: Calibrat
     image_id, path = row["image_id"], row["path"]
     if row["reason"] is not None or not scalar.is_valid:
         return Explanation(image_id or "", path, (), row["reason"] or "not_scanned", None, scanned)
-    faces = faces_of(scalar, {name: DIMENSIONS[name] for name in config.guard.recognizers})
+    faces = faces_of(scalar, {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers})
     seen = _seen(registry, calibration, config, faces)
     access = access.bound(Sightings({} if seen is None else {image_id: seen}, ""))
     try:
@@ -199,10 +200,11 @@ def _rules(config: RunConfig, original: Image | None, faces: Faces, decided: lis
     rules: list[str | None] = [RULE if one.redact else None for one in decided]
     left = [i for i, one in enumerate(decided) if not one.keep and not one.redact]
     if original is not None and left:
-        swapper = MorphSwapper(load_model())
+        model = load_model()
+        covers = CoverFinder(model, GlassesReader())
         for i in left:
-            covered = swapper.covered(original, faces.need("meshes")[i])
-            rules[i] = unfit(swapper, config.swap.min_face, original, faces, i, covered)
+            covered = covers.find(original, faces.need("meshes")[i])
+            rules[i] = unfit(model.surface, config.swap.min_face, original, faces, i, covered)
     return rules
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
@@ -24,16 +24,18 @@ from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.pipeline.profiles import SWAP
 from mfmc_ray.pipeline.pseudonyms import Face
+from mfmc_ray.pipeline.remote import Ask, Asker, wearer_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.pipeline.wearing import FIRST, Wearer
+from mfmc_ray.pipeline.wearing import FIRST
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.swappers import swapper_of
 from mfmc_ray.tables import FITTING as ROWS
 from mfmc_ray.tables import scan_schema
 
@@ -87,14 +89,17 @@ class FittingWorker:
         thresholds: dict[str, float],
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
+        services: Ask | None = None,
     ) -> None:
-        cv2.setNumThreads(1)
+        runtime.use()
         self.config, self.ledger = config, ledger
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
-        self.swapper = MorphSwapper(load_model())
-        self.wearer = Wearer(self.swapper, check_of(config, Guard(known, thresholds, calibration, searches)))
+        self.model = load_model()
+        self.swapper = swapper_of(config.swap)
         self.watch = self.watch_of(config=config, ledger=ledger)
+        check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
+        self.wearer = wearer_of(self.swapper, check, Asker.of(services, SWAP, self.watch))
         self._reader = SourceReader(config.storage_options)
 
     @staticmethod
@@ -130,7 +135,7 @@ class FittingWorker:
 
     def _fitted(self, name: str, sitters: Sequence[_Sitter], best: int) -> Fitted:
         """An identity on some faces; on fewer of them once it cannot hold on more than `best`."""
-        identity = identity_of(self.swapper.model, name)
+        identity = identity_of(self.model, name)
         rooms: dict[Face, float] = {}
         steps: dict[Face, tuple[int, ...]] = {}
         for sitter in sitters:
@@ -184,7 +189,7 @@ class FittingWorker:
             )
             mesh = faces.need("meshes")[0]
             covered = self.swapper.covered(image, mesh)
-            if unfit(self.swapper, self.config.swap.min_face, image, faces, 0, covered) is not None:
+            if unfit(self.model.surface, self.config.swap.min_face, image, faces, 0, covered) is not None:
                 return None
         wanted = Wanted(*(float(faces.need(name)[0]) for name in ("sexes", "ages", "tones", "beards")))
         return _Sitter((image_id, number), image, mesh, covered, wanted, faces.embeddings)

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from mfmc_ray.faces.faces import F32
+from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import pool_table
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
+from mfmc_ray.swap.protocol import SwapError, Swapper
 from mfmc_ray.tables import embedding_column, pool_schema
 
 
@@ -18,14 +19,15 @@ class IdentityStage:
 
     Args:
         check: holds the recognizers and the guard.
-        swapper: renders.
+        swapper: shows them.
     """
 
     needs = pa.schema([("seed", pa.int64())])
 
-    def __init__(self, check: OutputCheck, swapper: MorphSwapper) -> None:
+    def __init__(self, check: OutputCheck, swapper: Swapper) -> None:
         self.check = check
         self.swapper = swapper
+        self.model = load_model()
         self.adds: pa.Schema = pool_schema(check.pack.dimensions)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -34,7 +36,7 @@ class IdentityStage:
         embeddings: dict[str, list[F32]] = {name: [] for name in names}
         identities = []
         for seed in batch["seed"].to_pylist():
-            identity = sample(self.swapper.model, seed)
+            identity = sample(self.model, seed)
             vectors = self._embed(identity)
             if vectors is not None:
                 identities.append(identity)
@@ -59,12 +61,15 @@ class IdentityStage:
         return pool_table(rows, self.check.pack.dimensions)
 
     def _embed(self, identity: Identity) -> dict[str, F32] | None:
-        """recognizer → the embedding (d,) of its neutral rendering; None as soon as one finds a known face in it, which most do."""
-        portrait = neutral_portrait(self.swapper, identity)
-        points = self.check.points(portrait, self.swapper.model.head_mesh)[None]
+        """recognizer → the embedding (d,) of its portrait; None if there is none, or as soon as a known face is found in it."""
+        try:
+            portrait = self.swapper.portrait(identity)
+        except SwapError:
+            return None
+        points = self.check.points(portrait.pixels, portrait.mesh)[None]
         found = {}
         for name, embedder in self.check.pack.embedders.items():
-            vectors = embedder.embed(portrait, points)
+            vectors = embedder.embed(portrait.pixels, points)
             if not self.check.guard.clear(name, vectors)[0]:
                 return None
             found[name] = vectors[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mfmc_ray.boxes import Boxes, BoxesError
@@ -14,7 +14,8 @@ from mfmc_ray.pipeline.difference import Difference, difference, scan_parts
 from mfmc_ray.pipeline.known import added_galleries, begin_gallery, dropped_galleries, gallery_stages
 from mfmc_ray.pipeline.listing import Digest, Listing
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import actors
+from mfmc_ray.pipeline.remote import Ask
+from mfmc_ray.pipeline.session import plan_of
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.workers import SCAN, ScanWorker
 
@@ -37,8 +38,10 @@ class Scans:
         differences: how each scan's listing differed from what it had scanned, once it was brought up to date.
     """
 
-    def __init__(self, config: RunConfig, ledger: Ledger, times: Times, *, update: bool) -> None:
-        self._config, self._ledger, self._times, self._update = config, ledger, times, update
+    def __init__(
+        self, config: RunConfig, ledger: Ledger, times: Times, *, update: bool, services: Callable[[], Ask | None] = lambda: None
+    ) -> None:
+        self._config, self._ledger, self._times, self._update, self._services = config, ledger, times, update, services
         self._boxes: Boxes | None = None
         self.units: Units = ()
         self.gallery_units: Sequence[Units] = ()
@@ -93,9 +96,15 @@ class Scans:
             only_files = isinstance(units, Listing) and not units.kinds.any()
             run_parts(
                 ScanWorker,
-                {"config": self._config, "ledger": self._ledger, "stage": stage, "boxes": self.boxes if stage is SCAN else None},
+                {
+                    "config": self._config,
+                    "ledger": self._ledger,
+                    "stage": stage,
+                    "boxes": self.boxes if stage is SCAN else None,
+                    "services": self._services(),
+                },
                 todo,
-                actors=actors(self._config.ray),
+                plan=plan_of(self._config.ray),
                 label=label,
                 total=found.to_read if only_files else None,
                 on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),

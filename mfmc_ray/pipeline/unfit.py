@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.identities.surface import Surface
 from mfmc_ray.identities.traits import mouth_covered
-from mfmc_ray.pipeline.check import five_points
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.render import MorphSwapper
 
 LIPS_COVERED = 0.5
 """Share of the lips behind something (`cover.Covered.mouth`) from which no mouth is drawn."""
@@ -20,11 +20,11 @@ LARGEST_PITCH = 45.0
 LARGEST_DISAGREEMENT = 0.22
 
 
-def unfit(swapper: MorphSwapper, min_face: float, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
+def unfit(surface: Surface, min_face: float, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
     """The rule by which the i-th face cannot be swapped well; None if it can.
 
     Args:
-        swapper: whose model says where the mouth is.
+        surface: says where the mouth is.
         min_face: px, √area of the box; smaller faces cannot.
         original: uint8 (h, w, 3) RGB.
         faces: of the picture, with all that `Faces` can hold.
@@ -45,7 +45,7 @@ def unfit(swapper: MorphSwapper, min_face: float, original: Image, faces: Faces,
     mesh = faces.need("meshes")[i]
     if disagreement(mesh, faces.points[i], faces.boxes[i]) > LARGEST_DISAGREEMENT:
         return "unsure_mesh"
-    hidden = mouth_covered(swapper.model.surface, original, mesh) or covered.mouth > LIPS_COVERED
+    hidden = mouth_covered(surface, original, mesh) or covered.mouth > LIPS_COVERED
     return "mouth_covered" if hidden else None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.identities.casting import identity_of
+from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.variation import varied
@@ -20,7 +21,7 @@ from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Try, misread, worn
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.swap.cover import GLASSES, Covered
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.protocol import SwapError, Swapper
 
 ROOM = 10.0
 """What lacking room (`Checked.room`) costs beside likeness to the original (`Checked.likeness`): it must be there before all else."""
@@ -55,8 +56,8 @@ class Wearer:
     check: looks at the results.
     """
 
-    def __init__(self, swapper: MorphSwapper, check: OutputCheck) -> None:
-        self.swapper, self.check = swapper, check
+    def __init__(self, swapper: Swapper, check: OutputCheck) -> None:
+        self.swapper, self.check, self.model = swapper, check, load_model()
 
     def __call__(
         self,
@@ -86,10 +87,10 @@ class Wearer:
         first = max(steps, default=0)
         for number in range(1, attempts + 1):
             path = (*taken, first + number - 1) if number > 1 else taken
-            stepped = varied(self.swapper.model, identity, path)
+            stepped = varied(self.model, identity, path)
             found = self._try(canvas, mesh, stepped, wanted, covered, originals, min(1.0, max(path, default=0) / attempts))
-            if found is None:
-                return Worn(None, number, "mostly_hidden", (), -np.inf)
+            if isinstance(found, str):
+                return Worn(None, number, found, (), -np.inf)
             some, checked = found
             new = ROOM * max(0.0, ENOUGH - checked.room) + max(checked.likeness, STRANGER) + some.misread
             if new < cost:
@@ -112,13 +113,16 @@ class Wearer:
         covered: Covered,
         originals: Mapping[str, F32],
         late: float,
-    ) -> tuple[Try, Checked] | None:
-        """One result, and what all recognizers say of it; None if it hardly shows. `late` goes from 0 to 1."""
+    ) -> tuple[Try, Checked] | str:
+        """One result, and what all recognizers say of it; the reason if it hardly shows. `late` goes from 0 to 1."""
         strength = float(np.interp(late, (0.2, 1), (1, STRONGEST)))
         rims = covered.glasses < GLASSES or late < 0.5
-        patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+        try:
+            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+        except SwapError:
+            return "swap_failed"
         if patch.cover < LEAST_COVER:
-            return None
+            return "mostly_hidden"
         with worn(canvas, patch):
             points = self.check.points(canvas, patch.mesh)[None]
             (checked,) = self.check.certify(points, self.check.crops(canvas, points), originals)
@@ -161,7 +165,7 @@ class Wardrobe:
             most = min(OTHERS if number else FIRST, self.attempts - count)
             if name in but or most < 1:
                 continue
-            identity = identity_of(self.wearer.swapper.model, name)
+            identity = identity_of(self.wearer.model, name)
             found = self.wearer(canvas, mesh, identity, wanted, covered, originals, most, () if number else steps)
             count, reason = count + found.attempts, found.reason
             if found.best is not None:

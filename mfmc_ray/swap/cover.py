@@ -140,6 +140,13 @@ class CoverFinder:
         rims = np.asarray(cv2.GaussianBlur(rims, (0, 0), 0.6), np.float32)
         return Covered(objects, rims, glasses, max(left, right), nose, mouth)
 
+    def find(self, image: Image, mesh: F32) -> Covered:
+        """The same of a face of a whole picture, uint8 (h, w, 3) RGB: only what is around the face is looked at."""
+        low, high = mesh[:, :2].min(0) - 2.0, mesh[:, :2].max(0) + 2.0
+        x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
+        x1, y1 = max(x0 + 1, min(image.shape[1], int(high[0]) + 1)), max(y0 + 1, min(image.shape[0], int(high[1]) + 1))
+        return self(image[y0:y1, x0:x1], mesh - np.array([x0, y0, 0], np.float32))
+
     def unwrap(self, window: Image, mesh: F32) -> Image:
         """The window's texture, uint8 (PAGE, PAGE, 3)."""
         x0, y0 = np.maximum(np.floor(mesh[:, :2].min(0)).astype(int) - 4, 0)

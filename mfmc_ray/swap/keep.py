@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mfmc_ray.faces.faces import F32
+from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.swap.redact import cover_of
-from mfmc_ray.swap.render import Image
 
 
 def restore(canvas: Image, original: Image, kept: F32, others: Sequence[tuple[int, int, int, int]]) -> None:

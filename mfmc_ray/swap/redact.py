@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.swap.render import Image
+from mfmc_ray.faces.faces import Image
 
 MARGIN = 0.12
 """How far the cover reaches beyond the box on each side, in sides of the box: hairline and chin with a box that is a little off."""

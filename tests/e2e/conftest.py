@@ -1,11 +1,11 @@
-"""The command as a user runs it: a process of its own, real models, a local Ray."""
+"""The command as a user runs it: a process of its own, real models, a real Ray."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import psutil
 import pytest
 from bad_images import save
 from PIL import Image
+from ray_nodes import RayNodes
 from skimage.data import astronaut, coffee
 
 SECONDS = 500.0
@@ -22,9 +23,16 @@ SECONDS = 500.0
 
 @dataclass
 class Command:
-    """`mfmc`, in a folder of its own."""
+    """`mfmc`, in a folder of its own.
+
+    Attributes:
+        folder: for what it prints.
+        ray: variables that lead to a running Ray; without them each command makes its own.
+        started: its processes.
+    """
 
     folder: Path
+    ray: Mapping[str, str] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
@@ -44,7 +52,7 @@ class Command:
                 stdout=out,
                 stderr=err,
                 text=True,
-                env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", **(environment or {})},
+                env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", **self.ray, **(environment or {})},
                 **options,
             )
         self.started.append(process)
@@ -69,10 +77,28 @@ class Command:
                 process.wait()
 
 
+@pytest.fixture(scope="session")
+def running_ray() -> Iterator[RayNodes]:
+    """A Ray that commands share: each saves the seconds that a start of its own takes."""
+    nodes = RayNodes()
+    try:
+        nodes.head(cpus=2)
+        yield nodes
+    finally:
+        nodes.close()
+
+
 @pytest.fixture(scope="module")
-def mfmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """Runs `mfmc` with these arguments: `returncode`, `stdout`, `stderr`."""
-    command = Command(tmp_path_factory.mktemp("printed"))
+def mfmc(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Runs `mfmc` with these arguments: `returncode`, `stdout`, `stderr`.
+
+    In a module with `OWN_RAY` each command makes a Ray of its own, as on a laptop; in others all share one, as on a cluster.
+    """
+    ray: dict[str, str] = {}
+    if not getattr(request.module, "OWN_RAY", False):
+        nodes: RayNodes = request.getfixturevalue("running_ray")
+        ray = {name: value for name, value in nodes.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": nodes.address}
+    command = Command(tmp_path_factory.mktemp("printed"), ray)
     yield command
     command.stop()
 

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+OWN_RAY = True
+
 SMALL = ("--identities", "6", "--attempts", "2", "--actors", "1")
 
 

@@ -27,6 +27,8 @@ from mfmc_ray.faces.store import cache_dir
 from mfmc_ray.private import files_below
 from mfmc_ray.tables import FACES, IDENTITIES, IMAGES
 
+OWN_RAY = True
+
 TABLES = {"images": IMAGES, "faces": FACES, "identities": IDENTITIES}
 PERSON = "Ada_Needle"
 """A folder's name: published with the path, and printed nowhere."""

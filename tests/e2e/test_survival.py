@@ -19,6 +19,8 @@ from bad_images import save
 from PIL import Image
 from skimage.data import astronaut, coffee
 
+OWN_RAY = True
+
 PICTURES = 32
 PARTS = 4  # of 8 files
 SETTINGS = ("--identities", "6", "--attempts", "2", "--actors", "1")

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mfmc_ray.faces.mesh import five_points
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.ledger import Ledger
-from mfmc_ray.pipeline.check import five_points
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.tables import embedding_column, scan_schema
 
