@@ -18,8 +18,10 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "numpy", "cpu", "cuda")
 """Values of `SwapConfig.device`."""
+MORPH = "morph"
+"""Value of `SwapConfig.swapper`: the embedded renderer."""
 PROFILES = ("auto", "local", "cpu-cluster", "gpu")
 """Values of `RayConfig.profile`."""
 PSEUDONYMS = ("image", "person", "none")
@@ -37,6 +39,8 @@ class FindConfig:
 
     detectors: tuple[str, ...] = ("yunet", "centerface")
     """All of them look at each image; what any of them finds is a face."""
+    det_size: int = 640
+    """Of the detector scrfd: px of the longer side of an image in its middle view."""
     min_score: float = 0.6
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
@@ -123,12 +127,15 @@ class SwapConfig:
     """Faces whose box has a smaller √area, in px, are redacted."""
     seed: int = 0
     """First seed of the sampled identities."""
+    swapper: str = MORPH
+    """What puts fakes on faces. morph: the embedded renderer. Else a YAML file that describes a swap network (docs/swappers.md), which on a
+    cluster every node reads from this path."""
     pseudonyms: str = "image"
     """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
     same in all images of a person. none: no face is replaced, all are covered."""
     device: str = "auto"
-    """What the embedded renderer draws with (docs/gpu.md). cuda: torch on a GPU. cpu: torch on the CPU, to check that. auto: a GPU where
-    torch sees one, else NumPy and OpenCV. Pixels differ by a level at most."""
+    """What the embedded renderer draws with (docs/gpu.md). numpy: NumPy and OpenCV. cuda: torch on a GPU. cpu: torch on the CPU, to check
+    that. auto: cuda where torch sees a GPU, else numpy."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +256,7 @@ class RunConfig:
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
         plain["find"]["boxes"] = self.find.boxes and _last(self.find.boxes)
         plain["access"] = self.access.published()
+        plain["swap"]["swapper"] = _last(self.swap.swapper)
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
         del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
@@ -262,8 +270,12 @@ class RunConfig:
             del plain["output"]["c2pa_certificate"]  # likewise
         if self.swap.pseudonyms == "image":
             del plain["swap"]["pseudonyms"]  # likewise
+        if self.swap.swapper == MORPH:
+            del plain["swap"]["swapper"]  # likewise
         del plain["guard"]["shards"], plain["find"]["max_seconds"], plain["swap"]["device"]
         plain["access"].pop("people", None)  # who is enrolled decides, not where
+        if "scrfd" not in self.find.detectors:
+            del plain["find"]["det_size"]  # likewise
         if self.find.boxes is None:
             del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING
@@ -275,6 +287,7 @@ class RunConfig:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
         del swap["identities"], swap["device"], output["rows_per_part"], output["c2pa_key"]
+        del swap["swapper"]  # what is in the file decides, not where it is: `swappers.digest_of`
         if self.swap.pseudonyms == "image":
             del swap["pseudonyms"]  # images made before there was this setting are the same
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
@@ -313,7 +326,7 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
             if not isinstance(at, dict):
                 raise ConfigError(f"{section} wants `key: value` lines, not {at!r}")
         at[key] = value
-    config: RunConfig = _build(RunConfig, plain, "")
+    config: RunConfig = build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
     if config.swap.device not in DEVICES:
@@ -328,6 +341,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
         boxes = config.find.boxes.replace("{input}", _folder(config.input))
         boxes = boxes if is_remote(boxes) else _absolute(boxes)
         config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=boxes))
+    if config.swap.swapper != MORPH:
+        config = dataclasses.replace(config, swap=dataclasses.replace(config.swap, swapper=_absolute(config.swap.swapper)))
     return dataclasses.replace(config, access=_access(config.access))
 
 
@@ -358,7 +373,17 @@ def _absolute(place: str) -> str:
     return str(Path(place.removeprefix("file://")).expanduser().absolute())
 
 
-def _build(kind: Any, plain: Any, where: str) -> Any:
+def build(kind: Any, plain: Any, where: str) -> Any:
+    """A dataclass from plain data, with every key and type checked.
+
+    Args:
+        kind: the dataclass; every field has a default.
+        plain: what a YAML file holds.
+        where: dotted name of where it is in it, with a "." at its end, for messages.
+
+    Raises:
+        ConfigError: for an unknown key or a value of the wrong type.
+    """
     if not isinstance(plain, dict):
         raise ConfigError(f"{where or 'the configuration'} wants `key: value` lines, not {plain!r}")
     hints = typing.get_type_hints(kind)
@@ -370,7 +395,7 @@ def _build(kind: Any, plain: Any, where: str) -> Any:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, name + ".")
+        return build(hint, value, name + ".")
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:

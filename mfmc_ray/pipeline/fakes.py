@@ -27,6 +27,7 @@ from mfmc_ray.pipeline.pseudonyms import Assigned, Book
 from mfmc_ray.pipeline.session import plan_of
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.workers import SCAN, IdentityWorker
+from mfmc_ray.swap.swappers import digest_of
 from mfmc_ray.tables import pool_schema
 
 LINKED = (
@@ -88,7 +89,7 @@ class Fakes:
             return fakes
         known, thresholds, calibration = (certifying[name] for name in ("known", "thresholds", "calibration"))
         renewal = Renewal(ledger.work / "known", recognizers, known, thresholds, calibration)
-        fakes.fallen = renew_pool(ledger, recognizers, renewal, known.digest, terms_of(thresholds, calibration))
+        fakes.fallen = renew_pool(ledger, recognizers, renewal, known.digest, terms_of(thresholds, calibration), digest_of(config.swap))
         if config.swap.pseudonyms == "person":
             fakes._assign(sightings, salts, obtain(key_in), key_in)
         else:

@@ -27,8 +27,7 @@ from mfmc_ray.pipeline.choice import Chooser, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.device.devices import renderer
-from mfmc_ray.swap.protocol import Swapper
+from mfmc_ray.swap.swappers import swapper_of
 
 
 class Look:
@@ -79,7 +78,7 @@ class Swap:
     ) -> None:
         self.pack = load_pack(config.find, config.guard.recognizers)
         self.model = load_model()
-        self.swapper: Swapper = renderer(self.model, config.swap.device)
+        self.swapper = swapper_of(config.swap)
         check = OutputCheck(self.pack, Guard(known, thresholds, calibration, searches))
         self._choose, self._wear = Chooser(self.swapper, check, config.swap.attempts), Wearer(self.swapper, check)
 

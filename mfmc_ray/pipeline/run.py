@@ -16,7 +16,7 @@ from mfmc_ray.access.combined import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
@@ -53,6 +53,7 @@ from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
+from mfmc_ray.swap.swappers import fetch, spec_of
 
 
 class Run:
@@ -83,7 +84,7 @@ class Run:
         self.restart, self.update = restart, update
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.take_access()
         self.console = Console(stderr=True, highlight=False)
@@ -120,6 +121,7 @@ class Run:
             LedgerError, CollectionError: they cannot be used.
         """
         _ = self.scans.boxes  # can be read, or says why not
+        spec_of(self.config.swap)
         Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
@@ -154,6 +156,7 @@ class Run:
         for complaint in complaints(self.ledger.work):
             self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
+        fetch(self.config.swap)
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards), contextlib.closing(self._services):
             prepare(models_of(self.config))
             for line in plan_of(self.config.ray).told():

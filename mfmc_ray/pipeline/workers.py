@@ -35,8 +35,7 @@ from mfmc_ray.pipeline.remote import Ask, Asker, chooser_of, pack_of, wearer_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import TABLE, Source
-from mfmc_ray.swap.device.devices import renderer
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.swappers import digest_of, swapper_of
 from mfmc_ray.tables import PLACED
 
 SCAN = Stage("scan", ("scan",), private=True)
@@ -141,8 +140,9 @@ class IdentityWorker:
     ) -> None:
         runtime.use()
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
+        self.swapper = digest_of(config.swap)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services)
-        self.stage = IdentityStage(check, MorphSwapper(load_model()))
+        self.stage = IdentityStage(check, swapper_of(config.swap, gpu=False))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -150,6 +150,7 @@ class IdentityWorker:
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
         result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
+        result |= {"swapper": self.swapper} if self.swapper else {}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -175,8 +176,7 @@ class AnonymizeWorker:
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
         model, watch = load_model(), self.watch_of(config=config, ledger=ledger)
         check, asker = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), Asker.of(services, SWAP, watch)
-        # beside services a GPU is theirs
-        swapper = renderer(model, config.swap.device) if asker is None else MorphSwapper(model)
+        swapper = swapper_of(config.swap, gpu=asker is None)
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
@@ -314,7 +314,9 @@ def made_of(config: RunConfig, calibration: Calibration) -> str:
     nearest = {name: calibration.strict_threshold(name) for name in names}
     if given is not None:
         nearest[names[0]] = min(nearest[names[0]], given)
-    return hashlib.sha256(json.dumps([config.made(), model_digest(), nearest], sort_keys=True).encode()).hexdigest()
+    network = digest_of(config.swap)
+    made = [config.made(), model_digest(), nearest, *([network] if network else [])]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def check_of(config: RunConfig, guard: Guard, services: Ask | None = None, watch: Watch | None = None) -> OutputCheck:

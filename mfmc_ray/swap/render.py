@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.surface import F32, INNER_LIPS, place
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, place
 from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
@@ -31,6 +32,36 @@ FOLLOW = 0.07
 COARSE = 96
 """Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Where a face shows in a window of h × w px.
+
+    Attributes:
+        size: side of the texture square that `texel` is about.
+        texel: float32 (h, w, 2), each pixel's; beyond the face without meaning.
+        drawn: bool (h, w), pixels of the face.
+        light: float32 (h, w, 3), natural logarithm of the window's pixels + TONE_FLOOR.
+        mask: float32 (h, w), 0–1, soft: where it is to be drawn; not over what lies before it, nor within an open mouth.
+        edges, brows, skin: float32 (h, w), 0–1: where faces have sharp edges, the brows, bare skin.
+        veil: float32 (h, w), 0 where something is hidden before the face, 1 elsewhere; None: nothing is.
+    """
+
+    size: int
+    texel: F32
+    drawn: Bool
+    light: F32
+    mask: F32
+    edges: F32
+    brows: F32
+    skin: F32
+    veil: F32 | None
+
+    @property
+    def cover(self) -> float:
+        """Fraction in 0–1 of the face's area that is drawn."""
+        return float(self.mask.sum() / max(1, self.drawn.sum()))
 
 
 class MorphSwapper(Swapper):
@@ -92,6 +123,23 @@ class MorphSwapper(Swapper):
 
     def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
         """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
+        seen = self.seen(window, mesh, width, hidden)
+        light, mask, edges, brows = seen.light, seen.mask, seen.edges, seen.brows
+        low = _low_pass(light, mask * seen.skin, width)
+        detail = _at(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
+        detail = as_colourful_as(detail, light - low, mask)
+        if match:
+            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
+            detail = as_sharp_as(detail, light, mask * edges)
+            detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
+        fake = np.exp(low + detail) - TONE_FLOOR
+        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover)
+
+    def seen(self, window: Image, mesh: F32, width: float, hidden: F32 | None) -> Seen:
+        """Where the face with `mesh` (468, 3) px, `width` px wide, shows in a window just around it, uint8 (h, w, 3) RGB.
+
+        What is `hidden` (PAGE, PAGE), on the texture square, lies before it, and so does hair.
+        """
         surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
         raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
         values = np.column_stack([surface.uv, surface.facing(mesh)]).astype(np.float32)
@@ -106,17 +154,9 @@ class MorphSwapper(Swapper):
         hair, edges, brows, skin = np.moveaxis(_at(self._zones(size), texel), 2, 0)
         mask *= _uncovered(light, mask, hair, width)
         if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
-            mask *= 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5)
-        low = _low_pass(light, mask * skin, width)
-        detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
-        detail = as_colourful_as(detail, light - low, mask)
-        if match:
-            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
-            detail = as_sharp_as(detail, light, mask * edges)
-            detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
-        fake = np.exp(low + detail) - TONE_FLOOR
-        pixels = np.clip(window + (fake - window) * mask[:, :, None] + 0.5, 0, 255).astype(np.uint8)
-        return Patch(0, 0, pixels, mesh, float(mask.sum() / max(1, drawn.sum())))
+            veil = np.where(drawn, 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
+            mask *= veil
+        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
@@ -160,6 +200,11 @@ def neutral_head(model: IdentityModel, identity: Identity) -> Image:
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
     return np.asarray(np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255), np.uint8)
+
+
+def mixed(window: Image, fake: F32, mask: F32) -> Image:
+    """`fake` (h, w, 3) over a window, uint8 (h, w, 3), inside the weights `mask` (h, w): uint8."""
+    return np.asarray(np.clip(window + (fake - window) * mask[:, :, None] + 0.5, 0, 255), np.uint8)
 
 
 def _make_zones(model: IdentityModel) -> F32:
