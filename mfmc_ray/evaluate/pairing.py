@@ -19,7 +19,7 @@ from mfmc_ray.faces.protocols import Detector
 SAME_FACE = 0.3
 """IoU from which a detection is of the face whose box it is held against."""
 MIN_SCORE = 0.6
-"""Of the faces of pictures that no table describes."""
+"""Of a detector that sees a face; `Pair.detections` have half of it."""
 # where the five points are in a box as YuNet draws it: the median of 520 LFW photos
 _IN_BOX: F32 = ((ARCFACE_TEMPLATE - np.array([54.9, 64.9], np.float32)) / 108.7).astype(np.float32)
 
@@ -132,7 +132,8 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
 def _placed(boxes: F32, points: F32, parts: Sequence[Faces]) -> tuple[F32, F32, Any]:
     """Points, boxes and whether it is seen, of the detection that is where each box is; of the first detector that has one there."""
     points, boxes, seen = points.astype(np.float32), boxes.astype(np.float32), np.zeros(len(boxes), bool)
-    for faces in parts:
+    for every in parts:
+        faces = every.take(every.scores >= MIN_SCORE)
         if len(faces) and len(boxes):
             iou = overlap(faces.boxes, boxes)[0] * (~seen)[None]
             for detection, face in matched(iou):

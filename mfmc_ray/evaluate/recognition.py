@@ -212,12 +212,14 @@ class _Recognized:
 
     def _unique(self, fakes: F64 | None, photos: F64 | None) -> dict[str, Any]:
         """The share of fakes that are like no other fake, and of the same originals that are like no other original."""
-        if fakes is None or photos is None:
-            return {"fakes": nothing("too few pairs of strangers"), "originals": nothing("too few pairs of strangers")}
-        alone = {"fakes": fakes, "originals": np.where(self.shown, photos, np.nan)}
-        found: dict[str, Any] = {k: self.boot.mean(np.where(np.isfinite(v), v >= 0, np.nan)) for k, v in alone.items()}
         worn = self.worn[self.shown & (self.worn >= 0)]
-        return found | {"identities_worn": len(np.unique(worn)), "faces_that_wear_one": len(worn)}
+        found: dict[str, Any] = {"identities_worn": len(np.unique(worn)), "faces_that_wear_one": len(worn)}
+        for name, values in (("fakes", fakes), ("originals", photos)):
+            if values is None:
+                found[name] = nothing("too few pairs of strangers")
+            else:
+                found[name] = self.boot.mean(np.where(np.isfinite(values), values >= 0, np.nan), self.shown)
+        return found
 
     def _of_group(
         self, mine: NDArray[np.bool_], before: Answers, other: Answers, same: Answers, of_outputs: Mapping[str, F64]

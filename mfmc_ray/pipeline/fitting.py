@@ -99,7 +99,7 @@ class FittingWorker:
         self.watch = self.watch_of(config=config, ledger=ledger)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
         asker = Asker.of(services, SWAP, self.watch)
-        self.swapper = swapper_of(config.swap, gpu=asker is None)
+        self.swapper = swapper_of(config.swap, device=asker is None)
         self.wearer = wearer_of(self.swapper, check, asker)
         self._reader = SourceReader(config.storage_options)
 

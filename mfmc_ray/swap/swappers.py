@@ -10,19 +10,21 @@ from mfmc_ray.swap.protocol import Licence, Swapper
 from mfmc_ray.swap.spec import SwapperSpec, load_spec
 
 
-def swapper_of(swap: SwapConfig, *, gpu: bool = True) -> Swapper:
+def swapper_of(swap: SwapConfig, *, device: bool = True) -> Swapper:
     """The swapper itself, with its networks loaded.
 
     Args:
-        swap: the settings.
-        gpu: whether the embedded renderer may draw on one; not where services do, whose it is, or where only portraits are wanted.
+        swap: settings.
+        device: whether the embedded renderer may take the device that they name; else it draws with NumPy and OpenCV.
 
     Raises:
         ConfigError, ModelError: the YAML file or a file that it names cannot be used.
-        DeviceError: `swap.device` cannot be had.
+        DeviceError: the device cannot be had.
     """
     spec = spec_of(swap)
-    return renderer(load_model(), swap.device if gpu else "numpy") if spec is None else OnnxSwapper(spec)
+    if spec is not None:
+        return OnnxSwapper(spec)
+    return renderer(load_model(), swap.device if device else "numpy")
 
 
 def spec_of(swap: SwapConfig) -> SwapperSpec | None:
