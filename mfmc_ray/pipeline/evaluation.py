@@ -34,7 +34,7 @@ from mfmc_ray.parquet import write_parquet
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.session import connect, plan_of, prepare
 from mfmc_ray.places import replace_file, text_of
 from mfmc_ray.sources import SourceError, SourceReader
 
@@ -197,6 +197,7 @@ def _noted(
     if todo:
         parts = [part for part in planned.parts if part["part"] in todo]
         with connect(config.ray, ledger.work):
+            prepare(sorted({file for note in notes for file in note.models}))
             run_parts(
                 EvaluateWorker,
                 {
@@ -207,7 +208,7 @@ def _noted(
                     "storage_options": dict(config.storage_options),
                 },
                 parts,
-                actors=actors(config.ray),
+                plan=plan_of(config.ray, services=False),
                 label="Evaluating",
                 total=sum(len(part["pairs"]) for part in parts),
                 on_result=lambda part, summary: None,
