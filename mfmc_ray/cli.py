@@ -26,6 +26,7 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     people_cli,
+    profiles_cli,
     release_cli,
     review_cli,
     submit_cli,
@@ -119,6 +120,9 @@ SwapperFile = Annotated[
 ]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="auto|local|cpu-cluster|gpu", help="How the work is shared out (docs/cluster.md; default auto).")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
 
 
@@ -146,6 +150,7 @@ def _run_verb(name: str, text: str) -> None:
         swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
+        profile: Profile = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
@@ -172,6 +177,7 @@ def _run_verb(name: str, text: str) -> None:
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
+            ray__profile=profile,
         )
         _execute(name, settings, restart)
 
@@ -193,6 +199,7 @@ app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
 app.command("evaluate")(evaluate_cli.evaluate)
 app.command("evaluate social")(evaluate_cli.social)
+app.command("profiles")(profiles_cli.profiles)
 app.command("submit")(submit_cli.submit)
 
 

@@ -18,6 +18,8 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
+DEVICES = ("auto", "cpu", "cuda")
+"""Values of `SwapConfig.device`."""
 MORPH = "morph"
 """Value of `SwapConfig.swapper`: the embedded renderer."""
 PROFILES = ("auto", "local", "cpu-cluster", "gpu")
@@ -131,6 +133,9 @@ class SwapConfig:
     pseudonyms: str = "image"
     """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
     same in all images of a person. none: no face is replaced, all are covered."""
+    device: str = "auto"
+    """What the embedded renderer draws with (docs/gpu.md). cuda: torch on a GPU. cpu: torch on the CPU, to check that. auto: a GPU where
+    torch sees one, else NumPy and OpenCV. Pixels differ by a level at most."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ class RunConfig:
             del plain["swap"]["pseudonyms"]  # likewise
         if self.swap.swapper == MORPH:
             del plain["swap"]["swapper"]  # likewise
-        del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        del plain["guard"]["shards"], plain["find"]["max_seconds"], plain["swap"]["device"]
         plain["access"].pop("people", None)  # who is enrolled decides, not where
         if "scrfd" not in self.find.detectors:
             del plain["find"]["det_size"]  # likewise
@@ -281,7 +286,7 @@ class RunConfig:
     def made(self) -> str:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
-        del swap["identities"], output["rows_per_part"], output["c2pa_key"]
+        del swap["identities"], swap["device"], output["rows_per_part"], output["c2pa_key"]
         del swap["swapper"]  # what is in the file decides, not where it is: `swappers.digest_of`
         if self.swap.pseudonyms == "image":
             del swap["pseudonyms"]  # images made before there was this setting are the same
@@ -324,6 +329,8 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
     config: RunConfig = build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.swap.device not in DEVICES:
+        raise ConfigError(f"swap.device wants {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, not {config.swap.device!r}")
     if config.swap.pseudonyms not in PSEUDONYMS:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
     if config.ray.profile not in PROFILES:

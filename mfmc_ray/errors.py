@@ -22,6 +22,7 @@ from mfmc_ray.pipeline.shards import ShardError
 from mfmc_ray.retry import StoreError
 from mfmc_ray.review.decisions import ReviewError
 from mfmc_ray.sources import SourceError
+from mfmc_ray.swap.device.devices import DeviceError
 from mfmc_ray.versions import VersionsError
 
 USER_ERRORS = (
@@ -37,6 +38,7 @@ USER_ERRORS = (
     ModelDataError,
     PackError,
     ProviderError,
+    DeviceError,
     CalibrationError,
     KnownIndexError,
     PartError,

@@ -54,7 +54,7 @@ def submit(
 
     The same settings on the same day are the same job: submitted twice, it is followed, not run twice; one that failed is submitted anew.
     Ctrl-C leaves the job running. Places are in the configuration file (or INPUT and OUT here), which is uploaded with this mfmc-ray;
-    what is local must be seen by every node at the same path. docs/cluster.md has more.
+    what is local must be seen by every node at the same path. docs/jobs.md has more.
 
     Example: mfmc submit nightly --config nightly.yaml --address http://head:8265
     """

@@ -40,6 +40,7 @@ LAYERS = [
         "nightly_cli",
         "key_cli",
         "people_cli",
+        "profiles_cli",
         "release_cli",
         "review_cli",
         "evaluate_cli",
@@ -68,7 +69,7 @@ def layer(name: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
-RAY = {f"pipeline/{name}.py" for name in ("growth", "parts", "services", "session", "shards", "submission")}
+RAY = {f"pipeline/{name}.py" for name in ("away", "growth", "parts", "services", "session", "shards", "submission")}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -132,6 +132,9 @@ def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
     wanted = [model for model in asked if not model.shipped]
     if spoilt := [m.name for m in asked if m.shipped and _state(m) != "ok"]:
         raise ModelError(f"{', '.join(spoilt)}: the file that ships with mfmc-ray is missing or not the pinned one: reinstall mfmc-ray")
+    with contextlib.suppress(ModelError):  # as of a folder that cannot be read: said below
+        if all(_state(model) == "ok" for model in wanted):
+            return  # and nothing is written: the folder may be read-only, as a container's is
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with locked(cache_dir() / ".lock"):

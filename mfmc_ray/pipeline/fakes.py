@@ -19,6 +19,7 @@ from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.pipeline.assign import Assigner, by_use
+from mfmc_ray.pipeline.away import call
 from mfmc_ray.pipeline.fitting import FITTING, FittingWorker
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.persons import persons, scanned_faces
@@ -89,7 +90,8 @@ class Fakes:
             return fakes
         known, thresholds, calibration = (certifying[name] for name in ("known", "thresholds", "calibration"))
         renewal = Renewal(ledger.work / "known", recognizers, known, thresholds, calibration)
-        fakes.fallen = renew_pool(ledger, recognizers, renewal, known.digest, terms_of(thresholds, calibration), digest_of(config.swap))
+        terms = terms_of(thresholds, calibration)
+        fakes.fallen = call(config.ray, renew_pool, ledger, recognizers, renewal, known.digest, terms, digest_of(config.swap))
         if config.swap.pseudonyms == "person":
             fakes._assign(sightings, salts, obtain(key_in), key_in)
         else:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import digests_of
 from mfmc_ray.known.generations import Generations
-from mfmc_ray.known.index import KnownIndex, face_digest
+from mfmc_ray.known.index import KnownFaces, KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.people.registry import Registry
@@ -174,6 +174,19 @@ def build_index(
         index.remove(gone, returns=True)
     replace_file(ledger.work / _ENROLLED, lambda path: path.write_text(json.dumps(enrolled)))
     return index
+
+
+def known_faces(
+    ledger: Ledger,
+    galleries: Sequence[Stage],
+    recognizers: Mapping[str, int],
+    min_face: float,
+    *,
+    people: Registry | None = None,
+    vectors: bool = True,
+) -> KnownFaces:
+    """As `build_index`, what is in it."""
+    return build_index(ledger, galleries, recognizers, min_face, people=people, vectors=vectors).faces
 
 
 def enrolled_ids(ledger: Ledger) -> set[str]:

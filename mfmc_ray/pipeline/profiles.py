@@ -129,11 +129,11 @@ def plan(config: RayConfig, nodes: Sequence[Node]) -> Plan:
     roles: tuple[Role, ...] = ()
     free = [node.cpus for node in nodes]
     if profile == "gpu":
-        roles = _roles(config, nodes)
-        if not any(_can(node) for node in nodes if node.gpus):
+        roles = _roles(config, nodes, notes)
+        if any(node.gpus for node in nodes) and not any(_can(node) for node in nodes if node.gpus):
             notes.append("the onnxruntime of the nodes with GPUs has no CUDA (pip install 'mfmc-ray[gpu]' there): services run on CPUs")
         reserved = sum(role.actors * role.cpus for role in roles)
-        having = sum(node.gpus > 0 for node in nodes)
+        having = max(1, sum(node.gpus > 0 for node in nodes))
         free = [max(0.0, node.cpus - (reserved / having if node.gpus else 0.0)) for node in nodes]
     usual = max(1, int(sum(free) + 1e-9)) * (WORKERS_A_CPU if roles else 1)
     made = Plan(
@@ -178,28 +178,31 @@ def _can(node: Node) -> bool:
     return any(name in GPU_PROVIDERS for name in node.providers or ())
 
 
-def _roles(config: RayConfig, nodes: Sequence[Node]) -> tuple[Role, ...]:
+def _roles(config: RayConfig, nodes: Sequence[Node], notes: list[str]) -> tuple[Role, ...]:
     gpus = sum(node.gpus for node in nodes)
-    if gpus <= 0:
-        raise ProfileError(
-            "ray.profile gpu (--profile gpu) needs a node with a GPU, and this cluster has none: add one (docs/cluster.md), "
-            "or say --profile cpu-cluster"
-        )
     wanted = {name: asked for name, asked in ((LOOK, config.look), (SWAP, config.swap)) if asked.actors >= 0}
     if not wanted:
         raise ProfileError("ray.look.actors and ray.swap.actors are -1, so nothing would run on a GPU: say --profile cpu-cluster")
+    grows = all(asked.actors for asked in wanted.values())
+    if gpus <= 0 and not grows:
+        raise ProfileError(
+            "ray.profile gpu (--profile gpu) needs a node with a GPU, and this cluster has none: add one (docs/cluster.md), or say "
+            "--profile cpu-cluster; where nodes come when they are asked for, set ray.look.actors and ray.swap.actors"
+        )
     usual = max(1, int(gpus))
     most = sum(asked.actors or usual for asked in wanted.values())
-    # at most half of the CPUs beside the GPUs
-    cpus = min(1.0, math.floor(sum(node.cpus for node in nodes if node.gpus) / 2 / most * _GRAIN) / _GRAIN)
-    roles = tuple(_role(name, asked, usual, 1.0 / len(wanted), cpus) for name, asked in wanted.items())
-    reserved = sum(role.actors * role.gpus for role in roles)
-    if reserved > gpus + 1e-6:
+    reserved = sum((asked.actors or usual) * (asked.gpus or 1.0 / len(wanted)) for asked in wanted.values())
+    # of the nodes that are there at most half of the CPUs beside the GPUs
+    here = math.floor(sum(node.cpus for node in nodes if node.gpus) / 2 / most * _GRAIN) / _GRAIN
+    cpus = 1.0 if reserved > gpus + 1e-6 else min(1.0, here)
+    if reserved > gpus + 1e-6 and grows:
+        notes.append(f"the services reserve {reserved:g} GPUs, and the cluster has {gpus:g} now: they wait until nodes have come")
+    elif reserved > gpus + 1e-6:
         raise ProfileError(
             f"the services would reserve {reserved:g} GPUs, and the cluster has {gpus:g}: lower ray.look.actors, ray.swap.actors or their "
             "gpus"
         )
-    return roles
+    return tuple(_role(name, asked, usual, 1.0 / len(wanted), cpus) for name, asked in wanted.items())
 
 
 def _role(name: str, asked: ServiceConfig, actors: int, gpus: float, cpus: float) -> Role:

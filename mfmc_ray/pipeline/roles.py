@@ -84,7 +84,9 @@ class Swap:
 
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
-        self.swapper.portrait(sample(self.model, 0))
+        someone = sample(self.model, 0)
+        self.swapper.portrait(someone)
+        self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)
 
     def choose(

@@ -24,15 +24,16 @@ from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
+from mfmc_ray.pipeline.away import call, held
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.fakes import LINKED, Fakes
 from mfmc_ray.pipeline.known import (
     added_galleries,
-    build_index,
     carry_forgotten,
     end_gallery,
     fix_galleries,
     gallery_stages,
+    known_faces,
 )
 from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
@@ -46,7 +47,7 @@ from mfmc_ray.pipeline.remote import Ask
 from mfmc_ray.pipeline.roles import Look, Swap
 from mfmc_ray.pipeline.scans import Scans
 from mfmc_ray.pipeline.services import Services
-from mfmc_ray.pipeline.session import connect, plan_of, prepare
+from mfmc_ray.pipeline.session import cluster_of, connect, plan_of, prepare
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
@@ -223,15 +224,17 @@ class Run:
 
     def _known(self) -> KnownFaces:
         galleries, min_face = gallery_stages(self.ledger, len(self.config.guard.galleries)), self.config.swap.min_face
-        vectors = not self.config.guard.shards
-        known = build_index(self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors).faces
+        vectors = not self.config.guard.shards and cluster_of(self.config.ray) is None
+        known = call(self.config.ray, known_faces, self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors)
         self.recognise()
         return known
 
     def recognise(self) -> None:
         """Finds the enrolled people among all faces that were scanned so far, and binds the access model to them."""
         min_face = self.config.swap.min_face
-        self.sightings = recognise(self.ledger, self.people, self.calibration, list(self.recognizers), min_face)
+        if self.people is not None:
+            names = list(self.recognizers)
+            self.sightings = call(self.config.ray, recognise, self.ledger, self.people, self.calibration, names, min_face)
         self.access = self.access.bound(self.sightings)
 
     def identities(self) -> pa.Table:
@@ -283,7 +286,11 @@ class Run:
                 fallen.extend(summary["fallen"])
                 timed.add(*summary["done"])
 
-            stale = cheaply(UpdateWorker(**update, cheaply=True), [*plan.changed, *old], updated)
+            stale = [*plan.changed, *old]
+            if stale:
+                done, stale = call(self.config.ray, cheaply, update, stale)
+                for part, summary in done:
+                    updated(part, summary)
             run_parts(UpdateWorker, update, stale, plan=plan_of_work, label="Updating", total=images_in(stale), on_result=updated)
             run_parts(
                 AnonymizeWorker,
@@ -363,7 +370,7 @@ class Run:
         certifying = {
             "config": self.config,
             "ledger": self.ledger,
-            "known": known,
+            "known": known if self.config.guard.shards else held(self.config.ray, self.ledger.work / "known", self.recognizers, known),
             "thresholds": thresholds,
             "calibration": self.calibration,
             "searches": self._shards.searches(known),

@@ -60,7 +60,7 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_of(config)
     place = Path(work).absolute()
     tidy(place)
     with contextlib.ExitStack() as stack:
@@ -93,6 +93,11 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                 )
             stack.callback(ray.shutdown)
         yield
+
+
+def cluster_of(config: RayConfig) -> str | None:
+    """The address of the cluster that a run uses; None: a Ray of its own, on this machine."""
+    return config.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def nodes() -> list[Node]:

@@ -29,6 +29,7 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, sum
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.listing import rows_of
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.pipeline.remote import Ask, Asker, chooser_of, pack_of, wearer_of
@@ -65,7 +66,7 @@ class ScanWorker:
             return self._do(part)
 
     def _do(self, part: dict[str, Any]) -> dict[str, Any]:
-        name, units, moved = self.stage.tables[0], part["units"], part["moved"]
+        name, units, moved = self.stage.tables[0], rows_of(part["units"]), part["moved"]
         old = self.ledger.read_table(self.stage, name, part["part"]) if part["committed"] else self.scan.adds.empty_table()
         names = {unit["unit"] for unit in units}
         touched = pa.array([*names, *part["drop"], *moved], pa.string())
@@ -175,8 +176,8 @@ class AnonymizeWorker:
         runtime.use()
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
         model, watch = load_model(), self.watch_of(config=config, ledger=ledger)
-        check, swapper = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), swapper_of(config.swap)
-        asker = Asker.of(services, SWAP, watch)
+        check, asker = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), Asker.of(services, SWAP, watch)
+        swapper = swapper_of(config.swap, device=asker is None)  # beside services a GPU is theirs
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,

@@ -27,7 +27,9 @@ CHILD_SHAPE = 0.6
 """What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
-_COARSE = 96
+FOLLOW = 0.07
+"""σ over which surroundings are moved along, in face widths."""
+COARSE = 96
 """Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
@@ -252,9 +254,9 @@ def window_of(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int
 
 def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     """Moves a window's pixels so that what was at `old` (468, 2) px is at `new`, smoothly, fading out towards the window's border."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     height, breadth = max(1, round(window.shape[0] / step)), max(1, round(window.shape[1] / step))
-    sigma = 0.07 * width / step
+    sigma = FOLLOW * width / step
     moved, weight = np.zeros((height, breadth, 2), np.float32), np.zeros((height, breadth), np.float32)
     at = np.round(new / step).astype(int)
     inside = (at >= 0).all(1) & (at[:, 0] < breadth) & (at[:, 1] < height)
@@ -272,7 +274,7 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
 
 def _low_pass(light: F32, skin: F32, width: float) -> F32:
     """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, seen on the skin (weights h, w) only."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
     weight = cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)

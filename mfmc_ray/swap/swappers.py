@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from mfmc_ray.config import MORPH, SwapConfig
 from mfmc_ray.identities.model import load_model
+from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.onnx import OnnxSwapper
 from mfmc_ray.swap.protocol import Licence, Swapper
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.swap.spec import SwapperSpec, load_spec
 
 
-def swapper_of(swap: SwapConfig) -> Swapper:
+def swapper_of(swap: SwapConfig, *, device: bool = True) -> Swapper:
     """The swapper itself, with its networks loaded.
+
+    Args:
+        swap: settings.
+        device: whether the embedded renderer may take the device that they name; else it draws with NumPy and OpenCV.
 
     Raises:
         ConfigError, ModelError: the YAML file or a file that it names cannot be used.
+        DeviceError: the device cannot be had.
     """
     spec = spec_of(swap)
-    return MorphSwapper(load_model()) if spec is None else OnnxSwapper(spec)
+    if spec is not None:
+        return OnnxSwapper(spec)
+    return renderer(load_model(), swap.device) if device else MorphSwapper(load_model())
 
 
 def spec_of(swap: SwapConfig) -> SwapperSpec | None:

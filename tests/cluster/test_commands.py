@@ -17,7 +17,7 @@ from skimage.data import astronaut, coffee
 from test_manifests import CLUSTER, CRON, JOB, MANIFESTS, SUBMIT
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
-SECONDS = 200.0
+SECONDS = 280.0
 
 
 class Pod:
@@ -30,8 +30,9 @@ class Pod:
         self.photos, self.out = folder / "photos", folder / "out"
         self.settings: dict[str, Any] = yaml.safe_load((MANIFESTS / "base" / "nightly.yaml").read_text())
         self.settings |= {"input": str(self.photos), "out": str(self.out), "work": self.here(self.settings["work"])}
-        # a small run: one guard recognizer, few fakes, no audit
-        self.settings |= {"guard": {"recognizers": ["sface"]}, "swap": {"identities": 4, "attempts": 2}, "ray": {"actors": 2}}
+        # a small run: faces are covered, no audit; of a CPU less than all workers ask for, as in a cluster that cannot grow
+        self.settings |= {"guard": {"recognizers": ["sface"]}, "swap": {"pseudonyms": "none"}, "output": {"rows_per_part": 1}}
+        self.settings["ray"]["wait_for"]["cpus"] = 3
         del self.settings["nightly"]["audit"]
         self.configure()
 
@@ -82,7 +83,7 @@ def models() -> Path:
 def pod(cluster: RayNodes, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     pod = Pod(tmp_path_factory.mktemp("pod"), cluster)
     face, cup = astronaut()[40:168, 160:288], np.ascontiguousarray(coffee()[100:228, 200:328])
-    for name, pixels in {"a.jpg": face, "b.jpg": cup, "c.jpg": cup[::-1]}.items():
+    for name, pixels in {"a.jpg": face, "b.jpg": cup, "c.jpg": cup[::-1], "d.jpg": cup[:, ::-1]}.items():
         (pod.photos / name).write_bytes(save(Image.fromarray(pixels), "JPEG", quality=92))
     return pod
 
@@ -96,24 +97,24 @@ def night(pod: Pod) -> tuple[int, str]:
 def test_the_cron_jobs_own_command_line_does_a_night(pod: Pod) -> None:
     code, said = night(pod)
     assert code == 0, said
-    assert pod.shown() == {"a.jpg": "anonymized", "b.jpg": "unchanged", "c.jpg": "unchanged"}
+    assert pod.shown() == {"a.jpg": "anonymized"} | dict.fromkeys(("b.jpg", "c.jpg", "d.jpg"), "unchanged")
     assert (pod.folder / "srv/mfmc/work").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_night_that_does_not_start_ends_its_pod_with_the_code_that_ends_the_tries(pod: Pod) -> None:
-    (pod.photos / "a.jpg").unlink()
-    (pod.photos / "b.jpg").unlink()
+    for name in ("a.jpg", "b.jpg", "d.jpg"):
+        (pod.photos / name).unlink()
     code, said = night(pod)
     assert code == 3, said
     assert code in CRON["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"]
-    assert set(pod.shown()) == {"a.jpg", "b.jpg", "c.jpg"}
+    assert len(pod.shown()) == 4
 
 
 def test_the_ray_jobs_entrypoint_does_a_night_as_kuberay_submits_it(pod: Pod) -> None:
     """KubeRay's submitter: `ray job submit --no-wait`, then `ray job logs --follow` (ray-operator's common/job.go)."""
     pod.configure(max_deleted=1.0)
     name, address = JOB["metadata"]["name"], pod.cluster.jobs
-    submitted = f"ray job submit --address {address} --no-wait --submission-id {name} -- {pod.here(JOB['spec']['entrypoint'])}"
+    submitted = f"ray job submit --address {address} --no-wait --submission-id {name} -- {JOB['spec']['entrypoint']}"
     token = SUBMIT["template"]["spec"]["containers"][0]["env"]  # as the operator hands it to a RayJob's submitter
     code, said = pod.run(["/bin/bash", "-ce", f"{submitted}; ray job logs --address {address} --follow {name}"], token)
     assert code == 0, said

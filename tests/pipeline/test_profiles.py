@@ -116,6 +116,15 @@ def test_more_than_there_is() -> None:
         plan(RayConfig(profile="gpu", look=ServiceConfig(actors=-1), swap=ServiceConfig(actors=-1)), GPUS)
 
 
+def test_a_cluster_that_grows_is_planned_for_by_numbers() -> None:
+    config = RayConfig(profile="gpu", actors=64, cpus=0.5, look=ServiceConfig(actors=4), swap=ServiceConfig(actors=4))
+    for nodes in ([Node("head", 0)], GPUS):
+        made = plan(config, nodes)
+        assert (made.actors, made.cpus, [role.actors for role in made.roles]) == (64, 0.5, [4, 4])
+        assert any("they wait until nodes have come" in note for note in made.notes)
+    assert plan(RayConfig(), [Node("head", 0)]).actors == 1
+
+
 def test_gpu_said_where_onnxruntime_has_none() -> None:
     made = plan(RayConfig(profile="gpu"), [replace(node, providers=CPU) for node in GPUS])
     assert "services run on CPUs" in made.notes[0]
