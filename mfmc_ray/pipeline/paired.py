@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mfmc_ray.collection import Collection, CollectionError
+from mfmc_ray.evaluate.pairing import VERSION
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.sources import Unit, read_unit
 
@@ -128,7 +129,7 @@ def _parts(pairs: list[dict[str, Any]], first: int, digest: str) -> list[dict[st
     parts: list[dict[str, Any]] = []
     for start in range(0, len(pairs), IMAGES_PER_PART):
         some = pairs[start : start + IMAGES_PER_PART]
-        made = hashlib.sha256(json.dumps([digest, some], sort_keys=True).encode()).hexdigest()
+        made = hashlib.sha256(json.dumps([VERSION, digest, some], sort_keys=True).encode()).hexdigest()
         parts.append({"part": first + len(parts), "digest": made, "pairs": some})
     return parts
 
