@@ -34,7 +34,7 @@ import tiny_networks as tiny
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.mesh import FaceMesh, five_points
-from mfmc_ray.identities.model import IdentityModel, load_model
+from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.swap.cover import NOTHING
 from mfmc_ray.swap.onnx import OnnxSwapper
@@ -63,9 +63,7 @@ def measured(folder: Path, batch: int, rounds: int) -> int:
         name: OnnxSwapper(load_spec(tiny.spec(folder, path, encoder, batch=batch, paste=how)))
         for name, path, how in (("free", free, box), ("fixed", fixed, box), ("stuck", stuck, box))
     }
-    natural = OnnxSwapper(
-        load_spec(tiny.spec(folder, tiny.drawing(folder / "faces.onnx", swappers["free"], people(load_model(), 8)), encoder))
-    )
+    natural = OnnxSwapper(load_spec(tiny.spec(folder, tiny.drawing(folder / "faces.onnx", swappers["free"], people(8)), encoder)))
     theirs = insightface(fixed)
     table = Table(title=f"CPU ms a face, 1 thread, medians of {rounds}; ratio to INSwapper.get")
     for heading in ("picture", "what", "ms a face", "ratio"):
@@ -98,9 +96,9 @@ def measured(folder: Path, batch: int, rounds: int) -> int:
 
 
 @functools.cache
-def people(model: IdentityModel, count: int) -> list[Identity]:
+def people(count: int) -> list[Identity]:
     """The same ones each time, so that what is told of them is remembered, as in a run."""
-    return [sample(model, seed) for seed in range(count)]
+    return [sample(load_model(), seed) for seed in range(count)]
 
 
 def picture(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +146,7 @@ def same_picture(swapper: OnnxSwapper, image: np.ndarray, mesh: np.ndarray, batc
 
 def whole_way(swapper: OnnxSwapper, image: np.ndarray, mesh: np.ndarray, batch: int) -> None:
     """What a run does with a face that several identities are tried on, without the search for covers."""
-    some = people(load_model(), 8)
+    some = people(8)
     orders = [Order(image, mesh, some[k % 8], covered=NOTHING) for k in range(batch)]
     swapper.swap_many(orders)
 

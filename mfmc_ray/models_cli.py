@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from mfmc_ray.faces import store
+from mfmc_ray import config
+from mfmc_ray.faces import insight, store
+from mfmc_ray.swap.swappers import spec_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,11 +31,21 @@ _SHIPPED: dict[store.State, str] = dict.fromkeys(_CACHED, "[red]WRONG: reinstall
 
 
 @app.command("list")
-def list_() -> None:
+def list_(
+    swapper: Annotated[
+        str | None, typer.Option(metavar="FILE", help="And the files that this swap network wants (docs/swappers.md).")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", "-c", help="And those that a run with these settings uses: a swap network, InsightFace's.")
+    ] = None,
+) -> None:
     """Show every model file: source, size, licence of the weights, what it is used for, and whether it is in the cache.
 
-    NON-COMMERCIAL files are used by the demo and synthetic collections only, never to anonymize.
+    NON-COMMERCIAL files of these are used by the demo and synthetic collections only, never to anonymize. Weights that you name yourself
+    (a swap network's, InsightFace's) may be non-commercial too: with --swapper or --config they are listed, and every result made with
+    them says so.
     """
+    given = _given(config.load(config_file, swap__swapper=swapper))
     table = Table()
     for heading in ("name", "package", "size", "licence", "commercial use", "used for", "cached"):
         table.add_column(heading, overflow="fold")  # a licence that is cut off says nothing
@@ -44,6 +60,8 @@ def list_() -> None:
             model.role,
             (_SHIPPED if model.shipped else _CACHED)[state],
         )
+    for row in given:
+        table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(f"folder: {store.cache_dir()} (MFMC_MODELS_DIR)", soft_wrap=True, highlight=False)
@@ -82,6 +100,28 @@ def verify() -> None:
         typer.echo(f"{state:8}{model.name:24}{model.path}")
     if any(state == "wrong" or (state == "missing" and not model.use) for model, state in states):
         raise typer.Exit(1)
+
+
+def _given(settings: config.RunConfig) -> list[tuple[str, ...]]:
+    """Rows of the weights that settings name."""
+    rows: list[tuple[str, ...]] = []
+
+    def add(name: str, place: str, licence: str, commercial: bool, role: str, file: Callable[[], Path]) -> None:
+        try:
+            size, there = f"{file().stat().st_size / 1e6:.1f} MB", "given"
+        except (store.ModelError, OSError) as error:
+            size, there = "–", f"[red]{escape(str(error))}[/red]"
+        use = "yes" if commercial else "[red]NON-COMMERCIAL[/red]"
+        rows.append((escape(name), escape(place), size, escape(licence), use, role, there))
+
+    spec = spec_of(settings.swap)
+    for what, weights in spec.files if spec else ():
+        add(what, weights.place.rpartition("/")[2], weights.licence, weights.commercial, "swap network", weights.fetched)
+    for name in (*settings.find.detectors, *settings.guard.recognizers):
+        if name in insight.NAMES:
+            role = "detector" if name == insight.ScrfdDetector.name else "recognizer"
+            add(name, f"insightface, {insight.ENVIRONMENT}", insight.LICENCE, False, role, partial(insight.file_of, name))
+    return rows
 
 
 def _states() -> list[tuple[store.ModelFile, store.State]]:

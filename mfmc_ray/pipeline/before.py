@@ -47,12 +47,12 @@ class Scanned:
 
 _COLUMNS = pa.schema(
     [
-        ("unit", pa.string()),
+        ("unit", pa.large_string()),  # large: together they may have more than 2 GB
         ("part", pa.int32()),
         ("size", pa.int64()),
-        ("version", pa.string()),
+        ("version", pa.large_string()),
         ("listed", pa.int64()),
-        ("images", pa.list_(pa.binary())),
+        ("images", pa.large_list(pa.large_binary())),
         ("retry", pa.bool_()),
         ("path", pa.string()),  # null if it is an end of `unit`, as of all files
         ("tail", pa.int32()),  # its length then
@@ -65,11 +65,17 @@ class Before(Mapping[str, Scanned]):
     """unit → what was scanned of it.
 
     Args:
-        tables: rows of units; of one that is there twice the last counts.
+        tables: rows of units; of one that is there twice the last counts. The list is emptied.
     """
 
-    def __init__(self, tables: Sequence[pa.Table]) -> None:
-        self._table = pa.concat_tables(tables).combine_chunks() if tables else _COLUMNS.empty_table()
+    def __init__(self, tables: list[pa.Table]) -> None:
+        chunked = pa.concat_tables(tables) if tables else _COLUMNS.empty_table()
+        tables.clear()
+        columns = []
+        while chunked.num_columns:  # one by one, or for a moment all would be there twice
+            columns.append(chunked.column(0).combine_chunks())
+            chunked = chunked.remove_column(0)
+        self._table = pa.table(columns, _COLUMNS)
         hashes = np.fromiter(map(hash, self._names()), np.int64, self._table.num_rows)
         self._order = np.argsort(hashes, kind="stable").astype(np.int32)
         self._hashes = hashes[self._order]
@@ -187,7 +193,8 @@ def scanned(ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> Before:
         if len(rows) >= _MANY:
             tables.append(_packed(rows))
             rows = []
-    return Before([*tables, *([_packed(rows)] if rows else [])])
+    tables += [_packed(rows)] if rows else []
+    return Before(tables)
 
 
 def _units_of(ledger: Ledger, stage: Stage, part: int, boxes: Boxes | None) -> Iterator[tuple[str, Scanned]]:

@@ -16,7 +16,7 @@ from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.faces import F32, Faces, Image, Pixels
 from mfmc_ray.faces.mesh import FaceMesh
-from mfmc_ray.faces.pack import EMBEDDERS, ModelPack, Pack, load_pack
+from mfmc_ray.faces.pack import ALL_EMBEDDERS, ModelPack, Pack, load_pack
 from mfmc_ray.faces.protocols import Embedder, MeshFitter
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
@@ -98,7 +98,7 @@ class RemotePack:
 
     def __init__(self, asker: Asker, find: FindConfig, recognizers: Sequence[str]) -> None:
         self._asker, self._named = asker, (find, tuple(recognizers))
-        self._embedders = {name: RemoteEmbedder(asker, EMBEDDERS[name]()) for name in recognizers}
+        self._embedders = {name: RemoteEmbedder(asker, ALL_EMBEDDERS[name]()) for name in recognizers}
         self._mesh, self._attributes = FaceMesh(), RemoteAttributes(asker)
 
     @cached_property

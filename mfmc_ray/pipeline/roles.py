@@ -6,6 +6,7 @@ does everything itself, so the answers are the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from mfmc_ray.pipeline.choice import Chooser, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
+from mfmc_ray.swap.protocol import SwapError
 from mfmc_ray.swap.swappers import swapper_of
 
 
@@ -85,8 +87,9 @@ class Swap:
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
         someone = sample(self.model, 0)
-        self.swapper.portrait(someone)
-        self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
+        with contextlib.suppress(SwapError):
+            self.swapper.portrait(someone)
+            self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)
 
     def choose(
