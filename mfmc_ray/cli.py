@@ -28,6 +28,7 @@ from mfmc_ray import (
     people_cli,
     release_cli,
     review_cli,
+    synth_cli,
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
@@ -186,6 +187,7 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("synth")(synth_cli.synth)
 
 
 @app.command()

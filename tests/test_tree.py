@@ -44,6 +44,7 @@ LAYERS = [
         "review_cli",
         "evaluate_cli",
         "access_cli",
+        "synth_cli",
     },
     {"cli"},
 ]
