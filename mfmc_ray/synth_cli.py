@@ -41,7 +41,7 @@ def synth(
     from mfmc_ray.evaluate.synth.classes import PARTS
     from mfmc_ray.evaluate.synth.collection import class_table
     from mfmc_ray.evaluate.synth.settings import Settings
-    from mfmc_ray.pipeline.synth import Synthesis
+    from mfmc_ray.pipeline.synth import synthesize
 
     parts = tuple(part.strip() for part in by.split(","))
     if not set(parts) <= set(PARTS):
@@ -51,7 +51,7 @@ def synth(
     number = len(settings.wishes())
     if number != people:
         Console(stderr=True, highlight=False).print(f"{number} people, not {people}: exactly as many of each class.")
-    about = Synthesis(out, settings, RayConfig(address=address, actors=actors or 0)).make()
+    about = synthesize(out, settings, RayConfig(address=address, actors=actors or 0))
     counts = about["counts"]
     console = Console(highlight=False, soft_wrap=True)
     heading, *rows = class_table(about)

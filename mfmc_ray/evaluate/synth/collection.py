@@ -5,21 +5,25 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mfmc_ray.evaluate.people import NOTICE
 from mfmc_ray.evaluate.synth.classes import AGES, SEXES, TONES, Wish
-from mfmc_ray.evaluate.synth.groups import Group, group_photo, said
+from mfmc_ray.evaluate.synth.groups import Group, group_photo, planned, said
 from mfmc_ray.evaluate.synth.photos import photo
-from mfmc_ray.evaluate.synth.settings import Making, Settings
+from mfmc_ray.evaluate.synth.settings import Making, Settings, too_alike, worn_by
 from mfmc_ray.evaluate.synth.studio import Person, Studio, classed, person_id
 from mfmc_ray.evaluate.synth.tables import write
+from mfmc_ray.identities.model import load_model
 
 ENROLLED = 3
 """Portraits of each person that the table `enrol` names."""
+ROUNDS = 6
+"""Times that people are cast, those who are too much alike anew."""
 Row = dict[str, Any]
+Run = Callable[[Sequence[Row], str, int | None], None]
 
 
 class Maker:
@@ -64,6 +68,36 @@ class Maker:
         faces = [{"person": person_id(one), "box": [float(v) for v in box]} for one, box in zip(cast, boxes, strict=True)]
         row = about | {"path": path, "image_id": hashlib.sha256(data).hexdigest(), "by": person_id(by), "faces": faces}
         return [row], {"photos/" + path: data}
+
+
+def make(making: Making, settings: Settings, run: Run) -> tuple[Row, int]:
+    """Makes a collection, or what is left of it to make.
+
+    Args:
+        making: it was begun.
+        settings: of it.
+        run: has parts done that are not yet done; is told what that is called, and how many images are in them, if it is known.
+
+    Returns:
+        What `collection.json` says, and how many people look a little like another one.
+    """
+    wishes = settings.wishes()
+    attempts = [0] * len(wishes)
+    for _ in range(ROUNDS):
+        parts = [cast_part(number, wish, attempts[number]) for number, wish in enumerate(wishes)]
+        run([part for part in parts if not making.has(part["name"])], "Casting people", None)
+        people = [Person(**making.rows(part["name"])) for part in parts]
+        alike = too_alike(people)
+        if not alike:
+            break
+        for number in alike:
+            attempts[number] += 1
+    if settings.wear:
+        people = [replace(one, identity=seed) for one, seed in zip(people, worn_by(load_model(), people), strict=True)]
+    groups = planned(settings.groups, len(people), settings.seed)
+    parts = [part for part in photo_parts(people, groups) if not making.has(part["name"])]
+    run(parts, "Taking photos", sum(settings.photos if part["kind"] == "person" else 1 for part in parts))
+    return complete(making, settings, people, groups), len(alike)
 
 
 def cast_part(number: int, wish: Wish, attempt: int) -> Row:
@@ -120,11 +154,6 @@ def _class(person: Person, settings: Settings) -> dict[str, str]:
     found = dict(classed(person))
     parts = {"sex": found["sex"], "age": found["age_band"], "tone": found["tone"]}
     return found | {"class": " / ".join(value for part, value in parts.items() if part in settings.by)}
-
-
-def with_identities(people: Sequence[Person], identities: Sequence[int]) -> list[Person]:
-    """The people, each wearing an identity."""
-    return [replace(one, identity=seed) for one, seed in zip(people, identities, strict=True)]
 
 
 def class_table(about: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -130,9 +130,9 @@ def shot(image: Image, camera: Camera, size: int, rng: np.random.Generator) -> I
     out = round(camera.zoom * width * scale), round(camera.zoom * height * scale)
     if scale < 1:  # or the warp would alias
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), -camera.roll, scale)
+    turn: Any = cv2.getRotationMatrix2D((width / 2, height / 2), -camera.roll, scale)
     centre = (camera.zoom + np.array([camera.x, camera.y]) * 2 * (1 - camera.zoom)) / 2 * (width, height)
-    turn[:, 2] += np.array(out) / 2 - turn @ (*centre, 1)
+    turn[:, 2] += np.array(out) / 2 - turn @ np.array([*centre, 1])
     pixels: Any = cv2.warpAffine(image, turn, out, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
     if camera.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), camera.blur * size / 512)

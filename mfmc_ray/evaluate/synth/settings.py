@@ -86,12 +86,17 @@ class Making:
                 if held["settings"] != wanted:
                     said = f"{self.folder} holds a collection made with other options, or by another version"
                     raise ConfigError(f"{said}: give another folder, or remove it")
-                return file.parent == self.parts
+                return not self.whole
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise ConfigError(f"{self.folder} is not empty: give a new folder")
         self.parts.mkdir(parents=True)
         self._write(self.parts / _MARK, json.dumps({"settings": wanted}).encode())
         return True
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is made."""
+        return (self.folder / _MARK).is_file()
 
     def path(self, name: str) -> Path:
         """Of a file of the collection."""
@@ -112,9 +117,12 @@ class Making:
         self._write(self.parts / f"{name}.json", json.dumps(rows).encode())
 
     def end(self, about: Mapping[str, Any]) -> None:
-        """The collection is whole: the parts are not needed any more."""
+        """The collection is whole."""
         self._write(self.folder / _MARK, (json.dumps(about, indent=1) + "\n").encode())
-        shutil.rmtree(self.parts)
+
+    def tidy(self) -> None:
+        """Removes what a whole collection does not need."""
+        shutil.rmtree(self.parts, ignore_errors=True)
         for half in self.folder.glob("photos/**/.*"):  # of a killed worker
             half.unlink()
 
