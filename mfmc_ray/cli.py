@@ -26,8 +26,10 @@ from mfmc_ray import (
     models_cli,
     nightly_cli,
     people_cli,
+    profiles_cli,
     release_cli,
     review_cli,
+    submit_cli,
     synth_cli,
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
@@ -74,7 +76,6 @@ for _name, _verb in (("list", change_cli.list_), ("add", change_cli.add), ("remo
     known_cli.app.command(_name)(_verb)
 app.add_typer(boxes_cli.app, name="boxes")
 app.add_typer(access_cli.app, name="access")
-app.add_typer(evaluate_cli.app, name="evaluate")
 app.add_typer(key_cli.app, name="key", help="The run's pseudonym key: whether there is one, and its end.")
 app.add_typer(people_cli.app, name="people", help="Enrolled people, who are recognised in the images of a run.")
 app.add_typer(known_cli.app, name="known", help="The faces that no fake may resemble: who is known, how well they are told apart.")
@@ -115,8 +116,14 @@ Pseudonyms = Annotated[
     str | None,
     typer.Option(metavar="image|person|none", help="Another fake in each image (default), the same for a person in all, or none: cover."),
 ]
+SwapperFile = Annotated[
+    str | None, typer.Option(metavar="morph|FILE", help="YAML file of a swap network instead of the embedded renderer (docs/swappers.md).")
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one made for the run).")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="auto|local|cpu-cluster|gpu", help="How the work is shared out (docs/cluster.md; default auto).")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew: removes what an earlier run with this WORK has made.")]
 
 
@@ -141,8 +148,10 @@ def _run_verb(name: str, text: str) -> None:
         quality: Quality = None,
         seed: Seed = None,
         pseudonyms: Pseudonyms = None,
+        swapper: SwapperFile = None,
         actors: Actors = None,
         address: Address = None,
+        profile: Profile = None,
         restart: Restart = False,
         access: Access = NO_ACCESS,
     ) -> None:
@@ -165,9 +174,11 @@ def _run_verb(name: str, text: str) -> None:
             swap__min_face=min_face,
             swap__seed=seed,
             swap__pseudonyms=pseudonyms,
+            swap__swapper=swapper,
             output__jpeg_quality=quality,
             ray__actors=actors,
             ray__address=address,
+            ray__profile=profile,
         )
         _execute(name, settings, restart)
 
@@ -187,6 +198,10 @@ app.command("identities preview")(identities_cli.preview)
 app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
+app.command("evaluate")(evaluate_cli.evaluate)
+app.command("evaluate social")(evaluate_cli.social)
+app.command("profiles")(profiles_cli.profiles)
+app.command("submit")(submit_cli.submit)
 app.command("synth")(synth_cli.synth)
 
 

@@ -15,16 +15,21 @@ import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from fsspec.utils import glob_translate
 
 from mfmc_ray.discreet import hushed, kind_and_words
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import COMPRESSED_TAR, Unit, escape, judge, looks_like_image
 from mfmc_ray.stores import PROBE_SECONDS, Store, is_remote
+
+_MANY = 65_536
 
 
 class CollectionError(ValueError):
@@ -44,6 +49,10 @@ class Collection:
         self.skipped: Counter[str] = Counter()
         self._starts = starts
         self._store = store
+        names = {start.name for start in starts}
+        folders = {start.name for start in starts if start.folder} if len(starts) > 1 else set()
+        self.may_repeat = len(names) < len(starts) or any(above in folders for name in names for above in _above(name, folders))
+        """Whether `units` may name a unit twice, because patterns do."""
 
     @classmethod
     def open(cls, input: str, storage_options: Mapping[str, Any] | None = None) -> Collection:  # noqa: A002 (the setting's name)
@@ -100,20 +109,21 @@ class Collection:
             return
         folders = [start.name]
         while folders:
-            folder = folders.pop()
+            folder, below = folders.pop(), list[str]()
             try:
-                entries = sorted(self._store.list(folder), key=lambda e: os.fsencode(e.name))
+                for entry in self._store.list(folder):
+                    if not entry.folder:
+                        yield entry
+                    elif posixpath.basename(entry.name).startswith((".", "__MACOSX")):
+                        self.skipped["hidden folder"] += 1
+                    else:
+                        below.append(entry.name)
             except (PermissionError, FileNotFoundError) as error:
                 if folder == start.name:
                     raise
                 self.skipped["folder without permission" if isinstance(error, PermissionError) else "folder that vanished"] += 1
                 continue
-            yield from (e for e in entries if not e.folder)
-            below = [e for e in entries if e.folder]
-            hidden = [e for e in below if posixpath.basename(e.name).startswith((".", "__MACOSX"))]
-            if hidden:
-                self.skipped["hidden folder"] += len(hidden)
-            folders.extend(e.name for e in reversed(below) if e not in hidden)
+            folders.extend(sorted(below, key=os.fsencode, reverse=True))
 
     def _kind(self, entry: _Entry) -> str:
         """file, parquet or tar; otherwise why it is skipped."""
@@ -134,7 +144,7 @@ class Collection:
             return "file"  # reading it will say what is wrong
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     name: str
     folder: bool
@@ -168,6 +178,10 @@ class _Local:
         return _Entry(name, False, info.st_size, str(info.st_mtime_ns), refused)
 
     def list(self, folder: str) -> Iterator[_Entry]:
+        """What is right in a folder, in the order of the names."""
+        return _in_order(self._found(folder))
+
+    def _found(self, folder: str) -> Iterator[_Entry]:
         with os.scandir(folder) as found:
             for item in found:
                 entry = self.entry(item.path)
@@ -225,13 +239,39 @@ class _Remote:
         return _Entry(info["name"].rstrip("/"), info["type"] == "directory", int(info.get("size") or 0), version.strip('"'))
 
     def list(self, folder: str) -> Iterator[_Entry]:
-        for info in self.store.list(folder):
-            # some tools make keys that end in "/" for folders
-            if info["name"].rstrip("/") != folder and (info["type"] == "directory" or not info["name"].endswith("/")):
-                yield self.entry(info)
+        """What is right in a folder; the files in the order of the names."""
+        for page in self.store.pages(folder):
+            for info in page:
+                # some tools make keys that end in "/" for folders
+                if info["name"].rstrip("/") != folder and (info["type"] == "directory" or not info["name"].endswith("/")):
+                    yield self.entry(info)
 
     def head(self, entry: _Entry) -> bytes:
         return self.store.range(entry.name, 0, min(32, entry.size)) if entry.size > 0 else b""
+
+
+def _in_order(entries: Iterator[_Entry]) -> Iterator[_Entry]:
+    """Sorted by name. Of a folder of millions only their columns are held, some 100 bytes a file."""
+    some = list(islice(entries, _MANY))
+    if len(some) < _MANY:
+        yield from sorted(some, key=lambda e: os.fsencode(e.name))
+        return
+    pieces = []
+    while some:
+        rows = [(os.fsencode(e.name), e.folder, e.size, e.version, e.refused) for e in some]
+        pieces.append(pa.table(list(zip(*rows, strict=True)), names=["name", "folder", "size", "version", "refused"]))
+        some = list(islice(entries, _MANY))
+    table = pa.concat_tables(pieces)
+    order = pc.sort_indices(table["name"])
+    for start in range(0, len(order), _MANY):
+        for row in table.take(order.slice(start, _MANY)).to_pylist():
+            yield _Entry(**{**row, "name": os.fsdecode(row["name"])})
+
+
+def _above(name: str, folders: Set[str]) -> Iterator[str]:
+    """The folders that a name is in, if any are asked for."""
+    while folders and (name := posixpath.dirname(name)) not in ("", "/"):
+        yield name
 
 
 def braces(pattern: str) -> list[str]:

@@ -18,6 +18,12 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
+DEVICES = ("auto", "cpu", "cuda")
+"""Values of `SwapConfig.device`."""
+MORPH = "morph"
+"""Value of `SwapConfig.swapper`: the embedded renderer."""
+PROFILES = ("auto", "local", "cpu-cluster", "gpu")
+"""Values of `RayConfig.profile`."""
 PSEUDONYMS = ("image", "person", "none")
 """Values of `SwapConfig.pseudonyms`."""
 EVERYONE = "everyone"
@@ -33,6 +39,8 @@ class FindConfig:
 
     detectors: tuple[str, ...] = ("yunet", "centerface")
     """All of them look at each image; what any of them finds is a face."""
+    det_size: int = 640
+    """Of the detector scrfd: px of the longer side of an image in its middle view."""
     min_score: float = 0.6
     """A single detector's confidence, 0–1, from which a detection counts on its own; where two agree, half of it."""
     max_pixels: int = 178_956_970
@@ -119,9 +127,15 @@ class SwapConfig:
     """Faces whose box has a smaller √area, in px, are redacted."""
     seed: int = 0
     """First seed of the sampled identities."""
+    swapper: str = MORPH
+    """What puts fakes on faces. morph: the embedded renderer. Else a YAML file that describes a swap network (docs/swappers.md), which on a
+    cluster every node reads from this path."""
     pseudonyms: str = "image"
     """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
     same in all images of a person. none: no face is replaced, all are covered."""
+    device: str = "auto"
+    """What the embedded renderer draws with (docs/gpu.md). cuda: torch on a GPU. cpu: torch on the CPU, to check that. auto: a GPU where
+    torch sees one, else NumPy and OpenCV. Pixels differ by a level at most."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +154,61 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
+class NodesConfig:
+    """What a cluster that grows must have before the work is shared out (docs/cluster.md). Nothing: what is there will do."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    minutes: float = 20.0
+    """How long its autoscaler is given; then it is an error."""
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Actors with a share of a GPU that do one kind of learned work for all workers (docs/cluster.md). 0: as the profile has it."""
+
+    actors: int = 0
+    """So many in the cluster. −1: none, the workers do that work themselves, on their CPUs."""
+    gpus: float = 0.0
+    """Share of a GPU that one reserves."""
+    cpus: float = 0.0
+    """CPUs that one reserves."""
+    lanes: int = 0
+    """Requests that one works on at a time."""
+    batch: int = 0
+    """Rows (faces) that a network is given at a time at most, gathered from all lanes."""
+    wait_ms: float = 0.0
+    """Milliseconds that a batch which is not full waits for other lanes."""
+
+
+@dataclass(frozen=True)
 class RayConfig:
-    """Where it runs."""
+    """Where it runs. None of it decides the result."""
 
     address: str | None = None
     """None: the cluster this process belongs to (RAY_ADDRESS, a job), or a local one made for the run."""
+    profile: str = "auto"
+    """How the work is shared out (docs/cluster.md). local, cpu-cluster: a worker on each CPU does all. gpu: learned work is done by
+    services on GPUs. auto: gpu where there are GPUs that onnxruntime can use, cpu-cluster on several nodes, else local."""
     actors: int = 0
-    """Worker actors. 0: one for each CPU."""
+    """Worker actors. 0: as the profile has it: one for each CPU, two with services."""
+    cpus: float = 0.0
+    """CPUs that a worker reserves. 0: as the profile has it, so that all workers fit and Ray's own tasks have room."""
+    threads: int = 0
+    """Threads of a worker's networks and of OpenCV. 0: one; workers × threads = cores."""
+    in_flight: int = 0
+    """Parts that are handed to a worker before it has finished one. 0: one."""
+    providers: str = "auto"
+    """What networks run on: cpu, cuda or tensorrt (built on first use, for minutes). auto: a service's on CUDA if its onnxruntime has it, a
+    worker's on the CPU."""
+    store_gib: float = 0.0
+    """GiB of the object store of a local Ray, and on a cluster what the graph of parts may hold in it. 0: as the profile has it."""
+    look: ServiceConfig = field(default_factory=ServiceConfig)
+    """Finding and describing faces."""
+    swap: ServiceConfig = field(default_factory=ServiceConfig)
+    """Putting identities on faces, and looking at the results."""
+    wait_for: NodesConfig = field(default_factory=NodesConfig)
+    """Of a cluster, what its autoscaler is asked for first."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +256,7 @@ class RunConfig:
         plain["guard"]["calibration"] = self.guard.calibration and _last(self.guard.calibration)
         plain["find"]["boxes"] = self.find.boxes and _last(self.find.boxes)
         plain["access"] = self.access.published()
+        plain["swap"]["swapper"] = _last(self.swap.swapper)
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
         del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
@@ -207,8 +270,12 @@ class RunConfig:
             del plain["output"]["c2pa_certificate"]  # likewise
         if self.swap.pseudonyms == "image":
             del plain["swap"]["pseudonyms"]  # likewise
-        del plain["guard"]["shards"], plain["find"]["max_seconds"]
+        if self.swap.swapper == MORPH:
+            del plain["swap"]["swapper"]  # likewise
+        del plain["guard"]["shards"], plain["find"]["max_seconds"], plain["swap"]["device"]
         plain["access"].pop("people", None)  # who is enrolled decides, not where
+        if "scrfd" not in self.find.detectors:
+            del plain["find"]["det_size"]  # likewise
         if self.find.boxes is None:
             del plain["find"]["boxes"], plain["find"]["boxes_mode"]
         named = sections or DECIDING
@@ -219,7 +286,8 @@ class RunConfig:
     def made(self) -> str:
         """sha-256 over what decides what becomes of a known face's picture, other than who else is known."""
         swap, output = dataclasses.asdict(self.swap), dataclasses.asdict(self.output)
-        del swap["identities"], output["rows_per_part"], output["c2pa_key"]
+        del swap["identities"], swap["device"], output["rows_per_part"], output["c2pa_key"]
+        del swap["swapper"]  # what is in the file decides, not where it is: `swappers.digest_of`
         if self.swap.pseudonyms == "image":
             del swap["pseudonyms"]  # images made before there was this setting are the same
         return hashlib.sha256(json.dumps([swap, output], sort_keys=True).encode()).hexdigest()
@@ -258,17 +326,23 @@ def load(path: str | Path | None, **overrides: Any) -> RunConfig:
             if not isinstance(at, dict):
                 raise ConfigError(f"{section} wants `key: value` lines, not {at!r}")
         at[key] = value
-    config: RunConfig = _build(RunConfig, plain, "")
+    config: RunConfig = build(RunConfig, plain, "")
     if config.guard.threshold is not None and not -1 < config.guard.threshold <= 1:
         raise ConfigError(f"guard.threshold (--threshold) wants a cosine above -1 and at most 1, not {config.guard.threshold}")
+    if config.swap.device not in DEVICES:
+        raise ConfigError(f"swap.device wants {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, not {config.swap.device!r}")
     if config.swap.pseudonyms not in PSEUDONYMS:
         raise ConfigError(f"swap.pseudonyms (--pseudonyms) wants {' or '.join(PSEUDONYMS)}, not {config.swap.pseudonyms!r}")
+    if config.ray.profile not in PROFILES:
+        raise ConfigError(f"ray.profile (--profile) wants {', '.join(PROFILES[:-1])} or {PROFILES[-1]}, not {config.ray.profile!r}")
     if config.find.boxes_mode not in ("add", "instead"):
         raise ConfigError(f"find.boxes_mode (--boxes-mode) wants add or instead, not {config.find.boxes_mode!r}")
     if config.find.boxes is not None:
         boxes = config.find.boxes.replace("{input}", _folder(config.input))
         boxes = boxes if is_remote(boxes) else _absolute(boxes)
         config = dataclasses.replace(config, find=dataclasses.replace(config.find, boxes=boxes))
+    if config.swap.swapper != MORPH:
+        config = dataclasses.replace(config, swap=dataclasses.replace(config.swap, swapper=_absolute(config.swap.swapper)))
     return dataclasses.replace(config, access=_access(config.access))
 
 
@@ -299,7 +373,17 @@ def _absolute(place: str) -> str:
     return str(Path(place.removeprefix("file://")).expanduser().absolute())
 
 
-def _build(kind: Any, plain: Any, where: str) -> Any:
+def build(kind: Any, plain: Any, where: str) -> Any:
+    """A dataclass from plain data, with every key and type checked.
+
+    Args:
+        kind: the dataclass; every field has a default.
+        plain: what a YAML file holds.
+        where: dotted name of where it is in it, with a "." at its end, for messages.
+
+    Raises:
+        ConfigError: for an unknown key or a value of the wrong type.
+    """
     if not isinstance(plain, dict):
         raise ConfigError(f"{where or 'the configuration'} wants `key: value` lines, not {plain!r}")
     hints = typing.get_type_hints(kind)
@@ -311,7 +395,7 @@ def _build(kind: Any, plain: Any, where: str) -> Any:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, name + ".")
+        return build(hint, value, name + ".")
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:

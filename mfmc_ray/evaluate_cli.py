@@ -1,4 +1,4 @@
-"""`mfmc evaluate`: comparisons on made-up worlds."""
+"""`mfmc evaluate`: what recognizers make of a result; and `mfmc evaluate social`, comparisons on made-up worlds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfmc_ray.config import ConfigError
+from mfmc_ray.folders import finished_run
 
 if TYPE_CHECKING:
     from mfmc_ray.evaluate.social.behaviour import Behaviour
@@ -21,15 +22,102 @@ if TYPE_CHECKING:
 
 PICTURED_USERS, PICTURED_FRIENDS = 12, 4
 """At most, of a network with pictures: more generated people resemble each other."""
-app = typer.Typer(no_args_is_help=True, help="Comparisons on made-up worlds.")
 
 
-@app.callback()
-def _group() -> None:
-    """Comparisons on made-up worlds."""  # with one verb only, typer would leave its name out
+def evaluate(
+    originals: Annotated[str, typer.Argument(help="The collection that OUT was made from, as it was given to `mfmc anonymize`.")],
+    out: Annotated[
+        str, typer.Argument(help="A run's result, or a plain folder of pictures with the same names (of another tool, a baseline).")
+    ],
+    work: Annotated[
+        str | None, typer.Option(help="Private folder; all goes into its folder `evaluation`. Default: OUT-work beside a local OUT.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Who is in the pictures: `folders` (each person's photos have one), or a CSV or Parquet table with path and person "
+            "(docs/evaluate.md). Default: recognizers guess (clusters)."
+        ),
+    ] = None,
+    recognizers: Annotated[str | None, typer.Option(help="Comma-separated names. Default: all that can be had.")] = None,
+    sections: Annotated[str | None, typer.Option(help="Comma-separated names of docs/evaluate.md. Default: all.")] = None,
+    rounds: Annotated[int, typer.Option(min=20, help="Of the bootstrap, for intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    storage_options: Annotated[str | None, typer.Option(help="JSON passed to fsspec.")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one for each CPU).")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to use (default: RAY_ADDRESS, else a local one).")] = None,
+) -> None:
+    """Measure a result: what recognizers that took no part in it make of the faces, before and after.
+
+    Every picture of both is looked at once; killed, the same command goes on. Figures with 95 % intervals are in
+    WORK/evaluation/evaluation.json, which is private. The originals themselves as OUT show what each recognizer is worth.
+
+    Example: mfmc evaluate photos/ published/ --labels folders
+    """
+    from mfmc_ray.evaluate.sections import SECTIONS, Options
+    from mfmc_ray.pipeline.evaluation import FOLDER, Asked
+    from mfmc_ray.pipeline.evaluation import evaluate as run
+
+    wanted = _names(sections)
+    if unknown := [name for name in wanted or () if name not in SECTIONS]:
+        raise ConfigError(f"there is no section {unknown[0]!r}; there are: {', '.join(SECTIONS)}")
+    config = finished_run(out, work, storage_options, actors, address)
+    options = Options(recognizers=_names(recognizers), sections=wanted, seed=seed, rounds=rounds)
+    result = run(Asked(originals, config, labels, options))
+    console = Console(highlight=False, soft_wrap=True)
+    if "recognition" in result:
+        _show_recognition(result["recognition"], console)
+    console.print(f"All figures: {config.work}/{FOLDER}/evaluation.json (private; docs/evaluate.md says what they mean)")
 
 
-@app.command()
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _show_recognition(found: dict[str, Any], console: Console) -> None:
+    people, faces = found["people"], found["faces"]
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in faces.items() if n) or "none"
+    who = {
+        "folders": "by folder",
+        "table": "by table",
+        "clusters": "who is who was guessed by recognizers (no --labels)",
+    }[people["labels"]]
+    console.print(f"Faces: {counted}. People: {people['people']} ({who}), {people['with_other_photos']} with several photos.")
+    table = Table(
+        caption="rank 1 in a gallery of other originals; TAR: taken for the same person at a false-accept rate of 1e-3; 95 % intervals"
+    )
+    for heading in ("recognizer", "its own rank 1", "TAR", "EER", "rank 1 after", "chance", "TAR after", "EER after", "same photo, rank 1"):
+        table.add_column(heading, justify="left" if heading == "recognizer" else "right")
+    for row in found["recognizers"]:
+        quality, checked = row["quality"], row["verification"]
+        asked, same = row["identification"]["other_photos"], row["identification"]["same_photo"]
+        note = "guard" if row["guard"] else "weak" if quality["weak"] else ""
+        name = f"{quality['strength']}. {row['title']}" + (f" ({note})" if note else "")
+        own = (_share(quality["rank1"]), _share(quality["tar_1e-3"]), _share(quality["eer"]))
+        after = (_share(asked.get("rank1"), True), _plain(asked.get("chance1")), _share(checked["tar_1e-3"], True), _share(checked["eer"]))
+        table.add_row(name, *own, *after, _share(same.get("rank1")))
+    console.print(table)
+    average = found["average_accuracy"]["all"]
+    if average["recognizers"] and average["before"]["value"] is not None:
+        drop = "" if average["relative_drop"] is None else f", a drop of {average['relative_drop']:.0%}"
+        said = f"{_share(average['before'])} before, {_share(average['after'], True)} after{drop}"
+        console.print(f"Average accuracy (rank 1) of {average['recognizers']} recognizers: {said}.")
+    console.print(f"[bold]{found['verdict']['text']}[/bold]")
+    if found["verdict"]["weak"]:
+        console.print(f"Not heard, since weak on these originals: {', '.join(found['verdict']['weak'])}.")
+
+
+def _share(figure: dict[str, Any] | None, interval: bool = False) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    text = f"{figure['value']:.1%}"
+    return text + (f" [{figure['low']:.1%}, {figure['high']:.1%}]" if interval else "")
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
 def social(
     folder: Annotated[Path, typer.Argument(help="Folder for the tables and the plot; made if absent.")] = Path("mfmc-social"),
     users: Annotated[int, typer.Option(min=3, help="Users of the network.")] = 200,

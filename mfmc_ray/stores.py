@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,6 +22,7 @@ PROBE_SECONDS = 10.0
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _S3 = ("s3://", "s3a://")
+_UNORDERED = "--x-s3"  # directory buckets list in no order
 _TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 
 
@@ -111,6 +113,30 @@ class Store:
             return list(self.fs.ls(path, detail=True))
 
         return self._surely(found)
+
+    def pages(self, path: str) -> Iterator[Sequence[dict[str, Any]]]:
+        """As `list`, in the order of the files' names, and of S3 a thousand at a time: a folder may have millions.
+
+        Raises:
+            As `list`.
+        """
+        bucket, key = self.fs.split_path(path)[:2] if self.url.startswith(_S3) and not self.fs.version_aware else ("", "")
+        if not bucket or bucket.endswith(_UNORDERED):
+            yield sorted(self.list(path), key=lambda info: os.fsencode(info["name"]))
+            return
+        asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/", **self.fs.req_kw}
+        there = False
+        while True:
+            page = self._surely(partial(self.fs.call_s3, "list_objects_v2", **asked))
+            files = [{**one, "name": f"{bucket}/{one['Key']}", "type": "file", "size": one["Size"]} for one in page.get("Contents", ())]
+            folders = [{"name": f"{bucket}/{one['Prefix'].rstrip('/')}", "type": "directory"} for one in page.get("CommonPrefixes", ())]
+            there = there or bool(files or folders)
+            yield files + folders
+            if not page.get("IsTruncated"):
+                break
+            asked["ContinuationToken"] = page["NextContinuationToken"]
+        if not there:
+            raise FileNotFoundError(path)
 
     def info(self, path: str, seconds: float | None = None) -> dict[str, Any]:
         """What fsspec says of an object or folder.

@@ -14,12 +14,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-START_SECONDS = 90.0
+START_SECONDS = 120.0
 STORE_BYTES = 200_000_000
 HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5"}
 """A node that is killed is noticed within seconds."""
@@ -30,7 +30,7 @@ class NodeError(RuntimeError):
 
 
 class RayNodes:
-    """A head, 127.0.0.2, and further nodes, 127.0.0.3 and so on. Their processes ask for a token that only `environment` has.
+    """A head, 127.X.Y.1, and further nodes, 127.X.Y.2 and so on. Their processes ask for a token that only `environment` has.
 
     Args:
         dashboard: whether jobs can be submitted.
@@ -47,6 +47,7 @@ class RayNodes:
         self.nodes: list[psutil.Process] = []
         """The `ray start` of each, the head's first."""
         self._dashboard = dashboard
+        self._network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"  # another cluster may be here
         self._count = 0
         self.address = self.jobs = ""
 
@@ -54,19 +55,24 @@ class RayNodes:
         """Starts the head; what was there is not ended. `address` is of Ray itself, `jobs` the URL that jobs are submitted to."""
         self.nodes = []
         self._count += 1
-        self.address = f"127.0.0.2:{_free_port('127.0.0.2')}"
+        ip = f"{self._network}.{self._count}"
+        self.address = f"{ip}:{_free_port(ip)}"
         more = ["--head", "--port", self.address.rpartition(":")[2], "--temp-dir", str(self.folder), "--num-cpus", str(cpus)]
+        more += ["--ray-client-server-port", str(_free_port("127.0.0.1"))]
         more += ["--include-dashboard", str(self._dashboard).lower()]
         if self._dashboard:
-            port = _free_port("127.0.0.2")
-            self.jobs = f"http://127.0.0.2:{port}"
-            more += ["--dashboard-host", "127.0.0.2", "--dashboard-port", str(port)]
-        return self._start("127.0.0.2", *more, *options)
+            port = _free_port(ip)
+            self.jobs = f"http://{ip}:{port}"
+            more += ["--dashboard-host", ip, "--dashboard-port", str(port)]
+        node = self._start(ip, *more, *options)
+        if self._dashboard:
+            _wait(lambda: _listens(ip, self._agent), lambda: "no job agent is there")
+        return node
 
     def node(self, *, cpus: int = 2, gpus: int = 0, options: Sequence[str] = ()) -> psutil.Process:
         """Starts a further node; the GPUs are names only."""
         self._count += 1
-        ip = f"127.0.0.{1 + self._count}"
+        ip = f"{self._network}.{self._count}"
         return self._start(ip, "--address", self.address, "--num-cpus", str(cpus), "--num-gpus", str(gpus), *options)
 
     def kill(self, node: psutil.Process) -> None:
@@ -84,10 +90,12 @@ class RayNodes:
 
     def _start(self, ip: str, *options: str) -> psutil.Process:
         said = self.folder / f"{self._count}.said"
+        self._agent = _free_port("127.0.0.1")  # where it listens, too
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        ports = ["--dashboard-agent-listen-port", str(self._agent)]
         with said.open("w") as file:
             process = psutil.Popen(
-                [*ray, "--node-ip-address", ip, "--object-store-memory", str(STORE_BYTES), *options],
+                [*ray, "--node-ip-address", ip, "--object-store-memory", str(STORE_BYTES), *ports, *options],
                 stdout=file,
                 stderr=file,
                 env=self.environment,
@@ -95,11 +103,7 @@ class RayNodes:
             )
         node = psutil.Process(process.pid)
         self.nodes.append(node)
-        until = time.monotonic() + START_SECONDS
-        while "Ray runtime started" not in said.read_text():
-            if process.poll() is not None or time.monotonic() > until:
-                raise NodeError(said.read_text())
-            time.sleep(0.05)
+        _wait(lambda: "Ray runtime started" in said.read_text(), said.read_text, lambda: process.poll() is not None)
         return node
 
 
@@ -122,3 +126,16 @@ def _free_port(ip: str) -> int:
     with socket.socket() as one:
         one.bind((ip, 0))
         return int(one.getsockname()[1])
+
+
+def _listens(ip: str, port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex((ip, port)) == 0
+
+
+def _wait(what: Callable[[], bool], failed: Callable[[], str], over: Callable[[], bool] = lambda: False) -> None:
+    until = time.monotonic() + START_SECONDS
+    while not what():
+        if over() or time.monotonic() > until:
+            raise NodeError(failed())
+        time.sleep(0.05)

@@ -27,8 +27,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from tfjs_to_onnx import convert
 
+from mfmc_ray.evaluate.tfjs import convert
 from mfmc_ray.faces.attributes import MARGIN, SIDE, corrected, skin_colour
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.mesh import FaceMesh, upright_squares

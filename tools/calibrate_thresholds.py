@@ -31,6 +31,7 @@ from PIL import ImageOps
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.insight import ArcFaceEmbedder, digest_of
 from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Embedder
 from mfmc_ray.faces.store import load_lock
@@ -40,15 +41,16 @@ EMBEDDERS: Mapping[str, tuple[Callable[[], Embedder], str]] = {
     "sface": (SFaceEmbedder, "sface"),
     "dlib": (DlibEmbedder, "dlib_resnet"),
     "openface": (OpenFaceEmbedder, "openface"),
+    "arcface": (ArcFaceEmbedder, ""),
 }
-"""Name → how to make it, and its weights in models.lock."""
+"""Name → how to make it, and its weights in models.lock; "" where the user has them."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=Path, required=True, help="a folder of photos for each person")
     parser.add_argument("--scenes", type=Path, help="photos of people who are not among them")
-    parser.add_argument("--recognizers", nargs="+", choices=sorted(EMBEDDERS), default=sorted(EMBEDDERS))
+    parser.add_argument("--recognizers", nargs="+", choices=sorted(EMBEDDERS), default=["dlib", "openface", "sface"])
     parser.add_argument("--source", default="LFW news photos, research use", help="what the photos are, for the record")
     parser.add_argument("--sheet", type=Path, help="picture of the most similar impostor pairs; keep it private")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "mfmc_ray/known/data")
@@ -70,7 +72,7 @@ def main() -> int:
         source = f"all pairs of photos of different people among {calibration['people']} people × about 4 photos ({arguments.source})"
         plain: dict[str, Any] = {
             "recognizer": name,
-            "model_sha256": model_sha[weights],
+            "model_sha256": model_sha[weights] if weights else digest_of(name),
             "source": source,
             "created": datetime.now(UTC).date().isoformat(),
             "strict_threshold": strict,

@@ -3,11 +3,11 @@
     pip install uv && python tools/lock_requirements.py            # what is locked stays, as far as pyproject.toml allows
     pip install uv && python tools/lock_requirements.py --upgrade  # the newest of everything
 
-For CPython 3.11 on Linux with glibc 2.35 (Debian 12, Ubuntu 22.04) or later; the CPU image for x86_64 and aarch64: both are resolved and must
-agree, as one file serves both (of each version the hashes of all files are listed). Only wheels are taken: no code of a package runs at its
-installation. The GPU image has in common with the CPU image what both have, in the same versions, for its nodes talk to a head of that
-one; where a package has a build for GPUs under another name, that one takes its place: both would write the same folder. What builds
-mfmc-ray itself is locked, too:
+For CPython 3.11 on Linux with glibc 2.35 (Debian 12, Ubuntu 22.04) or later; the CPU image for x86_64 and aarch64: both are resolved and
+must agree, as one file serves both (of each version the hashes of all files are listed). Only wheels are taken: no code of a package runs
+at its installation. What both images have the GPU image has in the CPU image's versions, for its nodes talk to a head of that one. Where a
+package has a build for GPUs under another name, that one takes its place: both would write the same folder. What builds mfmc-ray itself is
+locked, too:
 
     pip install --require-hashes --no-deps --only-binary :all: -r cluster/requirements-cpu.lock
     pip install --no-deps --no-build-isolation .
@@ -55,8 +55,8 @@ class Lock:
         shapes = " and ".join(platform.partition("-")[0] for platform in self.platforms)
         less = f", without {' and '.join(self.without)}" if self.without else ""
         return (
-            f"# CPython 3.11, Linux, glibc 2.35 or later, {shapes}: pyproject.toml with its extras {', '.join(self.extras)}{less}, and what "
-            "builds it.\n# Written by tools/lock_requirements.py, which says how to install it.\n"
+            f"# CPython 3.11, Linux, glibc 2.35 or later, {shapes}: pyproject.toml with its extras {', '.join(self.extras)}{less}, "
+            "and what builds it.\n# Written by tools/lock_requirements.py, which says how to install it.\n"
         )
 
 
@@ -83,9 +83,9 @@ def resolve(lock: Lock, platform: str, folder: Path, upgrade: bool) -> str:
         command += ["--no-emit-package", package]
     before = folder / f"{lock.name}-{platform}.lock"
     before.write_text(lock.path.read_text() if lock.path.exists() and not upgrade else "")
-    shape = ["--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate", "--no-emit-index-url", "--output-file", str(before)]
+    shape = ["--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate", "--no-emit-index-url"]
     subprocess.run(
-        [*command, *shape, "--constraint", str(folder / "constraints.in"), "--python-platform", platform],
+        [*command, *shape, "--constraint", str(folder / "constraints.in"), "--python-platform", platform, "--output-file", str(before)],
         capture_output=True,
         text=True,
         check=True,

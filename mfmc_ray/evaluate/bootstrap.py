@@ -89,6 +89,11 @@ class Bootstrap:
         """A figure whose draws were reckoned elsewhere, from `times`."""
         return self._figure(value, drawn, n)
 
+    def share(self, value: float, drawn: F64, person: I64, hits: Rows) -> dict[str, Any]:
+        """The same of a share: of m numbers whose people are `person` (m,), those that are `hits`."""
+        sums = np.bincount(person, hits.astype(np.float64), self.people).astype(np.float64)
+        return self._figure(value, drawn, len(hits), (sums, np.bincount(person, minlength=self.people).astype(np.float64)))
+
     def _over(self, sums: F64, counts: F64) -> F64:
         totals = self.times @ counts.astype(np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):

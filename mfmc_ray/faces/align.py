@@ -18,7 +18,7 @@ ARCFACE_TEMPLATE: F32 = np.array(
 TEMPLATE_SIZE = 112
 
 # a warp that shrinks by more than this averages the pixels first: bilinear sampling reads 2 × 2 pixels however many it stands for
-_SHARP_SHRINK = 1.25
+SHARP_SHRINK = 1.25
 
 
 def similarity(points: F32, template: F32) -> F32:
@@ -60,13 +60,13 @@ def warp(image: Pixels, matrices: F32, size: int) -> Image:
     """
     crops = np.zeros((len(matrices), size, size, 3), np.uint8)
     for crop, matrix in zip(crops, matrices.astype(np.float64), strict=True):
-        x0, y0, x1, y1 = _region(matrix, size, image.shape)
+        x0, y0, x1, y1 = region_of(matrix, size, image.shape)
         if x0 >= x1 or y0 >= y1:
             continue
         region: NDArray[Any] = image[y0:y1, x0:x1]
         linear, shift = matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ (x0, y0)
         shrink = 1 / np.sqrt(abs(np.linalg.det(linear)))
-        if shrink > _SHARP_SHRINK:
+        if shrink > SHARP_SHRINK:
             height, width = region.shape[:2]
             small = max(1, round(width / shrink)), max(1, round(height / shrink))
             region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
@@ -97,7 +97,7 @@ def scaled(template: F32, factor: float) -> F32:
     return np.asarray((template + 0.5) * factor - 0.5, np.float32)
 
 
-def _region(matrix: NDArray[np.float64], size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def region_of(matrix: NDArray[np.float64], size: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x0 y0 x1 y1 of the pixels a crop can read, inside the image."""
     edge = np.array([[-1, -1], [size, -1], [-1, size], [size, size]], np.float64)
     corners = np.linalg.solve(matrix[:, :2], (edge - matrix[:, 2]).T)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib.resources
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.faces import runtime
-from mfmc_ray.faces.faces import F32, Pixels
+from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.mesh import CANONICAL, upright_squares
 from mfmc_ray.faces.store import model_path
 
@@ -68,22 +70,24 @@ class AttributeHead:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        """Load the network.
+        """Load what corrects the network; itself it is loaded when it is first asked, and then raises a `ModelError` if it is not the
+        pinned one.
 
         Args:
             threads: CPU threads for one batch; None: as `runtime.use` has settled.
-
-        Raises:
-            ModelError: when the network in the installed package is not the pinned one.
         """
-        # weights are stored as int8: have them turned to float32 once, at load
-        settings = {"session.disable_quant_qdq": "1"}
-        self._net = runtime.session(model_path("attribute_net"), threads=threads, settings=settings)
+        self._threads = threads
         with (
             importlib.resources.files("mfmc_ray.faces").joinpath("attributes.npz").open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
             self._skin, self._older, self._female = (np.asarray(arrays[name], np.float32) for name in ("skin", "older", "female"))
+
+    @cached_property
+    def _net(self) -> Any:
+        # weights are stored as int8: have them turned to float32 once, at load
+        settings = {"session.disable_quant_qdq": "1"}
+        return runtime.session(model_path("attribute_net"), threads=self._threads, rows=True, settings=settings)
 
     def estimate(self, image: Pixels, meshes: F32) -> Attributes:
         """Attributes of n faces of an image.
@@ -93,12 +97,21 @@ class AttributeHead:
             meshes: float32 (n, 468, 3), px.
         """
         said = np.empty((len(meshes), 2), np.float32)
-        for i in range(0, len(meshes), _BATCH):
-            squares = upright_squares(image, meshes[i : i + _BATCH], MARGIN, SIDE)
-            said[i : i + _BATCH] = np.concatenate(self._net.run(["age", "man"], {"faces": squares}), axis=1)
+        for i in range(0, len(meshes), self.at_once):
+            said[i : i + self.at_once] = self.read(upright_squares(image, meshes[i : i + self.at_once], MARGIN, SIDE))
         ages, logits = corrected(said, self._older, self._female)
         sexes = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         return Attributes(np.clip(ages, *AGES), sexes.astype(np.float32), ita(skin_colour(image, meshes), self._skin))
+
+    @property
+    def at_once(self) -> int:
+        """How many faces the network is given together."""
+        return runtime.at_once(self._net, _BATCH)
+
+    def read(self, squares: Image) -> F32:
+        """What the network says of squares, uint8 (n, 224, 224, 3) as `mesh.upright_squares` cuts them: float32 (n, 2), years and the logit
+        of "man"."""
+        return np.concatenate(self._net.run(["age", "man"], {"faces": squares}), axis=1)
 
 
 def corrected(said: F32, older: F32, female: F32) -> tuple[F32, F32]:

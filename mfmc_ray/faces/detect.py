@@ -51,29 +51,15 @@ class View:
     larger_than: int = 0
 
 
-class _Scanner(ABC):
+class Scanner(ABC):
     """Runs a network over the views of an image and maps what it finds back."""
 
     name: str
     views: tuple[View, ...]
     """Fine ones first: coarser copies of an image are made from finer ones."""
 
-    def __init__(self, *, min_score: float = 0.3, threads: int | None = None) -> None:
-        """Load the network.
-
-        Args:
-            min_score: detections below it are left out, 0–1.
-            threads: CPU threads for one image; None: as `runtime.use` has settled.
-
-        Raises:
-            ModelError: when the weights cannot be had.
-        """
-        self.min_score = min_score
-        self._net = runtime.session(self._graph().SerializeToString(), threads=threads)
-
-    @abstractmethod
-    def _graph(self) -> onnx.ModelProto:
-        """The network with free height and width."""
+    min_score: float
+    """Detections below it are left out."""
 
     @abstractmethod
     def _run(self, canvas: Image) -> F32:
@@ -129,7 +115,28 @@ class _Scanner(ABC):
             yield np.column_stack([boxes, at[:, 2:].reshape(-1, 10), turns, rows[:, 14]]).astype(np.float32)
 
 
-class YuNet(_Scanner):
+class _OnnxScanner(Scanner):
+    """One whose network runs in onnxruntime."""
+
+    def __init__(self, *, min_score: float = 0.3, threads: int | None = None) -> None:
+        """Load the network.
+
+        Args:
+            min_score: detections below it are left out, 0–1.
+            threads: CPU threads for one image; None: as `runtime.use` has settled.
+
+        Raises:
+            ModelError: when the weights cannot be had.
+        """
+        self.min_score = min_score
+        self._net = runtime.session(self._graph().SerializeToString(), threads=threads)
+
+    @abstractmethod
+    def _graph(self) -> onnx.ModelProto:
+        """The network with free height and width."""
+
+
+class YuNet(_OnnxScanner):
     """YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
 
     name = "yunet"
@@ -165,7 +172,7 @@ class YuNet(_Scanner):
         return np.concatenate(found).astype(np.float32)
 
 
-class CenterFace(_Scanner):
+class CenterFace(_OnnxScanner):
     """CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019)."""
 
     name = "centerface"

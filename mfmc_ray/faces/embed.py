@@ -1,11 +1,13 @@
 """The recognizers of the embedded pack, SFace and dlib's ResNet, each an `Embedder`.
 
-Both run in onnxruntime, on graphs that are put together here from the pinned files when an embedder is built (0.2 s).
+Both run in onnxruntime, on graphs that are put together here from the pinned files when an embedder is first asked (0.2 s): who only cuts
+faces out needs no network.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from mfmc_ray.faces.align import ARCFACE_TEMPLATE, TEMPLATE_SIZE, chips, scaled,
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import model_path
 
-# the runtime gains nothing from larger batches (the activations leave the cache), and memory stays bounded in crowds
+# on a CPU larger batches gain nothing (the activations leave the cache), and memory stays bounded in crowds
 _BATCH = 4
 
 # what every graph built here needs: block-quantised weights are of opset 21, which onnxruntime knows since 1.18
@@ -34,7 +36,11 @@ class SFaceEmbedder:
     dim = 128
 
     def __init__(self, threads: int | None = None) -> None:
-        self._net = Network(_sface(model_path("sface")), threads)
+        self._threads = threads
+
+    @cached_property
+    def _net(self) -> Network:
+        return Network(_sface(model_path("sface")), self._threads)
 
     def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
@@ -68,12 +74,16 @@ class DlibEmbedder:
     _CHIP, _PADDING = 150, 0.25
 
     def __init__(self, threads: int | None = None) -> None:
-        self._net = Network(_dlib_resnet(model_path("dlib_resnet")), threads)
+        self._threads = threads
         self._predictor = dlib.shape_predictor(str(model_path("dlib_5points")))
         factor = self._PATCH / (TEMPLATE_SIZE + 2 * self._MARGIN)
         self._template = scaled(ARCFACE_TEMPLATE + np.float32(self._MARGIN), factor)
         corners = self._BOX_CENTRE + self._MARGIN + np.array([[-0.5], [0.5]]) * self._BOX_SIDE
         self._box = dlib.rectangle(*(round(float(x)) for x in scaled(corners.astype(np.float32), factor).ravel()))
+
+    @cached_property
+    def _net(self) -> Network:
+        return Network(_dlib_resnet(model_path("dlib_resnet")), self._threads)
 
     def embed(self, image: Pixels, points: F32) -> F32:
         """float32 (n, 128), unit length, for the faces whose five points are `points` (n, 5, 2) in image pixels."""
@@ -94,15 +104,16 @@ class Network:
     """A graph with one input `data`, float32 (n, 3, side, side), RGB 0–255, and one output, float32 (n, d)."""
 
     def __init__(self, graph: onnx.ModelProto, threads: int | None = None) -> None:
-        self._session = runtime.session(graph.SerializeToString(), threads=threads, exact=True)
+        self._session = runtime.session(graph.SerializeToString(), threads=threads, exact=True, rows=True)
         self._dim: int = self._session.get_outputs()[0].shape[1]
 
     def run(self, faces: Image) -> F32:
         """float32 (n, d), unit length, of uint8 (n, side, side, 3)."""
         vectors = np.empty((len(faces), self._dim), np.float32)
-        for i in range(0, len(faces), _BATCH):
-            planes = faces[i : i + _BATCH].transpose(0, 3, 1, 2).astype(np.float32)
-            vectors[i : i + _BATCH] = self._session.run(None, {"data": planes})[0]
+        step = runtime.at_once(self._session, _BATCH)
+        for i in range(0, len(faces), step):
+            planes = faces[i : i + step].transpose(0, 3, 1, 2).astype(np.float32)
+            vectors[i : i + step] = self._session.run(None, {"data": planes})[0]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 

@@ -4,6 +4,8 @@ how much the face smiles."""
 from __future__ import annotations
 
 import importlib.resources
+import threading
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,11 +55,19 @@ class FaceMesh:
         Raises:
             ModelError: when the weights cannot be had.
         """
-        self._net = Interpreter(str(model_path("facemesh")), num_threads=runtime.threads(threads))
-        self._net.allocate_tensors()
-        self._input = self._net.get_input_details()[0]["index"]
-        outputs = {int(np.prod(o["shape"])): o["index"] for o in self._net.get_output_details()}
+        self._threads = runtime.threads(threads)
+        self._nets = threading.local()  # an interpreter serves one thread
+        net = self._net()
+        self._input = net.get_input_details()[0]["index"]
+        outputs = {int(np.prod(o["shape"])): o["index"] for o in net.get_output_details()}
         self._points, self._logit = outputs[MESH_POINTS * 3], outputs[1]
+
+    def _net(self) -> Any:
+        net = getattr(self._nets, "net", None)
+        if net is None:
+            net = self._nets.net = Interpreter(str(model_path("facemesh")), num_threads=self._threads)
+            net.allocate_tensors()
+        return net
 
     def fit(self, image: Pixels, boxes: F32, points: F32) -> tuple[F32, F32]:
         """Fit the mesh to faces of an image.
@@ -90,10 +100,11 @@ class FaceMesh:
         """Mesh in image px and score from the square of `side` × `_MARGIN` px around `centre`, turned by `angle` (radians)."""
         turn, shift = _placed(centre, side * _MARGIN, angle, _SIDE)
         k = float(np.hypot(*turn[0]))
-        self._net.set_tensor(self._input, (_warp(image, turn, shift, _SIDE) / np.float32(255))[None])
-        self._net.invoke()
-        mesh = self._net.get_tensor(self._points).reshape(MESH_POINTS, 3)
-        logit = float(self._net.get_tensor(self._logit).reshape(()))
+        net = self._net()
+        net.set_tensor(self._input, (_warp(image, turn, shift, _SIDE) / np.float32(255))[None])
+        net.invoke()
+        mesh = net.get_tensor(self._points).reshape(MESH_POINTS, 3)
+        logit = float(net.get_tensor(self._logit).reshape(()))
         # the rows of `turn` are orthogonal and of length k: its inverse is its transpose / k²
         flat = (mesh[:, :2] - 0.5 - shift) @ turn / k**2
         return np.concatenate([flat, mesh[:, 2:] / k], axis=1).astype(np.float32), float(1 / (1 + np.exp(-logit)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 
@@ -17,17 +18,22 @@ from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, MESH_POINTS, Faces, Image, Pixels
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.given import GivenFaces
+from mfmc_ray.faces.insight import ArcFaceEmbedder, ScrfdDetector, digest_of
 from mfmc_ray.faces.mesh import FaceMesh, pose
 from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Detector, Embedder, MeshFitter
 from mfmc_ray.faces.second_look import SecondLook
 from mfmc_ray.faces.store import load_lock
 
-DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace})
+DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({"yunet": YuNet, "centerface": CenterFace, "scrfd": ScrfdDetector})
 EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"sface": SFaceEmbedder, "dlib": DlibEmbedder})
 HELD_OUT: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"openface": OpenFaceEmbedder})
 """Recognizers that no run may guard with, so that an audit always has one that the anonymizer never asked."""
+FURTHER: Mapping[str, Callable[[], Embedder]] = MappingProxyType({"arcface": ArcFaceEmbedder})
+"""Recognizers that a run may guard with beside or instead of these, whose weights the user has."""
 DIMENSIONS: Mapping[str, int] = MappingProxyType({"sface": SFaceEmbedder.dim, "dlib": DlibEmbedder.dim})
+ALL_EMBEDDERS: Mapping[str, Callable[[], Embedder]] = MappingProxyType({**EMBEDDERS, **FURTHER})
+ALL_DIMENSIONS: Mapping[str, int] = MappingProxyType({**DIMENSIONS, "arcface": ArcFaceEmbedder.dim})
 AUDIT_STRICTNESS = 0.75
 """How strict the scan is with the audit's look: encoding a picture anew may raise a score a little."""
 MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -39,6 +45,8 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "openface": ("openface",),
         "mesh": ("facemesh",),
         "attributes": ("attribute_net",),
+        "scrfd": (),
+        "arcface": (),
         "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),
     }
 )
@@ -57,7 +65,34 @@ def files_of(parts: Sequence[str]) -> list[str]:
 def digests_of(recognizers: Sequence[str]) -> dict[str, str]:
     """recognizer → sha-256 of its weights, hex."""
     lock = {model.name: model.sha256 for model in load_lock()}
-    return {name: lock[MODEL_FILES[name][0]] for name in recognizers}
+    return {name: digest_of(name) if name in FURTHER else lock[MODEL_FILES[name][0]] for name in recognizers}
+
+
+class Pack(Protocol):
+    """What a pass needs of a model pack, wherever its networks are."""
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """recognizer → dimension of its embeddings."""
+        ...
+
+    @property
+    def embedders(self) -> Mapping[str, Embedder]:
+        """By name; the guard recognizers first."""
+        ...
+
+    @property
+    def mesh(self) -> MeshFitter:
+        """Fits the mesh."""
+        ...
+
+    def analyse(self, image: Image, boxes: F32 | None = None, *, instead: bool = False) -> Faces:
+        """See `ModelPack.analyse`."""
+        ...
+
+    def estimate(self, image: Pixels, meshes: F32) -> Attributes:
+        """See `ModelPack.estimate`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -149,11 +184,15 @@ def load_pack(find: FindConfig, recognizers: Sequence[str]) -> ModelPack:
         PackError: for a name the pack does not know.
         ModelError: when a model file cannot be had.
     """
-    for asked, known, what in ((find.detectors, DETECTORS, "detector"), (recognizers, EMBEDDERS, "recognizer")):
+    for asked, known, what in ((find.detectors, DETECTORS, "detector"), (recognizers, ALL_EMBEDDERS, "recognizer")):
         unknown = [name for name in asked if name not in known]
         if unknown or not asked:
             raise PackError(f"unknown {what} {', '.join(unknown) or '(none given)'}; there are: {', '.join(known)}")
     mesh = FaceMesh()
-    finder = FaceFinder([DETECTORS[name](min_score=find.min_score * AGREEMENT) for name in find.detectors], mesh, min_score=find.min_score)
-    embedders = {name: EMBEDDERS[name]() for name in recognizers}
+    detectors = []
+    for name in find.detectors:
+        more = {"side": find.det_size} if name == ScrfdDetector.name else {}
+        detectors.append(DETECTORS[name](min_score=find.min_score * AGREEMENT, **more))
+    finder = FaceFinder(detectors, mesh, min_score=find.min_score)
+    embedders = {name: ALL_EMBEDDERS[name]() for name in recognizers}
     return ModelPack(finder, SecondLook(mesh), AuditLook(AUDIT_STRICTNESS), mesh, embedders, AttributeHead())

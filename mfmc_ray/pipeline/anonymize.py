@@ -23,6 +23,7 @@ from mfmc_ray.identities.pool import Pool, Wanted, keyed
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
+from mfmc_ray.pipeline.remote import Chooses
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler, Withhold, attributes
 from mfmc_ray.pipeline.unfit import unfit
@@ -54,6 +55,7 @@ class AnonymizeStage:
         key: of the run; who has it can repeat the random choices.
         storage_options: for fsspec, of remote units.
         watch: notes what it is at, and knows what not to touch.
+        chooser, wearer: try identities on; None: with `swapper` and `check`, in this process.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class AnonymizeStage:
         storage_options: Mapping[str, Any] | None = None,
         watch: Watch | None = None,
         assigned: Assigned | None = None,
+        chooser: Chooses | None = None,
+        wearer: Wearer | None = None,
     ) -> None:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
@@ -79,8 +83,8 @@ class AnonymizeStage:
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
         self._settler = Settler(check, output.jpeg_quality, Credential.of(output), self.watch)
-        self._choose = Chooser(swapper, check, swap.attempts)
-        self._wear = None if assigned is None else Wardrobe(Wearer(swapper, check), assigned, swap.attempts)
+        self._choose = chooser or Chooser(swapper, check, swap.attempts)
+        self._wear = None if assigned is None else Wardrobe(wearer or Wearer(swapper, check), assigned, swap.attempts)
         self.version = version_of(access.version, assigned)
         """(image_id, path) → what stands for all that decides about its faces, besides settings."""
         self._reader = SourceReader(storage_options)

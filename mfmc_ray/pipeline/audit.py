@@ -18,7 +18,7 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.audit_look import AuditLook, same_place
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.pack import EMBEDDERS, HELD_OUT
+from mfmc_ray.faces.pack import ALL_EMBEDDERS, EMBEDDERS, HELD_OUT
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger
@@ -68,7 +68,7 @@ class AuditStage:
         self.ledger, self.scan, self.asked, self.access = ledger, scan, asked, access
         self.max_pixels, self.wrongly_worn = settings.find.max_pixels, fault_of(settings.swap.pseudonyms, ledger.work)
         self.search = PlainSearch(known, thresholds, calibration)
-        self.embedders = {name: EMBEDDERS[name]() for name in thresholds}
+        self.embedders = {name: ALL_EMBEDDERS[name]() for name in thresholds}
         self.held_out = {name: make() for name, make in {**EMBEDDERS, **HELD_OUT}.items() if name not in thresholds}
         self.look, self.metadata = AuditLook(), MetadataCheck()
         self.strict = {name: calibration.strict_threshold(name) for name in self.held_out}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mfmc_ray.config import RunConfig
 from mfmc_ray.discreet import told
-from mfmc_ray.faces.pack import DIMENSIONS, files_of
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, files_of
 from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import findings as checks
@@ -26,7 +26,7 @@ from mfmc_ray.pipeline.publish import write_reports
 from mfmc_ray.pipeline.recheck import PlainSearch, number
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.sampling import Drawn, Sample, draw
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.pipeline.signoff import MODELS, result, show, summed, verdicts
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.tables import IDENTITIES, embedding_column
@@ -82,7 +82,7 @@ def _run(audited: Audited, config: RunConfig, sample: Sample) -> bool:
             AuditStage,
             audited.for_stage(),
             parts,
-            actors=actors(config.ray),
+            plan=plan_of(config.ray, services=False),
             label="Auditing",
             total=len(audited.scan),
             on_result=summaries.__setitem__,
@@ -184,7 +184,7 @@ def _check_identities(audited: Audited, summaries: list[dict[str, Any]]) -> pa.T
     if known:
         search = PlainSearch(audited.known, audited.thresholds, audited.calibration)
         taken = audited.pool.take([pool[row["identity_id"]] for row in known])
-        vectors = {name: matrix(taken[embedding_column(name)], DIMENSIONS[name]) for name in audited.thresholds}
+        vectors = {name: matrix(taken[embedding_column(name)], ALL_DIMENSIONS[name]) for name in audited.thresholds}
         found = {name: search.highest(name, v) for name, v in vectors.items()}
         for i, row in enumerate(known):
             mine = {name: (float(cosines[i]), int(nearest[i])) for name, (cosines, nearest) in found.items()}

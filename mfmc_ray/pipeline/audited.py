@@ -18,7 +18,7 @@ from mfmc_ray.access.combined import access_model
 from mfmc_ray.access.decide import AccessModel, ReplaceAll
 from mfmc_ray.config import DECIDING, ConfigError, RunConfig, load
 from mfmc_ray.faces.faces import F32
-from mfmc_ray.faces.pack import DIMENSIONS, EMBEDDERS, digests_of
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, ALL_EMBEDDERS, digests_of
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import usable
@@ -131,7 +131,7 @@ class Audited:
                 table = pq.ParquetFile(file).read(columns=["image_id", *(f"faces.list.element.{name}" for name in wanted)])
                 names, flat = named_faces(table, source)
                 # what gives no embedding resembles nobody
-                vectors = {n: matrix(flat.field(embedding_column(n)), DIMENSIONS[n]) for n in self.thresholds}
+                vectors = {n: matrix(flat.field(embedding_column(n)), ALL_DIMENSIONS[n]) for n in self.thresholds}
                 usable_here = [usable(v) for v in vectors.values()]
                 wanted_ids = np.array([name.encode() for name in names], np.bytes_)
                 at, stop = (np.searchsorted(everyone, wanted_ids, side) for side in ("left", "right"))
@@ -177,7 +177,7 @@ def _known(ledger: Ledger) -> tuple[dict[str, int], KnownFaces]:
     if not first.is_file():
         raise LedgerError(f"the known-face index in {ledger.work}/known is missing, so nothing can be proved; give the run's own WORK")
     recognizers = {str(name): int(dim) for name, dim in json.loads(first.read_text())["recognizers"].items()}
-    if unknown := set(recognizers) - set(EMBEDDERS):
+    if unknown := set(recognizers) - set(ALL_EMBEDDERS):
         raise LedgerError(f"the index was made with {unknown.pop()!r}, which this version does not have; install the one that made it")
     return recognizers, KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers))).faces
 

@@ -10,7 +10,7 @@ import numpy as np
 from mfmc_ray.faces.detect import View, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.mesh import five_points
-from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.faces.pack import Pack
 from mfmc_ray.known.certificate import Guard, Verdict
 
 
@@ -37,7 +37,7 @@ class Checked:
 class OutputCheck:
     """Looks at a face in a changed picture with the guard's eyes."""
 
-    def __init__(self, pack: ModelPack, guard: Guard) -> None:
+    def __init__(self, pack: Pack, guard: Guard) -> None:
         self.pack = pack
         self.guard = guard
         self._usual = {name: guard.calibration.threshold_for(name, 0.5) for name in guard.recognizers}

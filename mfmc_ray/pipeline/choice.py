@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
@@ -173,7 +173,7 @@ class Chooser:
         )
 
 
-def misread(pack: ModelPack, image: Image, mesh: F32, wanted: Wanted) -> float:
+def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:
     """What it costs that a face is read as older, younger or of the other sex than wanted, in units of `Checked.likeness`."""
     found = pack.estimate(image, mesh[None])
     sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mfmc_ray.config import RunConfig
-from mfmc_ray.faces.pack import EMBEDDERS, digests_of
+from mfmc_ray.faces.pack import EMBEDDERS, FURTHER, digests_of
 from mfmc_ray.known.calibration import Calibration, CalibrationError
 from mfmc_ray.places import LedgerError, replace_file, text_of
 
@@ -25,7 +25,11 @@ def calibration_of(config: RunConfig) -> Calibration:
     Raises:
         CalibrationError: they cannot be read, or are of other weights than the pinned ones.
     """
-    return Calibration.load(config.guard.calibration, digests_of(list(EMBEDDERS)))
+    return Calibration.load(config.guard.calibration, _weights(config))
+
+
+def _weights(config: RunConfig) -> dict[str, str]:
+    return digests_of([*EMBEDDERS, *(name for name in config.guard.recognizers if name in FURTHER)])
 
 
 def keep(work: Path, calibration: Calibration, recognizers: Sequence[str], *, restart: bool) -> None:
@@ -70,7 +74,7 @@ def used(work: Path, config: RunConfig) -> Calibration:
         CalibrationError: what is there cannot be read, or is of other weights than the pinned ones.
     """
     if (work / USED).is_dir():
-        return Calibration.load(work / USED, digests_of(list(EMBEDDERS)))
+        return Calibration.load(work / USED, _weights(config))
     if config.guard.calibration is not None:
         raise LedgerError(f"{work / USED} is missing, which holds the curves that the run's thresholds come from; restore it from a copy")
     return Calibration()

@@ -8,55 +8,55 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import Counter, deque
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 
 from mfmc_ray.boxes import Boxes
-from mfmc_ray.ledger import Ledger, LedgerError, Stage
+from mfmc_ray.pipeline.before import Before, Scanned, scanned
+from mfmc_ray.pipeline.listing import ROW, ROWS, Units
 from mfmc_ray.sources import Unit, read_unit
 
-ROW = dict[str, Any]
+__all__ = ["Difference", "Scanned", "difference", "part_size", "scan_parts", "scanned", "unit_of"]
+
 RACY_NS = 2_000_000_000
 """A file that was modified less than this before it was listed may have been modified again within its time stamp's grain."""
-PASSING = frozenset({"vanished", "unreadable", "no_permission", "damaged_tar", "damaged_parquet"})
-"""Reasons of images that are worth another try."""
 _MTIME_DIGITS = 18  # an mtime in ns is a number of 19 digits; an etag hardly is
 _SINCE, _UNTIL = 1e8, 1e11  # seconds since 1970 of anything that has been modified
 _READERS = 8
 
 
-@dataclass(frozen=True)
-class Scanned:
-    """A unit as it was scanned.
+class Moves(Sequence[tuple[str, ROW]]):
+    """Units that are elsewhere now.
 
-    Attributes:
-        part: of the scan.
-        size, version, listed: as in `tables.UNITS`; None of an older version's rows.
-        images: image_id of each of its images; None of one that could not be read.
-        retry: whether an image failed for a reason that may have passed.
-        path: of its first image, in the collection as it was then; "" without any.
-        reboxed: whether the user has given other boxes for one of its images since.
+    Args:
+        names: as they were; None of one that has only another path.
+        units: as they are.
     """
 
-    part: int
-    size: int | None
-    version: str | None
-    listed: int | None
-    images: tuple[str | None, ...]
-    retry: bool
-    path: str = field(default="", compare=False)
-    reboxed: bool = False
+    def __init__(self, names: Sequence[str | None], units: Units) -> None:
+        self._names, self.units = names, units
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __iter__(self) -> Iterator[tuple[str, ROW]]:
+        return ((unit["unit"] if name is None else name, unit) for name, unit in zip(self._names, self.units, strict=True))
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
 
 
 @dataclass
 class Difference:
-    """How a listing differs from what was scanned. Units are as `plan.listed` gives them.
+    """How a listing differs from what was scanned.
 
     Attributes:
         new: were not there.
@@ -67,43 +67,20 @@ class Difference:
         same: how many are as they were.
     """
 
-    new: list[ROW] = field(default_factory=list)
-    changed: list[ROW] = field(default_factory=list)
-    unsure: list[ROW] = field(default_factory=list)
-    moved: list[tuple[str, ROW]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    new: Sequence[ROW] = ()
+    changed: Sequence[ROW] = ()
+    unsure: Sequence[ROW] = ()
+    moved: Sequence[tuple[str, ROW]] = ()
+    gone: Sequence[str] = ()
     same: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.unsure or self.moved or self.gone)
+        return any(len(some) for some in (self.new, self.changed, self.unsure, self.moved, self.gone))
 
-
-def scanned(ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> dict[str, Scanned]:
-    """unit → what was scanned of it, from the committed parts of a scan, as against the boxes that the user gives now."""
-    found: dict[str, Scanned] = {}
-    for part, summary in ledger.done(stage).items():
-        for unit in summary.get("empty", ()):
-            found[unit["unit"]] = Scanned(part, unit["size"], unit["version"], unit["listed"], (), False)
-        file = pq.ParquetFile(ledger.work / stage.tables[0] / f"part-{part:05d}.parquet")
-        columns = ("unit", "image_id", "reason", "boxes", "path", "unit_size", "unit_version", "unit_listed")
-        if not set(columns) <= set(file.schema_arrow.names):
-            raise LedgerError(f"WORK ({ledger.work}) was made by an older version of mfmc-ray; start anew with --restart")
-        images: dict[str, list[str | None]] = {}
-        retry: set[str] = set()
-        reboxed: set[str] = set()
-        first: dict[str, tuple[Any, ...]] = {}
-        for batch in file.iter_batches(columns=list(columns)):
-            for unit, image, reason, given, path, *listed in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-                images.setdefault(unit, []).append(image)
-                first.setdefault(unit, (path, *listed))
-                if reason is not None and reason.split(":")[0] in PASSING:
-                    retry.add(unit)
-                if image is not None and given != (boxes.version(image, path) if boxes else None):
-                    reboxed.add(unit)
-        for unit, ids in images.items():
-            path, size, version, at = first[unit]
-            found[unit] = Scanned(part, size, version, at, tuple(ids), unit in retry, path, unit in reboxed)
-    return found
+    @property
+    def to_read(self) -> int:
+        """Units that are read."""
+        return len(self.new) + len(self.changed) + len(self.unsure)
 
 
 def difference(
@@ -123,32 +100,42 @@ def difference(
         again: also read what seems to be the same and may not be. A resumed run does not.
         boxes: that the user gives. Under another path an image may have others, so no unit counts as moved then.
     """
-    result = Difference()
-    for unit in units:
-        old = before.get(unit["unit"])
-        if old is None:
-            result.new.append(unit)
-        elif old.reboxed or (old.size, old.version) != (unit["size"], unit["version"]):
-            result.changed.append(unit)
-        elif not _lies_at(old, unit["path"]):
-            if boxes is not None or None in old.images or not _proves(old):  # its rows get the time of this listing, which would prove it
-                result.changed.append(unit)
-            else:
-                result.moved.append((unit["unit"], unit))
-        elif again and (old.retry or not _proves(old)):
-            result.unsure.append(unit)
-        else:
-            result.same += 1
-    names = {unit["unit"] for unit in units}
-    result.gone = [unit for unit in before if unit not in names]
-    if result.gone and result.new and boxes is None:
-        moved = list(_moved(result, before, storage_options or {}))
-        arrived = {unit["unit"] for _, unit in moved}
-        left = {unit for unit, _ in moved}
-        result.moved += moved
-        result.new = [unit for unit in result.new if unit["unit"] not in arrived]
-        result.gone = [unit for unit in result.gone if unit not in left]
-    return result
+    before = Before.of(before)
+    found = {kind: array("q") for kind in ("new", "changed", "unsure", "moved", "same")}
+    seen = np.zeros(before.rows, bool)
+    listing, first = iter(units), 0
+    while some := list(islice(listing, ROWS)):
+        rows = before.rows_of([unit["unit"] for unit in some])
+        there = [row for row in rows if row >= 0]
+        seen[there] = True
+        olds = before.at(there)
+        for number, (unit, row) in enumerate(zip(some, rows, strict=True), first):
+            found[_kind(unit, next(olds), again, boxes) if row >= 0 else "new"].append(number)
+        first += len(some)
+    new = found["new"]
+    gone: Sequence[str] = before.left(seen)
+    names: list[str | None] = [None] * len(found["moved"])
+    if new and len(gone) and boxes is None:
+        moved = dict(_moved(Units(units, new), gone, before, storage_options or {}))
+        found["moved"].extend(moved)
+        names += moved.values()
+        new = array("q", (number for number in new if number not in moved))
+        left = set(moved.values())
+        gone = [name for name in gone if name not in left] if moved else gone
+    some_units = {kind: Units(units, found[kind]) for kind in ("changed", "unsure", "moved")}
+    return Difference(
+        Units(units, new), some_units["changed"], some_units["unsure"], Moves(names, some_units["moved"]), gone, len(found["same"])
+    )
+
+
+def _kind(unit: ROW, old: Scanned, again: bool, boxes: Boxes | None) -> str:
+    """What has become of a unit that was scanned."""
+    if old.reboxed or (old.size, old.version) != (unit["size"], unit["version"]):
+        return "changed"
+    if not _lies_at(old, unit["path"]):
+        # its rows get the time of this listing, which would prove it
+        return "changed" if boxes is not None or None in old.images or not _proves(old) else "moved"
+    return "unsure" if again and (old.retry or not _proves(old)) else "same"
 
 
 def scan_parts(
@@ -164,36 +151,48 @@ def scan_parts(
         fill: put new files into the gaps of parts that are written anyway, and of the emptiest one, so that nights leave no small parts.
 
     Returns:
-        for `ScanWorker`: `part`, `units` to be read, `drop` (units whose rows go), `moved` (old unit → new), and `committed`, whether the
-        part has rows already.
+        for `ScanWorker`: `part`, `units` to be read (as of `Units.plain`), `drop` (units whose rows go), `moved` (old unit → new), and
+        `committed`, whether the part has rows already.
     """
     parts: dict[int, dict[str, Any]] = {}
-    numbers = set(done)
+    numbers, before = set(done), Before.of(before)
+    listing = found.new.listing if isinstance(found.new, Units) else found.new
 
     def part_of(number: int) -> dict[str, Any]:
-        empty = {"part": number, "units": [], "drop": [], "moved": {}, "committed": number in numbers}
+        empty = {"part": number, "units": array("q"), "drop": [], "moved": {}, "committed": number in numbers}
         return parts.setdefault(number, empty)
 
     for name in found.gone:
-        part_of(before[name].part)["drop"].append(name)
+        part_of(before.part(name))["drop"].append(name)
     for name, unit in found.moved:
-        part_of(before[name].part)["moved"][name] = unit
-    for unit in (*found.changed, *found.unsure):
-        part_of(before[unit["unit"]].part)["units"].append(unit)
-    new, size = found.new, part_size(total)
+        part_of(before.part(name))["moved"][name] = unit
+    for some in (found.changed, found.unsure):
+        for number, unit in zip(_numbers(some), some, strict=True):
+            part_of(before.part(unit["unit"]))["units"].append(number)
+    new, are_files, size = _numbers(found.new), _are_files(found.new), part_size(total)
     if fill and numbers:
-        files = deque(unit for unit in new if unit["kind"] == "file")
-        held = Counter(old.part for old in before.values())
-        held.subtract(before[name].part for name in found.gone)
-        shards = {old.part for old in before.values() if len(old.images) != 1}
+        files = deque(number for number, is_file in zip(new, are_files, strict=True) if is_file)
+        held = before.held()
+        held.subtract(before.part(name) for name in found.gone)
+        shards = before.shards()
         room = [number for number in numbers if held[number] < size and number not in shards]
         for number in sorted(room, key=lambda n: (n not in parts, held[n], n))[: len(parts) + 1]:
-            part_of(number)["units"] += [files.popleft() for _ in range(min(len(files), size - held[number]))]
-        new = [*files, *(unit for unit in new if unit["kind"] != "file")]
+            part_of(number)["units"].extend(files.popleft() for _ in range(min(len(files), size - held[number])))
+        rest = [number for number, is_file in zip(new, are_files, strict=True) if not is_file]
+        new, are_files = [*files, *rest], [True] * len(files) + [False] * len(rest)
     free = (number for number in range(len(numbers) + len(new) + 1) if number not in numbers)
-    for group in _grouped(new, size):
-        part_of(next(free))["units"] += group
-    return [part for part in parts.values() if part["units"] or part["drop"] or part["moved"]]
+    for group in _grouped(new, are_files, size):
+        part_of(next(free))["units"].extend(group)
+    some_parts = ({**part, "units": Units(listing, part["units"]).plain()} for part in parts.values())
+    return [part for part in some_parts if part["units"] or part["drop"] or part["moved"]]
+
+
+def _numbers(units: Sequence[ROW]) -> list[int]:
+    return units.numbers.tolist() if isinstance(units, Units) else []
+
+
+def _are_files(units: Sequence[ROW]) -> list[bool]:
+    return units.are_files.tolist() if isinstance(units, Units) else []
 
 
 def part_size(total: int) -> int:
@@ -201,11 +200,11 @@ def part_size(total: int) -> int:
     return 8 if total < 400 else 32 if total < 10_000 else 128
 
 
-def _grouped(units: Sequence[ROW], size: int) -> Iterator[list[ROW]]:
+def _grouped(units: Sequence[int], are_files: Sequence[bool], size: int) -> Iterator[list[int]]:
     """Units in parts that depend on the listing only: a shard by itself, files in runs."""
-    group: list[ROW] = []
-    for unit in units:
-        if unit["kind"] != "file":
+    group: list[int] = []
+    for unit, is_file in zip(units, are_files, strict=True):
+        if not is_file:
             yield [unit]
             continue
         group.append(unit)
@@ -242,18 +241,22 @@ def _time_ns(version: str) -> int | None:
     return None
 
 
-def _moved(found: Difference, before: Mapping[str, Scanned], storage_options: Mapping[str, Any]) -> Iterator[tuple[str, ROW]]:
-    """Pairs of a unit that has gone and a new one with the same images in the same order."""
+def _moved(new: Units, gone: Iterable[str], before: Before, storage_options: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Pairs of a new unit's number and one that has gone, with the same images in the same order."""
     left: dict[tuple[str | None, ...], list[str]] = {}
-    for name in found.gone:
-        if before[name].images and None not in before[name].images:
-            left.setdefault(before[name].images, []).append(name)
-    sizes = {before[name].size for names in left.values() for name in names}
-    candidates = [unit for unit in found.new if unit["size"] in sizes]
+    sizes: set[int | None] = set()
+    names = iter(gone)
+    while some_names := list(islice(names, ROWS)):
+        for name, old in zip(some_names, before.at(before.rows_of(some_names)), strict=True):
+            if old.images and None not in old.images:
+                left.setdefault(old.images, []).append(name)
+                sizes.add(old.size)
+    candidates = ((number, unit) for number, unit in zip(new.numbers.tolist(), new, strict=True) if unit["size"] in sizes)
     with ThreadPoolExecutor(_READERS) as readers:
-        for unit, images in zip(candidates, readers.map(lambda u: _images(u, storage_options), candidates), strict=True):
-            if names := left.get(images):
-                yield names.pop(), unit
+        while some := list(islice(candidates, ROWS)):
+            for (number, _), images in zip(some, readers.map(lambda one: _images(one[1], storage_options), some), strict=True):
+                if same := left.get(images):
+                    yield number, same.pop()
 
 
 def _images(unit: ROW, storage_options: Mapping[str, Any]) -> tuple[str | None, ...]:

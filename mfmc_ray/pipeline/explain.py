@@ -22,7 +22,7 @@ from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate.explained import Mark, draw
 from mfmc_ray.faces.faces import Faces, Image
-from mfmc_ray.faces.pack import DIMENSIONS, load_pack
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, load_pack
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.calibration import Calibration
@@ -106,7 +106,7 @@ def explain(config: RunConfig, ledger: Ledger, image: str, calibration: Calibrat
     image_id, path = row["image_id"], row["path"]
     if row["reason"] is not None or not scalar.is_valid:
         return Explanation(image_id or "", path, (), row["reason"] or "not_scanned", None, scanned)
-    faces = faces_of(scalar, {name: DIMENSIONS[name] for name in config.guard.recognizers})
+    faces = faces_of(scalar, {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers})
     seen = _seen(registry, calibration, config, faces)
     access = access.bound(Sightings({} if seen is None else {image_id: seen}, ""))
     try:

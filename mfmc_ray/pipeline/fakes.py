@@ -19,14 +19,16 @@ from mfmc_ray.known.renewal import Renewal
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.pipeline.assign import Assigner, by_use
+from mfmc_ray.pipeline.away import call
 from mfmc_ray.pipeline.fitting import FITTING, FittingWorker
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.persons import persons, scanned_faces
 from mfmc_ray.pipeline.pool import admitted, fill_pool, read_pool, renew_pool
 from mfmc_ray.pipeline.pseudonyms import Assigned, Book
-from mfmc_ray.pipeline.session import actors
+from mfmc_ray.pipeline.session import plan_of
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.workers import SCAN, IdentityWorker
+from mfmc_ray.swap.swappers import digest_of
 from mfmc_ray.tables import pool_schema
 
 LINKED = (
@@ -88,7 +90,8 @@ class Fakes:
             return fakes
         known, thresholds, calibration = (certifying[name] for name in ("known", "thresholds", "calibration"))
         renewal = Renewal(ledger.work / "known", recognizers, known, thresholds, calibration)
-        fakes.fallen = renew_pool(ledger, recognizers, renewal, known.digest, terms_of(thresholds, calibration))
+        terms = terms_of(thresholds, calibration)
+        fakes.fallen = call(config.ray, renew_pool, ledger, recognizers, renewal, known.digest, terms, digest_of(config.swap))
         if config.swap.pseudonyms == "person":
             fakes._assign(sightings, salts, obtain(key_in), key_in)
         else:
@@ -116,7 +119,7 @@ class Fakes:
                 worker,
                 self.certifying,
                 parts,
-                actors=actors(self.config.ray),
+                plan=plan_of(self.config.ray),
                 label=label,
                 total=total,
                 on_result=lambda part, summary: timed.add(summary["images"], 0),

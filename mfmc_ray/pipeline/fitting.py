@@ -14,7 +14,7 @@ from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
@@ -24,17 +24,18 @@ from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.pipeline.profiles import SWAP
 from mfmc_ray.pipeline.pseudonyms import Face
+from mfmc_ray.pipeline.remote import Ask, Asker, wearer_of
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.unfit import unfit
 from mfmc_ray.pipeline.watch import Watch
-from mfmc_ray.pipeline.wearing import FIRST, Wearer
+from mfmc_ray.pipeline.wearing import FIRST
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.protocol import Swapper
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.swappers import swapper_of
 from mfmc_ray.tables import FITTING as ROWS
 from mfmc_ray.tables import scan_schema
 
@@ -88,15 +89,17 @@ class FittingWorker:
         thresholds: dict[str, float],
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.config, self.ledger = config, ledger
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
         self.model = load_model()
-        self.swapper: Swapper = MorphSwapper(self.model)
-        self.wearer = Wearer(self.swapper, check_of(config, Guard(known, thresholds, calibration, searches)))
+        self.swapper = swapper_of(config.swap)
         self.watch = self.watch_of(config=config, ledger=ledger)
+        check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
+        self.wearer = wearer_of(self.swapper, check, Asker.of(services, SWAP, self.watch))
         self._reader = SourceReader(config.storage_options)
 
     @staticmethod

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mfmc_ray.config import ConfigError
 from mfmc_ray.faces.detect import overlap
 from mfmc_ray.faces.faces import F32
-from mfmc_ray.faces.pack import DIMENSIONS, digests_of
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, digests_of
 from mfmc_ray.known.calibration import Curve
 from mfmc_ray.known.index import KnownIndex
 from mfmc_ray.known.measure import LEAST_PAIRS, MOST_FACES, STRICT_RATE, Impostors, MeasureError, calibrate, genuine, strict_threshold
@@ -79,9 +79,9 @@ class KnownPeople:
         if not first.is_file():
             raise LedgerError(f"there is no known-face index in {work}; run `mfmc index` first, or give the private folder of a run")
         names = [str(name) for name in json.loads(first.read_text())["recognizers"]]
-        if unknown := set(names) - set(DIMENSIONS):
+        if unknown := set(names) - set(ALL_DIMENSIONS):
             raise LedgerError(f"the index was made with {unknown.pop()!r}, which this version does not have; install the one that made it")
-        dimensions = {name: DIMENSIONS[name] for name in names}
+        dimensions = {name: ALL_DIMENSIONS[name] for name in names}
         index = KnownIndex.open(work / "known", dimensions, digests_of(names))
         self.everyone, self.digest, self.work = len(index), index.digest, work
         ids = index.ids
@@ -122,9 +122,9 @@ class KnownPeople:
         """recognizer → float32 (m, d): the admitted identities; none if the run has not come so far."""
         tables = [pq.read_table(file) for file in sorted((self.work / "pool").glob("part-*.parquet"))]
         if not tables:
-            return {name: np.zeros((0, DIMENSIONS[name]), np.float32) for name in self.vectors}
+            return {name: np.zeros((0, ALL_DIMENSIONS[name]), np.float32) for name in self.vectors}
         table = pa.concat_tables(tables)
-        return {name: matrix(table[embedding_column(name)], DIMENSIONS[name]) for name in self.vectors}
+        return {name: matrix(table[embedding_column(name)], ALL_DIMENSIONS[name]) for name in self.vectors}
 
     def same_image(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs of faces of one photo whose boxes do not touch (one face may have been found twice): two arrays of rows."""

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.pack import digests_of
-from mfmc_ray.identities.model import load_model
 from mfmc_ray.known.generations import Generations
-from mfmc_ray.known.index import KnownIndex, face_digest
+from mfmc_ray.known.index import KnownFaces, KnownIndex, face_digest
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.people.registry import Registry
+from mfmc_ray.pipeline.references import references_of
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.workers import GALLERY, SCAN
@@ -157,9 +157,9 @@ def build_index(
     forget_in_scans(ledger, [*galleries, SCAN], recognizers)
     index = KnownIndex.open(ledger.work / "known", recognizers, digests_of(list(recognizers)), vectors=vectors)
     index.purge()
-    references = load_model().references  # of another identity model they are others, and come besides
+    references = references_of(recognizers)  # of another identity model they are others, and come besides
     names = [f"reference:{i}" for i in range(len(references[next(iter(recognizers))]))]
-    index.append(names, ["reference"] * len(names), {name: references[name] for name in recognizers})
+    index.append(names, ["reference"] * len(names), references)
     stages = [*((stage, "gallery") for stage in galleries), (SCAN, "collection")]
     for stage, source in stages:
         ids, found = known_of(ledger, stage, source, recognizers, min_face)
@@ -174,6 +174,19 @@ def build_index(
         index.remove(gone, returns=True)
     replace_file(ledger.work / _ENROLLED, lambda path: path.write_text(json.dumps(enrolled)))
     return index
+
+
+def known_faces(
+    ledger: Ledger,
+    galleries: Sequence[Stage],
+    recognizers: Mapping[str, int],
+    min_face: float,
+    *,
+    people: Registry | None = None,
+    vectors: bool = True,
+) -> KnownFaces:
+    """As `build_index`, what is in it."""
+    return build_index(ledger, galleries, recognizers, min_face, people=people, vectors=vectors).faces
 
 
 def enrolled_ids(ledger: Ledger) -> set[str]:

@@ -9,12 +9,14 @@ from typing import Any
 
 from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
+from mfmc_ray.faces import insight
 from mfmc_ray.faces.pack import files_of
 from mfmc_ray.faces.store import load_lock
 from mfmc_ray.identities.model import model_digest
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.pipeline.workers import count
+from mfmc_ray.swap.swappers import digest_of, licences_of
 
 _PACKAGES = ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")
 
@@ -27,7 +29,24 @@ def models_of(config: RunConfig) -> list[str]:
 def model_digests(config: RunConfig) -> dict[str, str]:
     """sha-256 of each model file that a run uses, and of the identity model."""
     used = models_of(config)
-    return {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
+    network = digest_of(config.swap)
+    found = {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
+    found |= {name: insight.digest_of(name) for name in _insightface(config)}
+    return found | ({"swapper": network} if network else {})
+
+
+def _insightface(config: RunConfig) -> list[str]:
+    """The parts of a run whose weights are InsightFace's."""
+    return [name for name in (*config.find.detectors, *config.guard.recognizers) if name in insight.NAMES]
+
+
+def _models(config: RunConfig) -> list[dict[str, Any]]:
+    """Name, sha-256, licence and whether it allows commercial use, of each model file."""
+    used = models_of(config)
+    rows = [(model.name, model.sha256, model.license, model.commercial) for model in load_lock() if model.name in used]
+    rows += [(name, insight.digest_of(name), insight.LICENCE, False) for name in _insightface(config)]
+    rows += [(one.what, one.sha256, one.name, one.commercial) for one in licences_of(config.swap)]
+    return [dict(zip(("name", "sha256", "license", "commercial"), row, strict=True)) for row in rows]
 
 
 def manifest_of(
@@ -39,6 +58,7 @@ def manifest_of(
     *,
     pool: int,
     stages: Sequence[Mapping[str, Any]],
+    resources: Mapping[str, Any],
     notices: Sequence[str],
 ) -> dict[str, Any]:
     """Plain data.
@@ -51,9 +71,10 @@ def manifest_of(
         summaries: of the published parts.
         pool: identities in the pool.
         stages: of `Times.all`.
+        resources: of `Services.published`.
         notices: what a reader must know besides.
     """
-    used, done = models_of(config), list(summaries)
+    done = list(summaries)
     return {
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,6 +88,7 @@ def manifest_of(
             "identities": {"pool": pool, "used": len(count(done, "uses"))},
         },
         "stages": list(stages),
+        "resources": dict(resources),
         "guard": [
             {
                 "recognizer": name,
@@ -80,11 +102,7 @@ def manifest_of(
             }
             for name, threshold in thresholds.items()
         ],
-        "models": [
-            {"name": model.name, "sha256": model.sha256, "license": model.license, "commercial": model.commercial}
-            for model in load_lock()
-            if model.name in used
-        ],
+        "models": _models(config),
         "notices": list(notices),
         "versions": {name: version(name) for name in _PACKAGES},
     }

@@ -75,6 +75,10 @@ class Outlook:
         return FIXED_SECONDS + sum(line.seconds for line in self.lines) if self.lines else 0.0
 
 
+_FAKES = ("identities", "swapper")
+"""Models that make fakes: with another one these are made anew, and what wears them, but nothing is scanned again."""
+
+
 def change_of(ledger: Ledger, config: RunConfig, calibration: Calibration) -> Change:
     """Compares the settings, models and curves with those of the run in WORK, if there is one."""
     state = State(ledger.work)
@@ -86,8 +90,8 @@ def change_of(ledger: Ledger, config: RunConfig, calibration: Calibration) -> Ch
     names += other_curves(ledger.work, calibration, config.guard.recognizers)  # which change under the same name, or with the version
     now = model_digests(config)
     other = [name for name in sorted(now.keys() | models.keys()) if now.get(name) != models.get(name)]
-    anew = any(name.startswith("find.") or name == "guard.recognizers" for name in names) or any(name != "identities" for name in other)
-    pool = "swap.seed" in names or "identities" in other
+    anew = any(name.startswith("find.") or name == "guard.recognizers" for name in names) or any(name not in _FAKES for name in other)
+    pool = "swap.seed" in names or any(name in _FAKES for name in other)
     return Change((*names, *(f"model {name}" for name in other)), anew, pool)
 
 

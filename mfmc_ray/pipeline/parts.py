@@ -18,12 +18,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfmc_ray.discreet import hushed, kind_and_words, told
+from mfmc_ray.faces import runtime
+from mfmc_ray.pipeline.profiles import Plan
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.retry import AGAIN, StoreError
 
@@ -69,7 +71,7 @@ def run_parts(
     constructor_kwargs: Mapping[str, Any],
     parts: Sequence[Mapping[str, Any]],
     *,
-    actors: int,
+    plan: Plan,
     label: str,
     total: int | None,
     on_result: Callable[[int, dict[str, Any]], None],
@@ -81,7 +83,7 @@ def run_parts(
         stage_class: importable on the workers.
         constructor_kwargs: for the stage; large numpy arrays in it are shared by the workers of a node, read-only.
         parts: plain JSON data with `part`, its number.
-        actors: workers at most.
+        plan: how many workers there are at most, and what each has.
         label: of the progress bar.
         total: images in all parts; None if that is not known, then the bar counts parts.
         on_result: called in this process with a part's number and summary, as soon as it is done, in any order.
@@ -100,7 +102,7 @@ def run_parts(
     with _progress(label, total, len(parts)) as advance:
         while waiting:
             try:
-                with contextlib.closing(_results(_graph(stage, attempts, list(waiting.values()), actors, patience))) as results:
+                with contextlib.closing(_results(_graph(stage, attempts, list(waiting.values()), plan, patience))) as results:
                     for part, summary in results:
                         if waiting.pop(part, None) is None:
                             continue  # done twice: a node that was taken for lost has come back
@@ -118,8 +120,8 @@ def run_parts(
                 raise PartError(f"no result of part {', '.join(map(str, waiting))}")
 
 
-def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str, Any]], actors: int, patience: float) -> ray.data.Dataset:
-    actors = min(actors, len(parts))
+def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str, Any]], plan: Plan, patience: float) -> ray.data.Dataset:
+    actors = min(plan.actors, len(parts))
     rows = [{"part": part["part"], "payload": json.dumps(part)} for part in parts]  # one schema, whatever a part holds
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     context = dataset.context
@@ -129,15 +131,17 @@ def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str
         if isinstance(handler, logging.StreamHandler):  # its reports stay in Ray's log file
             handler.setLevel(logging.CRITICAL)
     context.execution_no_progress_timeout_s = patience
+    if plan.store_bytes:
+        context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=plan.store_bytes)
     return dataset.map_batches(
         _Worker,
-        fn_constructor_args=(stage, attempts),
+        fn_constructor_args=(stage, attempts, plan.threads, plan.providers),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
-        # a part that waits behind a slow one would wait for nothing
-        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-        num_cpus=_share(actors),
+        # with one in flight: a part that waits behind a slow one would wait for nothing
+        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=plan.in_flight),
+        num_cpus=plan.share(actors),
     )
 
 
@@ -164,12 +168,6 @@ def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]
                 failure.add_note(row["traceback"] or "")
                 raise failure
             yield row["part"], json.loads(row["summary"])
-
-
-def _share(actors: int) -> float:
-    """CPUs of one worker. All of them together leave one free, or Ray's own tasks could wait for ever."""
-    cpus = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
-    return min(1.0, int(max(cpus - 1, 0.5) / actors * 10_000) / 10_000)
 
 
 class _Attempts:
@@ -203,7 +201,8 @@ class _Attempts:
 class _Worker:
     """Runs the stage in an actor. What goes wrong is handed back as a row: Ray's own reports bury the cause."""
 
-    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any) -> None:
+    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any, threads: int, providers: str) -> None:
+        runtime.use(threads=threads, providers=providers)
         self._source = stage
         self._stage: PartStage | None = None
         self._attempts = attempts

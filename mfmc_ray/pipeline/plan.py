@@ -7,17 +7,13 @@ whatever it has committed.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from mfmc_ray.collection import Collection
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.pseudonyms import same_access
 from mfmc_ray.pipeline.watch import KILLS_DECODER, TOO_SLOW
@@ -143,22 +139,6 @@ def plan_parts(
 def images_in(parts: Sequence[Part]) -> int:
     """How many images parts hold."""
     return sum(stop - start for part in parts for _, start, stop in part["rows"])
-
-
-def listed(collection: Collection) -> list[dict[str, Any]]:
-    """The units of a collection as plain data (`tables.UNITS`); each once, though patterns may name it twice."""
-    now = time.time_ns()
-    return [{**asdict(unit), "listed": now} for unit in {unit.unit: unit for unit in collection.units()}.values()]
-
-
-def undated(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Listed units without the time of the listing: the same again as long as the files are."""
-    return [{name: value for name, value in unit.items() if name != "listed"} for unit in units]
-
-
-def digest_of(plain: Any) -> str:
-    """sha-256 of plain data, hex."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def ranges(rows: Sequence[tuple[int, int]]) -> Iterator[list[int]]:

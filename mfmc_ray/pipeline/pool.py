@@ -64,7 +64,10 @@ def fill_pool(
         offered.extend(parts)
         certify(parts)
     if pool.num_rows == 0:
-        raise LedgerError("no fake identity is far enough from all known faces; see the thresholds in the manifest, or raise --threshold")
+        raise LedgerError(
+            "no fake identity is far enough from all known faces, or the swapper shows no faces; see the thresholds in the manifest, or "
+            "raise --threshold"
+        )
     return pool.slice(0, wanted)
 
 
@@ -88,7 +91,9 @@ def read_pool(ledger: Ledger, recognizers: Mapping[str, int]) -> pa.Table:
     return pool.take(kept)
 
 
-def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, index_digest: str, terms: str) -> list[dict[str, Any]]:
+def renew_pool(
+    ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal, index_digest: str, terms: str, swapper: str = ""
+) -> list[dict[str, Any]]:
     """Compares the pool with the known faces that it was not compared with yet, and takes out who no longer holds.
 
     Args:
@@ -97,12 +102,16 @@ def renew_pool(ledger: Ledger, recognizers: Mapping[str, int], renewal: Renewal,
         renewal: of the newest generation.
         index_digest: of that generation. Its number would not do: an index that was restored or built anew counts from 0, too.
         terms: what stands for the thresholds (`certificate.terms_of`).
+        swapper: its digest. What another one has shown was certified of other faces, and is certified anew.
 
     Returns:
         the failed certificates, as rows of `tables.CERTIFICATE` with `identity_id`.
     """
     fallen: list[dict[str, Any]] = []
     for part, summary in ledger.recover(POOL).items():
+        if summary.get("swapper", "") != swapper:
+            ledger.remove_part(POOL, part)
+            continue
         if (summary.get("index_digest"), summary.get("terms")) == (index_digest, terms):
             continue
         table = ledger.read_table(POOL, "pool", part)

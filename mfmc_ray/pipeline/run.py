@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,38 +16,45 @@ from mfmc_ray.access.combined import access_model
 from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
 from mfmc_ray.credentials import Credential
-from mfmc_ray.faces.pack import DIMENSIONS
+from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.faces.store import pull
 from mfmc_ray.key import obtain
 from mfmc_ray.known.calibration import Calibration
+from mfmc_ray.known.certificate import terms_of
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline import approved
+from mfmc_ray.pipeline.away import call, held
 from mfmc_ray.pipeline.curves import calibration_of, keep, used
 from mfmc_ray.pipeline.fakes import LINKED, Fakes
 from mfmc_ray.pipeline.known import (
     added_galleries,
-    build_index,
     carry_forgotten,
     end_gallery,
     fix_galleries,
     gallery_stages,
+    known_faces,
 )
 from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
 from mfmc_ray.pipeline.pool import admitted
+from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.pseudonyms import version_of
 from mfmc_ray.pipeline.publish import publish
 from mfmc_ray.pipeline.recognise import NOBODY, check_apart, people_of, recognise, told
+from mfmc_ray.pipeline.remote import Ask
+from mfmc_ray.pipeline.roles import Look, Swap
 from mfmc_ray.pipeline.scans import Scans
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.services import Services
+from mfmc_ray.pipeline.session import cluster_of, connect, plan_of, prepare
 from mfmc_ray.pipeline.shards import Shards
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.update import UpdateWorker, cheaply
 from mfmc_ray.pipeline.workers import ANONYMIZE, SCAN, AnonymizeWorker, certified, count, grounds_of
 from mfmc_ray.private import NAMES, complaints
+from mfmc_ray.swap.swappers import fetch, spec_of
 
 
 class Run:
@@ -78,7 +85,7 @@ class Run:
         self.restart, self.update = restart, update
         self.notices = tuple(notices)
         self.ledger = Ledger(config.out, config.work, config.storage_options)
-        self.recognizers = {name: DIMENSIONS[name] for name in config.guard.recognizers}
+        self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.calibration = calibration or calibration_of(config)
         self.take_access()
         self.console = Console(stderr=True, highlight=False)
@@ -88,7 +95,8 @@ class Run:
         self.key_in = self.ledger.work
         """Folder of the key: a private one; of several releases the first one's."""
         self.times, self.state = Times(self.ledger.work), State(self.ledger.work)
-        self.scans = Scans(config, self.ledger, self.times, update=update)
+        self._services = Services()
+        self.scans = Scans(config, self.ledger, self.times, update=update, services=self._looking)
         self._shards = Shards(self.ledger.work / "known", self.recognizers, config.guard.shards)
 
     def take_access(self) -> None:
@@ -114,6 +122,7 @@ class Run:
             LedgerError, CollectionError: they cannot be used.
         """
         _ = self.scans.boxes  # can be read, or says why not
+        spec_of(self.config.swap)
         Credential.of(self.config.output)  # can be signed with, or says why not before anything is made
         collection = Collection.open(self.config.input, self.config.storage_options)
         self.ledger.check_input(collection.root)  # before anything is made: WORK itself may be in the input
@@ -148,7 +157,11 @@ class Run:
         for complaint in complaints(self.ledger.work):
             self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
-        with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards):
+        fetch(self.config.swap)
+        with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards), contextlib.closing(self._services):
+            prepare(models_of(self.config))
+            for line in plan_of(self.config.ray).told():
+                self.console.print(line, markup=False, soft_wrap=True)
             yield
         with contextlib.suppress(OSError):  # not if it holds what a worker has left
             (self.ledger.work / "watch").rmdir()
@@ -211,15 +224,17 @@ class Run:
 
     def _known(self) -> KnownFaces:
         galleries, min_face = gallery_stages(self.ledger, len(self.config.guard.galleries)), self.config.swap.min_face
-        vectors = not self.config.guard.shards
-        known = build_index(self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors).faces
+        vectors = not self.config.guard.shards and cluster_of(self.config.ray) is None
+        known = call(self.config.ray, known_faces, self.ledger, galleries, self.recognizers, min_face, people=self.people, vectors=vectors)
         self.recognise()
         return known
 
     def recognise(self) -> None:
         """Finds the enrolled people among all faces that were scanned so far, and binds the access model to them."""
         min_face = self.config.swap.min_face
-        self.sightings = recognise(self.ledger, self.people, self.calibration, list(self.recognizers), min_face)
+        if self.people is not None:
+            names = list(self.recognizers)
+            self.sightings = call(self.config.ray, recognise, self.ledger, self.people, self.calibration, names, min_face)
         self.access = self.access.bound(self.sightings)
 
     def identities(self) -> pa.Table:
@@ -257,7 +272,7 @@ class Run:
             self.ledger.remove_part(ANONYMIZE, part)
         old = [part for part in plan.kept if not certified(part["summary"], grounds)]
         kwargs = {**certifying, "pool": pool, "key": obtain(self.key_in), "access": self.access, "assigned": fakes.assigned}
-        count_of = actors(self.config.ray)
+        plan_of_work = plan_of(self.config.ray)
         holding = set(admitted(self.ledger)["identity_id"].to_pylist())
         update: dict[str, Any] = {
             "anonymize": kwargs,
@@ -271,13 +286,17 @@ class Run:
                 fallen.extend(summary["fallen"])
                 timed.add(*summary["done"])
 
-            stale = cheaply(UpdateWorker(**update, cheaply=True), [*plan.changed, *old], updated)
-            run_parts(UpdateWorker, update, stale, actors=count_of, label="Updating", total=images_in(stale), on_result=updated)
+            stale = [*plan.changed, *old]
+            if stale:
+                done, stale = call(self.config.ray, cheaply, update, stale)
+                for part, summary in done:
+                    updated(part, summary)
+            run_parts(UpdateWorker, update, stale, plan=plan_of_work, label="Updating", total=images_in(stale), on_result=updated)
             run_parts(
                 AnonymizeWorker,
                 kwargs,
                 plan.new,
-                actors=count_of,
+                plan=plan_of_work,
                 label="Anonymizing",
                 total=images_in(plan.new),
                 on_result=lambda part, summary: timed.add(summary["images"], summary["faces"]),
@@ -291,6 +310,7 @@ class Run:
             summaries,
             pool=pool.num_rows,
             stages=self.times.all(),
+            resources=self._services.published(plan_of_work),
             notices=[*self.notices, NAMES, *([LINKED] if fakes.assigned else []), *self.warnings(len(known))],
         )
         publish(self.ledger, self.config, manifest, admitted(self.ledger), count(summaries, "uses"))
@@ -347,14 +367,29 @@ class Run:
     def _certifying(self, known: KnownFaces) -> dict[str, Any]:
         """What every worker that certifies takes."""
         thresholds = self.thresholds(len(known))
-        return {
+        certifying = {
             "config": self.config,
             "ledger": self.ledger,
-            "known": known,
+            "known": known if self.config.guard.shards else held(self.config.ray, self.ledger.work / "known", self.recognizers, known),
             "thresholds": thresholds,
             "calibration": self.calibration,
             "searches": self._shards.searches(known),
         }
+        return {**certifying, "services": self._swapping(certifying)}
+
+    def _looking(self) -> Ask | None:
+        """The services that find faces, started when they are needed first; None if the profile has none."""
+        arguments = {"find": self.config.find, "recognizers": self.config.guard.recognizers}
+        self._services.start(plan_of(self.config.ray), LOOK, Look, arguments, "")
+        return self._services.ask()
+
+    def _swapping(self, certifying: Mapping[str, Any]) -> Ask | None:
+        """All services, those that swap faces with what is certified against."""
+        self._looking()
+        known, terms = certifying["known"], terms_of(certifying["thresholds"], certifying["calibration"])
+        if self.config.swap.pseudonyms != "none":
+            self._services.start(plan_of(self.config.ray), SWAP, Swap, certifying, f"{known.digest} {terms}")
+        return self._services.ask()
 
     def _fakes(self, known: KnownFaces) -> Fakes:
         """The pool, renewed and filled up, and who wears what."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from mfmc_ray.boxes import Boxes
 from mfmc_ray.codec import CodecError, decode
 from mfmc_ray.faces.faces import Faces, Image
-from mfmc_ray.faces.pack import ModelPack
+from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.traits import beard_of
 from mfmc_ray.pipeline.rows import faces_column
@@ -37,7 +37,7 @@ class ScanStage:
 
     def __init__(
         self,
-        pack: ModelPack,
+        pack: Pack,
         max_pixels: int,
         storage_options: Mapping[str, Any] | None = None,
         watch: Watch | None = None,

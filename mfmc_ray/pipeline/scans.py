@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mfmc_ray.boxes import Boxes, BoxesError
 from mfmc_ray.collection import Collection, CollectionError
 from mfmc_ray.config import RunConfig
 from mfmc_ray.ledger import Ledger, Stage
-from mfmc_ray.pipeline.difference import Difference, Scanned, difference, scan_parts, scanned
+from mfmc_ray.pipeline.before import Before, scanned
+from mfmc_ray.pipeline.difference import Difference, difference, scan_parts
 from mfmc_ray.pipeline.known import added_galleries, begin_gallery, dropped_galleries, gallery_stages
+from mfmc_ray.pipeline.listing import Digest, Listing
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.plan import digest_of, listed, undated
-from mfmc_ray.pipeline.session import actors
+from mfmc_ray.pipeline.remote import Ask
+from mfmc_ray.pipeline.session import plan_of
 from mfmc_ray.pipeline.times import Times
 from mfmc_ray.pipeline.workers import SCAN, ScanWorker
 
-Units = list[dict[str, Any]]
+Units = Sequence[dict[str, Any]]
+FOLDER = "listing"
+"""In WORK: what the last run has listed."""
 
 
 class Scans:
@@ -29,16 +33,20 @@ class Scans:
 
     Attributes:
         units, gallery_units: of the collection and of each gallery, once they are listed.
+        digest: sha-256, hex, over what is listed.
         skipped: what of the collection is no image: kind → how many.
         differences: how each scan's listing differed from what it had scanned, once it was brought up to date.
     """
 
-    def __init__(self, config: RunConfig, ledger: Ledger, times: Times, *, update: bool) -> None:
-        self._config, self._ledger, self._times, self._update = config, ledger, times, update
+    def __init__(
+        self, config: RunConfig, ledger: Ledger, times: Times, *, update: bool, services: Callable[[], Ask | None] = lambda: None
+    ) -> None:
+        self._config, self._ledger, self._times, self._update, self._services = config, ledger, times, update, services
         self._boxes: Boxes | None = None
-        self.units: Units = []
-        self.gallery_units: list[Units] = []
+        self.units: Units = ()
+        self.gallery_units: Sequence[Units] = ()
         self.skipped: dict[str, int] = {}
+        self.digest = Digest().value()
         self.differences: dict[str, Difference] = {}
 
     @property
@@ -53,19 +61,17 @@ class Scans:
             self._boxes = Boxes.load(find.boxes, self._config.storage_options, instead=find.boxes_mode == "instead")
         return self._boxes
 
-    @property
-    def digest(self) -> str:
-        """sha-256, hex, over what is listed."""
-        return digest_of([undated(units) for units in (self.units, *self.gallery_units)])
-
     def list_units(self, collections: Sequence[Collection]) -> None:
-        """Lists the collection and the galleries."""
-        self.units, *self.gallery_units = (listed(collection) for collection in collections)
+        """Lists the collection and the galleries, into WORK; the lock is held."""
+        digest = Digest()
+        names = ["scan", *(f"gallery-{i}" for i in range(len(collections) - 1))]
+        self.units, *self.gallery_units = (self._listing(*one, digest) for one in zip(names, collections, strict=True))
+        self.digest = digest.value()
         self.skipped = dict(collections[0].skipped)
 
     def take_units(self, other: Scans) -> None:
         """Takes what another run has listed of the same collection and galleries."""
-        self.units, self.gallery_units, self.skipped = other.units, other.gallery_units, other.skipped
+        self.units, self.gallery_units, self.skipped, self.digest = other.units, other.gallery_units, other.skipped, other.digest
 
     def __iter__(self) -> Iterator[tuple[Stage, Units]]:
         """The stages that scan, galleries first, each with its units."""
@@ -87,14 +93,20 @@ class Scans:
         if not todo:
             return
         with self._times.of(stage.name) as timed:
-            only_files = all(unit["kind"] == "file" for part in todo for unit in part["units"])
+            only_files = isinstance(units, Listing) and not units.kinds.any()
             run_parts(
                 ScanWorker,
-                {"config": self._config, "ledger": self._ledger, "stage": stage, "boxes": self.boxes if stage is SCAN else None},
+                {
+                    "config": self._config,
+                    "ledger": self._ledger,
+                    "stage": stage,
+                    "boxes": self.boxes if stage is SCAN else None,
+                    "services": self._services(),
+                },
                 todo,
-                actors=actors(self._config.ray),
+                plan=plan_of(self._config.ray),
                 label=label,
-                total=sum(len(part["units"]) for part in todo) if only_files else None,
+                total=found.to_read if only_files else None,
                 on_result=lambda part, summary: timed.add(summary["looked_at"], summary["faces"]),
             )
         if stage is SCAN and units and not any(summary["images"] for summary in self._ledger.done(SCAN).values()):
@@ -118,8 +130,9 @@ class Scans:
         """
         collection = Collection.open(place, self._config.storage_options)
         self._ledger.check_input(collection.root)
-        units = listed(collection)
-        digest = digest_of(undated(units))
+        digest_so_far = Digest(several=False)
+        units = self._listing("added", collection, digest_so_far)
+        digest = digest_so_far.value()
         configured = len(self._config.guard.galleries)
         stage = begin_gallery(self._ledger, configured, digest)
         if stage is not None:
@@ -128,9 +141,12 @@ class Scans:
         number = configured + added_galleries(self._ledger).index(digest)
         return gallery_stages(self._ledger, configured)[number], False
 
-    def _difference(self, stage: Stage, units: Units, again: bool) -> tuple[Difference, dict[str, Scanned]]:
+    def _listing(self, name: str, collection: Collection, digest: Digest) -> Listing:
+        return Listing.write(self._ledger.work / FOLDER / f"{name}.parquet", collection, digest)
+
+    def _difference(self, stage: Stage, units: Units, again: bool) -> tuple[Difference, Before]:
         boxes = self.boxes if stage is SCAN else None
         before = scanned(self._ledger, stage, boxes)
-        if boxes is not None and not boxes.images and any(old.reboxed for old in before.values()):
+        if boxes is not None and not boxes.images and before.any_reboxed():
             raise BoxesError("the boxes that this run had are not there any more: bring them back, or take find.boxes out of the settings")
         return difference(units, before, self._config.storage_options, again=again, boxes=boxes), before

@@ -9,18 +9,27 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import hushed
+from mfmc_ray.faces.runtime import available
+from mfmc_ray.faces.store import ModelError, pull
+from mfmc_ray.pipeline.growth import wait_for
+from mfmc_ray.pipeline.profiles import GPU_PROVIDERS, Node, Plan, plan, without_services
 from mfmc_ray.private import short_link, tidy
 
 STORE_BYTES = 1 << 30
-"""Of a local object store: it holds the known-face index and the models' settings, never pictures."""
+"""Of a local object store: it holds the known-face index and the models' settings, never pictures …"""
+STORE_BYTES_GPU = 8 << 30
+"""… unless there are services: then a picture a worker besides."""
 PATIENCE = 30.0
 """Seconds for which a cluster that does not answer is tried again. Ray itself would go on for many minutes without a word."""
 _TOKEN = secrets.token_hex(32)  # one for the process: Ray reads it only once
@@ -46,12 +55,12 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
         work: the private folder.
 
     Raises:
-        SessionError, ConnectionError: the cluster cannot be reached, or a local Ray not be started.
+        SessionError, ConnectionError: the cluster cannot be reached or does not grow as it must, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = cluster_of(config)
     place = Path(work).absolute()
     tidy(place)
     with contextlib.ExitStack() as stack:
@@ -62,6 +71,8 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
             _reach(address)
             with _starting():
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            stack.callback(ray.shutdown)
+            wait_for(config.wait_for)
         else:
             stack.enter_context(_environment(_local_settings()))
             stack.enter_context(_loopback())
@@ -73,20 +84,69 @@ def connect(config: RayConfig, work: str | os.PathLike[str]) -> Iterator[None]:
                     address="local",
                     num_cpus=config.actors or None,
                     include_dashboard=False,
-                    object_store_memory=min(STORE_BYTES, _memory() // 4),
+                    object_store_memory=_store_bytes(config),
                     object_spilling_directory=str(spill),
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                     _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                 )
-        stack.callback(ray.shutdown)
+            stack.callback(ray.shutdown)
         yield
 
 
-def actors(config: RayConfig) -> int:
-    """How many worker actors: as many as the settings say, else one for each of the cluster's CPUs."""
-    return config.actors or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+def cluster_of(config: RayConfig) -> str | None:
+    """The address of the cluster that a run uses; None: a Ray of its own, on this machine."""
+    return config.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def nodes() -> list[Node]:
+    """The nodes of the cluster. Those with GPUs are asked what their onnxruntime can do."""
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    found = [Node(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in alive]
+    asked = {node.name: ray.remote(available).options(num_cpus=0, **_on(node.name)).remote() for node in found if node.gpus}
+    said = dict(zip(asked, ray.get(list(asked.values())), strict=True))
+    return [replace(node, providers=said.get(node.name)) for node in found]
+
+
+def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
+    """How the work is shared out on this cluster as it is now.
+
+    Args:
+        config: settings.
+        services: whether the pass asks services; one that does not has one worker a CPU.
+
+    Raises:
+        ProfileError: the cluster does not have what the profile needs.
+    """
+    made = plan(config, nodes())
+    return made if services else without_services(made, config)
+
+
+def prepare(names: Sequence[str]) -> None:
+    """Has each node of a cluster get the model files, once, before its workers ask for them at the same time.
+
+    Raises:
+        ModelError: a node cannot get one.
+    """
+    others = [node for node in nodes() if node.name != ray.get_runtime_context().get_node_id()]
+    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names)) for node in others]
+    for failure in ray.get(tasks):
+        if failure is not None:
+            raise failure
+
+
+def _pulled(names: list[str]) -> ModelError | None:
+    try:
+        pull(names, progress=False)
+    except ModelError as error:
+        return error
+    return None
+
+
+def _on(node: str) -> dict[str, Any]:
+    """On this node; elsewhere if it is gone by then."""
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
 
 def _reach(address: str) -> None:
@@ -191,6 +251,13 @@ def _session_folder(work: Path) -> Path:
     folder = private / "s"  # Ray opens this one to everybody, so it must be in a private one
     folder.mkdir(mode=0o700)
     return folder if len(os.fsencode(private)) + _SESSION_PATH <= _SOCKET_PATH else short_link(work, folder)
+
+
+def _store_bytes(config: RayConfig) -> int:
+    if config.store_gib:
+        return int(config.store_gib * 2**30)
+    wanted = STORE_BYTES_GPU if any(name in GPU_PROVIDERS for name in available()) or config.profile == "gpu" else STORE_BYTES
+    return min(wanted, _memory() // 4)
 
 
 def _memory() -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.faces import F32
-from mfmc_ray.faces.pack import DIMENSIONS, files_of, load_pack
+from mfmc_ray.faces.pack import ALL_DIMENSIONS, files_of, load_pack
 from mfmc_ray.faces.store import pull
 from mfmc_ray.identities.catalogue import catalogued, seeds
 from mfmc_ray.identities.model import load_model
@@ -51,7 +51,7 @@ def make_fakes(recognizers: Sequence[str], count: int) -> Trial:
         PackError: for a recognizer that the pack does not know.
     """
     pull(files_of([*FindConfig().detectors, *recognizers, "mesh", "attributes"]))
-    dimensions = {name: DIMENSIONS[name] for name in recognizers}
+    dimensions = {name: ALL_DIMENSIONS[name] for name in recognizers}
     # against nobody every seed is admitted that gives an embedding at all
     guard = Guard(KnownFaces.empty(dimensions), dict.fromkeys(recognizers, 1.0), Calibration())
     stage = IdentityStage(OutputCheck(load_pack(FindConfig(), recognizers), guard), MorphSwapper(load_model()))
@@ -72,7 +72,7 @@ def search_seconds(recognizers: Sequence[str]) -> float:
     """CPU seconds that one fake's exact search takes for each known face: 2·d flops a recognizer, at the speed that is measured here."""
     rng, total = np.random.default_rng(0), 0.0
     for name in recognizers:
-        vectors = rng.standard_normal((_SEARCHED, DIMENSIONS[name]), np.float32)
+        vectors = rng.standard_normal((_SEARCHED, ALL_DIMENSIONS[name]), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         search, queries = ExactSearch(vectors), vectors[:_SEARCHES].copy()
         search.top1(queries[:1])

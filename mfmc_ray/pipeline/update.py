@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -155,26 +155,24 @@ class UpdateWorker:
         return pa.Table.from_pylist(rows, schema=FACES), fallen
 
 
-def cheaply(
-    worker: UpdateWorker, parts: Sequence[dict[str, Any]], on_result: Callable[[int, dict[str, Any]], None]
-) -> list[dict[str, Any]]:
+def cheaply(arguments: Mapping[str, Any], parts: Sequence[dict[str, Any]]) -> tuple[list[tuple[int, Row]], list[dict[str, Any]]]:
     """Does right here what needs no models, up to `AT_HAND` parts: a part takes some hundredths of a second, and starting workers many.
 
     Args:
-        worker: made with `cheaply`.
+        arguments: of `UpdateWorker`.
         parts: to do.
-        on_result: as of `parts.run_parts`.
 
     Returns:
-        the parts that are left to the workers.
+        number and summary of each part that was done, and the parts that are left to the workers.
     """
-    left = list(parts[AT_HAND:])
+    worker = UpdateWorker(**arguments, cheaply=True)
+    done, left = [], list(parts[AT_HAND:])
     for part in parts[:AT_HAND]:
         try:
-            on_result(part["part"], worker(part))
+            done.append((part["part"], worker(part)))
         except Costly:
             left.append(part)
-    return left
+    return done, left
 
 
 def _with(tables: Tables, names: Mapping[str, str]) -> Tables:

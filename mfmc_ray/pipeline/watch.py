@@ -45,6 +45,7 @@ class Watch:
         self._work, self._name, self._seconds, self._group = work, name, seconds, group or name
         self._notes: int | None = None
         self._late: BinaryIO | None = None
+        self._ends = 0.0  # when the time is over; 0: there is none
 
     def allowed(self, pixels: int = 0, faces: int = 0) -> float:
         """Seconds that such an image may take."""
@@ -85,12 +86,29 @@ class Watch:
         if seconds:
             # Not a thread of Python's: it would wait for ever for native code that does not let go of the interpreter.
             faulthandler.dump_traceback_later(seconds, exit=True, file=self._late)
+            self._ends = time.monotonic() + seconds
         try:
             yield
         finally:
             if seconds:
                 faulthandler.cancel_dump_traceback_later()
+                self._ends = 0.0
             self._note(None)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[float]:
+        """While the block runs, the worker waits for a service that works on its image, in a time of its own. The value is how many seconds
+        that may take; 0: any time."""
+        if not self._ends or self._late is None:
+            yield 0.0
+            return
+        faulthandler.cancel_dump_traceback_later()
+        left = max(0.1, self._ends - time.monotonic())
+        try:
+            yield left
+        finally:  # who has come back has the time that was left
+            faulthandler.dump_traceback_later(left, exit=True, file=self._late)
+            self._ends = time.monotonic() + left
 
     def blame(self, number: int) -> bool:
         """Looks what a worker was at that died over this part; call it before the part is done again.

@@ -18,7 +18,6 @@ from mfmc_ray.access.decide import AccessModel
 from mfmc_ray.boxes import Boxes
 from mfmc_ray.config import RunConfig
 from mfmc_ray.faces import runtime
-from mfmc_ray.faces.pack import load_pack
 from mfmc_ray.identities.model import load_model, model_digest
 from mfmc_ray.identities.pool import Pool
 from mfmc_ray.known.calibration import Calibration
@@ -30,11 +29,14 @@ from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, sum
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.difference import unit_of
 from mfmc_ray.pipeline.identities import IdentityStage
+from mfmc_ray.pipeline.listing import rows_of
+from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.pseudonyms import Assigned
+from mfmc_ray.pipeline.remote import Ask, Asker, chooser_of, pack_of, wearer_of
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.sources import TABLE, Source
-from mfmc_ray.swap.render import MorphSwapper
+from mfmc_ray.swap.swappers import digest_of, swapper_of
 from mfmc_ray.tables import PLACED
 
 SCAN = Stage("scan", ("scan",), private=True)
@@ -46,11 +48,11 @@ ANONYMIZE = Stage("anonymize", ("faces", "images"), kept=("published", "placed")
 class ScanWorker:
     """Scans the units of a part into WORK/scan (or, for galleries, WORK/gallery)."""
 
-    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None) -> None:
+    def __init__(self, config: RunConfig, ledger: Ledger, stage: Stage, boxes: Boxes | None = None, services: Ask | None = None) -> None:
         runtime.use()
         self.ledger, self.stage = ledger, stage
         self.watch = self.watch_of(config=config, ledger=ledger, stage=stage)
-        pack = load_pack(config.find, config.guard.recognizers)
+        pack = pack_of(config.find, config.guard.recognizers, Asker.of(services, LOOK, self.watch))
         self.scan = ScanStage(pack, config.find.max_pixels, config.storage_options, self.watch, boxes)
 
     @staticmethod
@@ -64,7 +66,7 @@ class ScanWorker:
             return self._do(part)
 
     def _do(self, part: dict[str, Any]) -> dict[str, Any]:
-        name, units, moved = self.stage.tables[0], part["units"], part["moved"]
+        name, units, moved = self.stage.tables[0], rows_of(part["units"]), part["moved"]
         old = self.ledger.read_table(self.stage, name, part["part"]) if part["committed"] else self.scan.adds.empty_table()
         names = {unit["unit"] for unit in units}
         touched = pa.array([*names, *part["drop"], *moved], pa.string())
@@ -135,11 +137,13 @@ class IdentityWorker:
         thresholds: dict[str, float],
         calibration: Calibration,
         searches: Mapping[str, Search] | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
-        check = check_of(config, Guard(known, thresholds, calibration, searches))
-        self.stage = IdentityStage(check, MorphSwapper(load_model()))
+        self.swapper = digest_of(config.swap)
+        check = check_of(config, Guard(known, thresholds, calibration, searches), services)
+        self.stage = IdentityStage(check, swapper_of(config.swap))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -147,6 +151,7 @@ class IdentityWorker:
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
         result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
+        result |= {"swapper": self.swapper} if self.swapper else {}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
@@ -166,21 +171,26 @@ class AnonymizeWorker:
         access: AccessModel,
         searches: Mapping[str, Search] | None = None,
         assigned: Assigned | None = None,
+        services: Ask | None = None,
     ) -> None:
         runtime.use()
         self.ledger, self.grounds = ledger, grounds_of(config, known, thresholds, calibration)
-        model = load_model()
+        model, watch = load_model(), self.watch_of(config=config, ledger=ledger)
+        check, asker = check_of(config, Guard(known, thresholds, calibration, searches), services, watch), Asker.of(services, SWAP, watch)
+        swapper = swapper_of(config.swap, device=asker is None)  # beside services a GPU is theirs
         self.stage = AnonymizeStage(
             swap=config.swap,
             output=config.output,
             max_pixels=config.find.max_pixels,
-            check=check_of(config, Guard(known, thresholds, calibration, searches)),
+            check=check,
             pool=Pool.from_table(model, pool) if config.swap.pseudonyms == "image" else None,
-            swapper=MorphSwapper(model),
+            swapper=swapper,
+            chooser=chooser_of(swapper, check, config.swap.attempts, asker),
+            wearer=wearer_of(swapper, check, asker),
             access=access,
             key=key,
             storage_options=config.storage_options,
-            watch=self.watch_of(config=config, ledger=ledger),
+            watch=watch,
             assigned=assigned,
         )
 
@@ -305,12 +315,14 @@ def made_of(config: RunConfig, calibration: Calibration) -> str:
     nearest = {name: calibration.strict_threshold(name) for name in names}
     if given is not None:
         nearest[names[0]] = min(nearest[names[0]], given)
-    return hashlib.sha256(json.dumps([config.made(), model_digest(), nearest], sort_keys=True).encode()).hexdigest()
+    network = digest_of(config.swap)
+    made = [config.made(), model_digest(), nearest, *([network] if network else [])]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
-def check_of(config: RunConfig, guard: Guard) -> OutputCheck:
-    """Looks at faces with the eyes that these settings name."""
-    return OutputCheck(load_pack(config.find, config.guard.recognizers), guard)
+def check_of(config: RunConfig, guard: Guard, services: Ask | None = None, watch: Watch | None = None) -> OutputCheck:
+    """Looks at faces with the eyes that these settings name, wherever they are."""
+    return OutputCheck(pack_of(config.find, config.guard.recognizers, Asker.of(services, LOOK, watch)), guard)
 
 
 def count(summaries: list[dict[str, Any]], name: str) -> dict[str, int]:

@@ -7,13 +7,19 @@ import numpy as np
 
 from mfmc_ray.identities.surface import F32
 
-_COLOURFUL = 1.1
+COLOURFUL = 1.1
 """How much more colour than the photo's an identity's detail may have."""
-_BROW_GAIN = (0.4, 1.15)
+BROW_GAIN = (0.4, 1.15)
 """How far brows may be made fainter or stronger."""
-_LEAST_GRAIN = 0.004
+LEAST_GRAIN = 0.004
 """Missing grain (standard deviation of logarithmic light) that is not worth drawing."""
-_GRAINY = 24
+MOST_GRAIN = 0.05
+"""Grain that is drawn at most."""
+GRAIN_SIGMAS = (0.55, 0.8)
+"""σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
+SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
+"""σ of the blurs, px, by which detail is made softer."""
+GRAINY = 24
 """Faces less wide than this, px, show no grain."""
 
 
@@ -36,7 +42,7 @@ def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
         return float(np.sqrt((((values - middle) ** 2).sum(2) * mask).sum() / total))
 
     gain = colour(original, luma(original)[:, :, None]) / max(colour(detail, grey), 1e-6)
-    return grey + min(1.0, _COLOURFUL * gain) * (detail - grey)
+    return grey + min(1.0, COLOURFUL * gain) * (detail - grey)
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:
@@ -48,7 +54,7 @@ def brow_gain(detail: F32, original: F32, brows: F32) -> float:
     def dark(values: F32) -> float:
         return float((np.maximum(-luma(values), 0) * brows).sum())
 
-    return float(np.clip((dark(original) / max(dark(detail), 1e-6)) ** 0.7, *_BROW_GAIN)) if brows.sum() >= 8 else 1.0
+    return float(np.clip((dark(original) / max(dark(detail), 1e-6)) ** 0.7, *BROW_GAIN)) if brows.sum() >= 8 else 1.0
 
 
 def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
@@ -62,7 +68,7 @@ def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
 
     wanted = 1.2 * strength(light)
     blurred = detail
-    for sigma in (0.6, 0.9, 1.3, 1.8, 2.5, 3.5):
+    for sigma in SOFTER:
         if strength(blurred) <= wanted:
             break
         blurred = np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32)
@@ -76,7 +82,7 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     this a larger one would look like wax.
     """
     some = skin > 0.5
-    if width < _GRAINY or some.sum() < 200:
+    if width < GRAINY or some.sum() < 200:
         return detail
     y, x = np.nonzero(some)
     window = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
@@ -87,14 +93,14 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
 
     shape = some.shape
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 0.55 if width < 250 else 0.8), np.float32)
+    noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), GRAIN_SIGMAS[0] if width < 250 else GRAIN_SIGMAS[1]), np.float32)
     noise /= noise.std() + 1e-9
     had, has = strength(_curvature(light[window])), strength(_curvature(detail[window]))
     missing = np.sqrt(max(had**2 - has**2, 0.0)) / strength(_curvature_of(noise))
-    if missing < _LEAST_GRAIN:
+    if missing < LEAST_GRAIN:
         return detail
     grainy = detail.copy()
-    grainy[window] += (min(missing, 0.05) * noise)[:, :, None]
+    grainy[window] += (min(missing, MOST_GRAIN) * noise)[:, :, None]
     return grainy
 
 

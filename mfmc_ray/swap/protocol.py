@@ -27,11 +27,13 @@ class Licence:
         what: which weights.
         name: of the licence, SPDX if it has such a name.
         commercial: whether it allows commercial use.
+        sha256: of the weights, hex.
     """
 
     what: str
     name: str
     commercial: bool
+    sha256: str
 
 
 @dataclass(frozen=True)

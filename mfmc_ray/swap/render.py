@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.surface import F32, INNER_LIPS, place
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, place
 from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
@@ -26,9 +27,41 @@ CHILD_SHAPE = 0.6
 """What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
-_COARSE = 96
+FOLLOW = 0.07
+"""σ over which surroundings are moved along, in face widths."""
+COARSE = 96
 """Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Where a face shows in a window of h × w px.
+
+    Attributes:
+        size: side of the texture square that `texel` is about.
+        texel: float32 (h, w, 2), each pixel's; beyond the face without meaning.
+        drawn: bool (h, w), pixels of the face.
+        light: float32 (h, w, 3), natural logarithm of the window's pixels + TONE_FLOOR.
+        mask: float32 (h, w), 0–1, soft: where it is to be drawn; not over what lies before it, nor within an open mouth.
+        edges, brows, skin: float32 (h, w), 0–1: where faces have sharp edges, the brows, bare skin.
+        veil: float32 (h, w), 0 where something is hidden before the face, 1 elsewhere; None: nothing is.
+    """
+
+    size: int
+    texel: F32
+    drawn: Bool
+    light: F32
+    mask: F32
+    edges: F32
+    brows: F32
+    skin: F32
+    veil: F32 | None
+
+    @property
+    def cover(self) -> float:
+        """Fraction in 0–1 of the face's area that is drawn."""
+        return float(self.mask.sum() / max(1, self.drawn.sum()))
 
 
 class MorphSwapper(Swapper):
@@ -75,12 +108,12 @@ class MorphSwapper(Swapper):
         target = place(mesh, surface.mean)
         moved = target.mesh(self._reshape(target.shape, identity, strength))
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
-        x0, y0, x1, y1 = _window(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
+        x0, y0, x1, y1 = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
         window = _follow(image[y0:y1, x0:x1], (mesh - origin)[:, :2], (moved - origin)[:, :2], width)
         covered = self.covered(image, mesh) if covered is None else covered
         at = moved - origin
-        left, top, right, bottom = _window(at[:, :2], 2.0, window.shape)
+        left, top, right, bottom = window_of(at[:, :2], 2.0, window.shape)
         inside = slice(top, bottom), slice(left, right)
         at = at - np.array([left, top, 0], np.float32)
         hidden = None if covered is NOTHING else covered.page if keep_rims else covered.objects
@@ -90,6 +123,23 @@ class MorphSwapper(Swapper):
 
     def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
         """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
+        seen = self.seen(window, mesh, width, hidden)
+        light, mask, edges, brows = seen.light, seen.mask, seen.edges, seen.brows
+        low = _low_pass(light, mask * seen.skin, width)
+        detail = _at(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
+        detail = as_colourful_as(detail, light - low, mask)
+        if match:
+            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
+            detail = as_sharp_as(detail, light, mask * edges)
+            detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
+        fake = np.exp(low + detail) - TONE_FLOOR
+        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover)
+
+    def seen(self, window: Image, mesh: F32, width: float, hidden: F32 | None) -> Seen:
+        """Where the face with `mesh` (468, 3) px, `width` px wide, shows in a window just around it, uint8 (h, w, 3) RGB.
+
+        What is `hidden` (PAGE, PAGE), on the texture square, lies before it, and so does hair.
+        """
         surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
         raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
         values = np.column_stack([surface.uv, surface.facing(mesh)]).astype(np.float32)
@@ -104,17 +154,9 @@ class MorphSwapper(Swapper):
         hair, edges, brows, skin = np.moveaxis(_at(self._zones(size), texel), 2, 0)
         mask *= _uncovered(light, mask, hair, width)
         if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
-            mask *= 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5)
-        low = _low_pass(light, mask * skin, width)
-        detail = _at(at_age(self.model, self._textures(identity, size), age), texel)
-        detail = as_colourful_as(detail, light - low, mask)
-        if match:
-            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
-            detail = as_sharp_as(detail, light, mask * edges)
-            detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
-        fake = np.exp(low + detail) - TONE_FLOOR
-        pixels = np.clip(window + (fake - window) * mask[:, :, None] + 0.5, 0, 255).astype(np.uint8)
-        return Patch(0, 0, pixels, mesh, float(mask.sum() / max(1, drawn.sum())))
+            veil = np.where(drawn, 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
+            mask *= veil
+        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
@@ -154,10 +196,15 @@ def neutral_portrait(swapper: MorphSwapper, identity: Identity) -> Image:
 def neutral_head(model: IdentityModel, identity: Identity) -> Image:
     """The average head of an identity's sex, nobody's, in the identity's skin tone: uint8 (h, h, 3) RGB; its mesh is `model.head_mesh`."""
     head, mesh = model.heads[int(identity.man)], model.head_mesh
-    x0, y0, x1, y1 = _window(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
+    x0, y0, x1, y1 = window_of(mesh[:, :2], -0.25 * float(np.ptp(mesh[:, 0])), head.shape)
     usual = np.median(head[y0:y1, x0:x1].reshape(-1, 3), 0)
     ratio = (identity.skin + TONE_FLOOR) / (usual + TONE_FLOOR)
     return np.asarray(np.clip((head + TONE_FLOOR) * ratio - TONE_FLOOR, 0, 255), np.uint8)
+
+
+def mixed(window: Image, fake: F32, mask: F32) -> Image:
+    """`fake` (h, w, 3) over a window, uint8 (h, w, 3), inside the weights `mask` (h, w): uint8."""
+    return np.asarray(np.clip(window + (fake - window) * mask[:, :, None] + 0.5, 0, 255), np.uint8)
 
 
 def _make_zones(model: IdentityModel) -> F32:
@@ -198,7 +245,8 @@ def _at(page: F32, texel: F32) -> F32:
     return np.asarray(cv2.remap(page, texel[..., 0], texel[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def _window(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def window_of(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """x0 y0 x1 y1, px, end exclusive, of the window around points (n, 2) with `pad` px around them, inside a picture of this shape."""
     low, high = points.min(0) - pad, points.max(0) + pad
     x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
     return x0, y0, max(x0 + 1, min(shape[1], int(high[0]) + 1)), max(y0 + 1, min(shape[0], int(high[1]) + 1))
@@ -206,9 +254,9 @@ def _window(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, 
 
 def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     """Moves a window's pixels so that what was at `old` (468, 2) px is at `new`, smoothly, fading out towards the window's border."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     height, breadth = max(1, round(window.shape[0] / step)), max(1, round(window.shape[1] / step))
-    sigma = 0.07 * width / step
+    sigma = FOLLOW * width / step
     moved, weight = np.zeros((height, breadth, 2), np.float32), np.zeros((height, breadth), np.float32)
     at = np.round(new / step).astype(int)
     inside = (at >= 0).all(1) & (at[:, 0] < breadth) & (at[:, 1] < height)
@@ -226,7 +274,7 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
 
 def _low_pass(light: F32, skin: F32, width: float) -> F32:
     """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, seen on the skin (weights h, w) only."""
-    step = max(1.0, width / _COARSE)
+    step = max(1.0, width / COARSE)
     size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
     weight = cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)

@@ -19,14 +19,14 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def documents(path: Path) -> list[dict[str, Any]]:
     """Those of a YAML file; a key that is there twice is an error."""
-    return [one for one in yaml.load_all(path.read_text(), Loader=_Strict) if one]  # noqa: S506 (a safe loader)
+    return [one for one in yaml.load_all(path.read_text(), Loader=_Strict) if one]
 
 
 def ray_schemas(folder: Path) -> dict[str, dict[str, Any]]:
     """Kind → its schema in version v1, in which unknown fields are errors."""
     found = {}
     for kind, name in RAY_KINDS.items():
-        definition = yaml.load((folder / name).read_text(), Loader=_LOADER)  # noqa: S506 (a safe loader)
+        definition = yaml.load((folder / name).read_text(), Loader=_LOADER)
         (version,) = (one for one in definition["spec"]["versions"] if one["name"] == "v1")
         found[kind] = closed(version["schema"]["openAPIV3Schema"])
     return found

@@ -27,7 +27,12 @@ RAY_CRON = ALL["RayCronJob", "mfmc-nightly"]
 CRON = ALL["CronJob", "mfmc-nightly"]
 SUBMIT = CRON["spec"]["jobTemplate"]["spec"]
 RAY_PODS = [CLUSTER["spec"]["headGroupSpec"]["template"], *(group["template"] for group in CLUSTER["spec"]["workerGroupSpecs"])]
-SPOT = {"cloud.google.com/gke-spot", "eks.amazonaws.com/capacityType", "karpenter.sh/capacity-type", "kubernetes.azure.com/scalesetpriority"}
+SPOT = {
+    "cloud.google.com/gke-spot",
+    "eks.amazonaws.com/capacityType",
+    "karpenter.sh/capacity-type",
+    "kubernetes.azure.com/scalesetpriority",
+}
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +222,9 @@ def test_all_pods_that_run_the_work_see_it_and_the_settings() -> None:
         assert Path(settings.work).parent == Path(mounts["work"])  # below it: a folder that is made with mode 700
     config = f"{mounts['settings']}/{generated[0]['files'][0]}"
     assert JOB["spec"]["entrypoint"] == f"mfmc nightly --config {config}"
-    assert SUBMIT["template"]["spec"]["containers"][0]["command"][1:5] == ["submit", "nightly", "--config", config]
+    submit = SUBMIT["template"]["spec"]["containers"][0]["command"]
+    assert submit[:3] == ["mfmc", "submit", "nightly"]
+    assert submit[submit.index("--config") + 1] == config
 
 
 @pytest.mark.parametrize("folder", ["base", "example"])

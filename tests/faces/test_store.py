@@ -181,6 +181,20 @@ def test_a_member_that_is_not_the_pinned_one_is_refused(
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_folder_that_is_whole_is_not_written_to(folder: Path) -> None:
+    """A container's is read-only."""
+    pull(["yunet"])
+    before = {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+    (folder / ".lock").unlink()
+    folder.chmod(0o500)  # which root would pass over: so nothing may be made, either
+    try:
+        pull(["yunet"])
+        assert not (folder / ".lock").exists()
+    finally:
+        folder.chmod(0o700)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")}.items() <= before.items()
+
+
 @pytest.mark.parametrize("act", [model_path, lambda name: pull([name]), lambda name: verify([name])], ids=["model_path", "pull", "verify"])
 def test_an_unknown_name_is_told_the_known_ones(act: Callable[[str], object]) -> None:
     with pytest.raises(ModelError, match=r"no model 'yolo'.*yunet, sface"):

@@ -17,7 +17,7 @@ from mfmc_ray.collection import Collection
 from mfmc_ray.faces.pack import DIMENSIONS
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.difference import Scanned, difference, part_size, scan_parts, scanned
-from mfmc_ray.pipeline.plan import listed
+from mfmc_ray.pipeline.listing import listed
 from mfmc_ray.pipeline.workers import SCAN, _renamed
 from mfmc_ray.tables import scan_schema
 

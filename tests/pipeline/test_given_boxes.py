@@ -18,7 +18,8 @@ from mfmc_ray.config import RunConfig
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.difference import difference, scan_parts, scanned
-from mfmc_ray.pipeline.plan import listed, plan_parts
+from mfmc_ray.pipeline.listing import listed
+from mfmc_ray.pipeline.plan import plan_parts
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.workers import SCAN, ScanWorker
 from mfmc_ray.swap.render import MorphSwapper

@@ -16,7 +16,7 @@ import ray
 from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import told
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.retry import StoreError
 
 pytestmark = pytest.mark.ray
@@ -67,13 +67,21 @@ def run(folder: Path, parts: list[dict[str, Any]], size: int = 2, **kwargs: Any)
         assert part not in found
         found[part] = {**summary, "seen": time.time()}
 
-    run_parts(Work, {"notes": str(folder), **kwargs}, parts, actors=size, label="work", total=10 * len(parts), on_result=keep)
+    run_parts(
+        Work,
+        {"notes": str(folder), **kwargs},
+        parts,
+        plan=plan_of(RayConfig(actors=size)),
+        label="work",
+        total=10 * len(parts),
+        on_result=keep,
+    )
     return found
 
 
 def test_session_is_private(session: Path) -> None:
-    assert actors(RayConfig()) == 2
-    assert actors(RayConfig(actors=5)) == 5
+    assert plan_of(RayConfig()).actors == 2
+    assert plan_of(RayConfig(actors=5)).actors == 5
     folder = Path(ray._private.worker._global_node.get_session_dir_path())
     assert not folder.is_relative_to(session)
     assert folder.parents[1].stat().st_mode & 0o077 == 0  # Ray opens the one below to everybody
@@ -156,7 +164,7 @@ def test_what_on_result_raises_stops_the_run(tmp_path: Path) -> None:
             Work,
             {"notes": str(tmp_path)},
             [{"part": i, "seconds": 0.2} for i in range(200)],
-            actors=2,
+            plan=plan_of(RayConfig(actors=2)),
             label="x",
             total=None,
             on_result=stop,
@@ -168,7 +176,16 @@ def test_what_on_result_raises_stops_the_run(tmp_path: Path) -> None:
 def test_a_part_without_end_is_given_up(tmp_path: Path) -> None:
     parts = [{"part": 0, "seconds": 60}]
     with pytest.raises(PartError, match="no part was finished in 3 s"):
-        run_parts(Work, {"notes": str(tmp_path)}, parts, actors=1, label="x", total=None, on_result=lambda *_: None, patience=3.0)
+        run_parts(
+            Work,
+            {"notes": str(tmp_path)},
+            parts,
+            plan=plan_of(RayConfig(actors=1)),
+            label="x",
+            total=None,
+            on_result=lambda *_: None,
+            patience=3.0,
+        )
     assert set(run(tmp_path, [{"part": 1}])) == {1}
 
 

@@ -24,7 +24,7 @@ from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline import scan
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, run_parts
 from mfmc_ray.pipeline.scan import ScanStage
-from mfmc_ray.pipeline.session import connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.pipeline.workers import SCAN, ScanWorker
 from mfmc_ray.tables import scan_schema
 
@@ -64,7 +64,7 @@ def test_poisoned_images_cost_themselves_only(tmp_path: Path) -> None:
 
     def rows(seconds: float) -> dict[str, str | None]:
         arguments = {"config": load(None, find__max_seconds=seconds), "ledger": ledger, "stage": SCAN}
-        run_parts(PoisonedScan, arguments, parts, actors=2, label="scan", total=13, on_result=lambda *_: None)
+        run_parts(PoisonedScan, arguments, parts, plan=plan_of(RayConfig(actors=2)), label="scan", total=13, on_result=lambda *_: None)
         summaries = ledger.done(SCAN)
         assert summaries[0]["bad"] == {"kills_decoder": 1, "too_slow": 1}
         assert summaries[1]["bad"] == {"truncated": 1}

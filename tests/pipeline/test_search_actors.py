@@ -25,7 +25,7 @@ from mfmc_ray.known.index import KnownFaces, KnownIndex
 from mfmc_ray.known.search import ExactSearch, rounding_bound
 from mfmc_ray.pipeline import shards as module
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.pipeline.shards import ShardError, Shards
 
 pytestmark = pytest.mark.ray
@@ -181,7 +181,9 @@ def test_certificates_of_workers_are_the_same(shards: Shards, absent: KnownFaces
         found[part] = summary
 
     kwargs = {"known": absent, "searches": shards.searches(absent), "queries": queries}
-    run_parts(Certify, kwargs, [{"part": k} for k in range(6)], actors=2, label="certifying", total=None, on_result=keep)
+    run_parts(
+        Certify, kwargs, [{"part": k} for k in range(6)], plan=plan_of(RayConfig(actors=2)), label="certifying", total=None, on_result=keep
+    )
     alone = Certify(known, None, queries)
     assert found == {k: alone({"part": k}) for k in range(6)}
     assert {len(rows) for summary in found.values() for rows in summary["rows"]} == {2}

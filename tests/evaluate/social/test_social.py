@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from mfmc_ray.cli import app
 from mfmc_ray.evaluate.social.behaviour import Behaviour, Said, assumed, recognised, said
 from mfmc_ray.evaluate.social.figures import AS_IS, EXPLICIT, MODELS, NONE, PROXY, RULES, RULES_EACH, Figures, figures_of
 from mfmc_ray.evaluate.social.network import FRIENDS, OPEN, PRIVATE, Habits, Network, make_network, name_of
-from mfmc_ray.evaluate_cli import app
 
 
 def made(behaviour: Behaviour | None = None, seed: int = 0, **habits: float) -> tuple[Network, Said, dict[str, Figures]]:
@@ -102,7 +102,7 @@ def test_what_is_assumed_can_be_changed() -> None:
 
 
 def test_the_command_writes_table_and_plot(tmp_path: Path) -> None:
-    arguments = ["social", str(tmp_path / "social"), "--users", "30", "--friends", "4", "--runs", "2", "--assume", "tag=0.8"]
+    arguments = ["evaluate", "social", str(tmp_path / "social"), "--users", "30", "--friends", "4", "--runs", "2", "--assume", "tag=0.8"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "2 networks of 30 users" in done.output

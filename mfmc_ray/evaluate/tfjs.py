@@ -1,6 +1,4 @@
-"""Convert a TensorFlow.js graph model (a .json with its .bin beside it) to ONNX, needing neither TensorFlow nor Node.
-
-    python tools/tfjs_to_onnx.py faceres.json faceres.onnx --outputs age_pred/Softmax gender_pred/Sigmoid global_pooling/Mean
+"""TensorFlow.js graph models (a .json with its .bin beside it) as ONNX, needing neither TensorFlow nor Node.
 
 Knows the operators of plain convolutional networks (MobileNet and the like). The graph keeps TensorFlow's input (n, height, width,
 channels) and runs in channels-first order inside; scales and offsets that follow a convolution are folded into it, chains of Relu,
@@ -9,7 +7,6 @@ Minimum and Maximum become one Clip, and what no output needs is left out.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 from pathlib import Path
@@ -78,26 +75,32 @@ class Converter:
                 self._pictures.add(name)
             case "Conv2D" | "DepthwiseConv2dNative":
                 self._convolution(name, inputs, attributes, depthwise=kind != "Conv2D")
-            case "Add" | "AddV2" | "BiasAdd" | "Mul" if inputs[0] in self._convolutions and inputs[1] in self._weights:
-                source, weight, bias, how = self._convolutions[inputs[0]]
-                value = self._weights[inputs[1]].reshape(-1)
-                if kind == "Mul":
-                    self._convolve(name, source, weight * value[:, None, None, None], bias * value, how)
-                else:
-                    self._convolve(name, source, weight, bias + value, how)
+            case "Add" | "AddV2" | "BiasAdd" | "Mul" | "Sub":
+                self._arithmetic(name, kind, inputs)
             case "Relu" | "Relu6" | "Minimum" | "Maximum":
-                limits = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}.get(kind)
+                limits, source = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}.get(kind), inputs[0]
                 if limits is None:
-                    value = float(self._weights[inputs[1]].reshape(()))
-                    limits = (-np.inf, value) if kind == "Minimum" else (value, np.inf)
-                self._clip(name, inputs[0], *limits)
+                    source, value = self._split(name, inputs)
+                    limits = (-np.inf, float(value.reshape(()))) if kind == "Minimum" else (float(value.reshape(())), np.inf)
+                self._clip(name, source, *limits)
+            case "Pad":
+                before, after = self._weights[inputs[1]][[0, 3, 1, 2]].T  # as channels first
+                pads = self._constant(f"{name}/pads", np.concatenate([before, after]).astype(np.int64))
+                self._emit("Pad", [inputs[0], pads], name)
+                self._pictures.add(name)
+            case "Reshape":
+                wanted = self._weights[inputs[1]]
+                if inputs[0] not in self._pictures or len(wanted) != 2:
+                    raise ValueError(f"{name}: of reshapes only the flattening of a picture is known")
+                self._emit("Transpose", [inputs[0]], f"{name}/channels_last", perm=[0, 2, 3, 1])
+                self._emit("Flatten", [f"{name}/channels_last"], name)
             case "Mean":
                 if sorted(self._weights[inputs[1]].tolist()) != [1, 2] or inputs[0] not in self._pictures:
                     raise ValueError(f"{name}: only the mean over a picture is known")
                 self._emit("ReduceMean", [inputs[0], self._constant(f"{name}/axes", np.array([2, 3]))], name, keepdims=0)
             case "MatMul" | "_FusedMatMul":
                 weight = self._weights[inputs[1]]
-                if attributes["transpose_b"]["b"]:
+                if attributes.get("transpose_b", {}).get("b"):
                     weight = weight.T
                 fused = [base64.b64decode(s).decode() for s in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
                 if fused not in ([], ["BiasAdd"], ["BiasAdd", "Relu"]):
@@ -148,6 +151,37 @@ class Converter:
     def _constant(self, name: str, array: NDArray[Any]) -> str:
         self._constants[name] = array
         return name
+
+    def _split(self, name: str, inputs: list[str]) -> tuple[str, NDArray[Any]]:
+        """Of two inputs, of which one is a constant: the other, and the constant."""
+        constants = [i for i in inputs if i in self._weights]
+        if len(constants) != 1:
+            raise ValueError(f"{name}: wanted one constant among {' and '.join(inputs)}")
+        (source,) = (i for i in inputs if i not in constants)
+        return source, self._weights[constants[0]]
+
+    def _arithmetic(self, name: str, kind: str, inputs: list[str]) -> None:
+        """A sum, difference or product: folded into a convolution before it, if it can be."""
+        operator = {"Mul": "Mul", "Sub": "Sub"}.get(kind, "Add")
+        if not set(inputs) & set(self._weights):
+            self._emit(operator, inputs, name)
+            if self._pictures >= set(inputs):
+                self._pictures.add(name)
+            return
+        source, value = self._split(name, inputs)
+        if source in self._convolutions and operator != "Sub":
+            origin, weight, bias, how = self._convolutions[source]
+            flat = np.broadcast_to(value.reshape(-1), len(weight))
+            if operator == "Mul":
+                self._convolve(name, origin, weight * flat[:, None, None, None], bias * flat, how)
+            else:
+                self._convolve(name, origin, weight, bias + flat, how)
+            return
+        if source in self._pictures:
+            self._pictures.add(name)
+            value = value.reshape(-1, 1, 1)
+        constant = self._constant(f"{name}/constant", value)
+        self._emit(operator, [source if i in (source, f"{source}:0") else constant for i in inputs], name)
 
     def _convolution(self, name: str, inputs: list[str], attributes: dict[str, Any], *, depthwise: bool) -> None:
         weight = self._weights[inputs[1]]  # height, width, in, out (depthwise: height, width, channels, multiplier)
@@ -211,12 +245,3 @@ def in_order(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             ordered.setdefault(stack.pop(), by_name[name])
     return list(ordered.values())
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the model's .json")
-    parser.add_argument("onnx", type=Path, help="the file to write")
-    parser.add_argument("--outputs", nargs="+", required=True, help="names of nodes")
-    options = parser.parse_args()
-    onnx.save(convert(options.model, options.outputs), options.onnx)

@@ -1,0 +1,77 @@
+"""Weights that the user names: a file or an address and its SHA-256. They are in no package, and nothing of them ships with this one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from mfmc_ray.faces.store import ModelError, cache_dir, locked
+
+_CHUNK = 1 << 20
+_verified: set[tuple[str, str]] = set()
+
+
+def fetched(place: str, sha256: str) -> Path:
+    """The file, checked once in each process; one that is elsewhere is fetched once for each machine, into the models' folder.
+
+    Args:
+        place: a path, or an address that fsspec reads (https://, s3://, …).
+        sha256: of the file, hex.
+
+    Raises:
+        ModelError: it cannot be had, or is another file.
+    """
+    if "://" not in place:
+        path = Path(place).expanduser()
+        if (place, sha256) not in _verified:
+            try:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise ModelError(f"the weights {path} cannot be read ({error.strerror or error}): give the right path") from error
+            _check(place, found, sha256)
+        _verified.add((place, sha256))
+        return path
+    path = cache_dir() / "given" / f"{sha256}{Path(place).suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.parent / ".lock"):  # the workers of a machine ask at the same time
+            if not path.is_file():
+                _download(place, sha256, path)
+    except OSError as error:
+        raise ModelError(f"the model folder {cache_dir()} cannot be written ({error}): set MFMC_MODELS_DIR to one that can") from error
+    return path
+
+
+def _download(place: str, sha256: str, path: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".fetch-")
+    digest = hashlib.sha256()
+    try:
+        with os.fdopen(handle, "wb") as target:
+            try:
+                with fsspec.open(place, "rb") as source:
+                    _copy(source, target, digest)
+            except Exception as error:  # whatever a store's client raises
+                raise ModelError(
+                    f"the weights {place} cannot be fetched ({type(error).__name__}): check the address and the network, or give a path"
+                ) from error
+        _check(place, digest.hexdigest(), sha256)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _copy(source: IO[bytes], target: IO[bytes], digest: Any) -> None:
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        target.write(chunk)
+
+
+def _check(place: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ModelError(f"the weights {place} are not those named: their SHA-256 is {found}, wanted {wanted}")
