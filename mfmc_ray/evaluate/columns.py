@@ -66,8 +66,8 @@ def image_rows(table: pa.Table, about: About) -> I64:
 
 
 def means(boot: Bootstrap, numbers: Mapping[str, F64], rows: Rows | None = None) -> dict[str, Any]:
-    """The mean of each."""
-    return {name: boot.mean(every, rows) for name, every in numbers.items()}
+    """The mean of each measure."""
+    return {name: boot.mean(every, rows, share=False) for name, every in numbers.items()}
 
 
 def means_by_group(about: About, boot: Bootstrap, numbers: Mapping[str, F64], rows: Rows) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mfmc_ray.evaluate.bootstrap import Bootstrap, nothing
-from mfmc_ray.evaluate.looks import DETECTORS, SEEN_FROM
+from mfmc_ray.evaluate.looks import DETECTORS
 from mfmc_ray.evaluate.networks import ObjectNet, distances
 from mfmc_ray.evaluate.pair import Pair
+from mfmc_ray.evaluate.pairing import MIN_SCORE
 from mfmc_ray.evaluate.sections import Row
 from mfmc_ray.evaluate.surroundings import hidden, same_size
 from mfmc_ray.faces.detect import overlap
@@ -47,7 +48,7 @@ class FaceDetections:
         for name in DETECTORS:
             if name in pair.detections:
                 before, after = pair.detections[name]
-                truth = before.take(before.scores >= SEEN_FROM)
+                truth = before.take(before.scores >= MIN_SCORE)
                 hits = matched(truth.boxes, np.asarray(after.boxes * scale, np.float32), after.scores)
                 found = {"truth": len(truth), "scores": after.scores.tolist(), "hits": hits.tolist()}
                 rows.append(pair.key() | {"detector": name} | found)

@@ -12,7 +12,8 @@ from mfmc_ray.evaluate import networks
 from mfmc_ray.evaluate.bootstrap import Bootstrap, nothing
 from mfmc_ray.evaluate.columns import image_rows, of_images, vectors
 from mfmc_ray.evaluate.detections import OBJECTS_FROM, found_again
-from mfmc_ray.evaluate.looks import DETECTORS, SEEN_FROM
+from mfmc_ray.evaluate.looks import DETECTORS
+from mfmc_ray.evaluate.pairing import MIN_SCORE
 from mfmc_ray.evaluate.sections import About, Note, Options
 
 VERSION = 1
@@ -39,7 +40,7 @@ def figures(tables: Mapping[str, pa.Table], about: About) -> dict[str, Any]:
     detectors = {}
     for name in DETECTORS:
         mine = table.filter(pa.array(names == name))
-        detectors[name] = found_again(mine, image_rows(mine, about), boot, SEEN_FROM)
+        detectors[name] = found_again(mine, image_rows(mine, about), boot, MIN_SCORE)
     published = len(set(table["path"].to_pylist()))
     found = {"method": METHOD, "images": published, "unpublished": about.images.num_rows - published, "faces": detectors}
     if "objects" not in tables:
@@ -61,13 +62,13 @@ def _things(table: pa.Table, about: About, boot: Bootstrap) -> dict[str, Any]:
         "tags": {
             "network": networks.TITLES["objects"],
             "threshold": OBJECTS_FROM,
-            "jaccard": boot.mean(alike),
+            "jaccard": boot.mean(alike, share=False),
             "same": boot.mean(same),
             "objects": found_again(table, at, boot, OBJECTS_FROM),
         },
         "surroundings": {
             "network": networks.TITLES["objects"],
-            "cosine": boot.mean(cosine),
+            "cosine": boot.mean(cosine, share=False),
             "of_other_pictures": _others(one),
             "found_again": _nearest(one, other, at, n, boot),
         },

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mfmc_ray.evaluate.iris import IrisLook
 from mfmc_ray.evaluate.pair import CHANGED, REPLACED, Pair
-from mfmc_ray.evaluate.pairing import SAME_FACE
+from mfmc_ray.evaluate.pairing import MIN_SCORE, SAME_FACE, placed
 from mfmc_ray.evaluate.recognizers import HseEmbedder
 from mfmc_ray.evaluate.sections import FACE_KEY, Row
 from mfmc_ray.faces.attributes import AttributeHead
@@ -22,8 +22,6 @@ EXPRESSIONS: Mapping[str, Callable[[F32], F32]] = MappingProxyType(
     {"mouth_opening": mouth_opening, "eye_opening": eye_opening, "smile": smile}
 )
 DETECTORS = ("yunet", "centerface")
-SEEN_FROM = 0.6
-"""Score of a detector that sees a face, as in `pairing`."""
 JUDGE = "faceres_deep"
 """Reads age and sex as well, and took no part in choosing the fakes (`HseEmbedder`)."""
 JUDGE_MODELS = ("faceres_deep", "faceres_deep_json")
@@ -59,7 +57,9 @@ class Looks:
         faces, rows = pair.faces, pair.faces.which((REPLACED, CHANGED))
         if pair.output is None or not len(rows):
             return []
-        places = ((faces.boxes[rows], faces.points[rows]), (faces.output_boxes[rows], faces.output_points[rows]))
+        # the original's where a detector sees it, too: another frame would be an error of itself
+        points, boxes, _ = placed(faces.boxes[rows], faces.points[rows], [one[0] for one in pair.detections.values()])
+        places = ((boxes, points), (faces.output_boxes[rows], faces.output_points[rows]))
         pictures = (pair.original, pair.output)
         fitted = [self._mesh.fit(image, *place) for image, place in zip(pictures, places, strict=True)]
         meshes = [one[0] for one in fitted]
@@ -90,7 +90,7 @@ class Looks:
 
 def _seen(faces: Faces, boxes: F32) -> F32:
     """1 where a detection is where the box is, else 0."""
-    some = faces.take(faces.scores >= SEEN_FROM) if len(faces) else faces
+    some = faces.take(faces.scores >= MIN_SCORE) if len(faces) else faces
     if not len(some):
         return np.zeros(len(boxes), np.float32)
     return np.asarray(overlap(some.boxes, boxes)[0].max(0) >= SAME_FACE, np.float32)

@@ -42,4 +42,4 @@ def _outside(table: pa.Table | None, about: About) -> dict[str, Any]:
     if table is None:
         return {"why": networks.missing("objects")}
     numbers = values(table, "distance", image_rows(table, about), about.images.num_rows)
-    return {"network": networks.TITLES["objects"], "distance": of_images(about).mean(numbers)}
+    return {"network": networks.TITLES["objects"], "distance": of_images(about).mean(numbers, share=False)}

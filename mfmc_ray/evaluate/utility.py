@@ -72,14 +72,14 @@ class _Kept:
                 for name in DETECTORS
             },
             "mesh_found": {side: self.boot.mean(self._share(self.found[f"mesh_{side}"] >= MESH_FROM), rows) for side in SIDES},
-            "landmarks": {"mesh": self.boot.mean(self.found["landmarks"], some), "five_points": self.boot.mean(self.found["points"], rows)},
+            "landmarks": {"mesh": self._measure(self.found["landmarks"], some), "five_points": self._measure(self.found["points"], rows)},
             "pose": {
-                angle: {"error": self.boot.mean(error, some), "p90": self.boot.quantile(error, 0.9, some)}
+                angle: {"error": self._measure(error, some), "p90": self.boot.quantile(error, 0.9, some)}
                 for angle, error in ((angle, self._turn(angle)) for angle in ("yaw", "pitch", "roll"))
             },
             "expression": {name: self._followed(name, some) for name in EXPRESSIONS},
             "gaze": {
-                "error": self.boot.mean(np.hypot(self._change("gaze_x"), self._change("gaze_y")), some),
+                "error": self._measure(np.hypot(self._change("gaze_x"), self._change("gaze_y")), some),
                 "sideways": self._followed("gaze_x", some),
             },
             "age": {who: self._age(prefix, rows) for who, prefix in (("judge", "judge_"), ("own", ""))},
@@ -87,7 +87,7 @@ class _Kept:
             "tone": {
                 "band_kept": self.boot.mean(self._share(self.bands == 0, self.bands), rows),
                 "within_one_band": self.boot.mean(self._share(self.bands <= 1, self.bands), rows),
-                "error": self.boot.mean(np.abs(self._change("tone")), rows),
+                "error": self._measure(np.abs(self._change("tone")), rows),
             },
         }
 
@@ -102,6 +102,9 @@ class _Kept:
 
     def _share(self, hits: Rows, of: F64 | None = None) -> F64:
         return np.where(np.isfinite(self.found["mesh_before"] if of is None else of), hits, np.nan).astype(np.float64)
+
+    def _measure(self, numbers: F64, rows: Rows) -> dict[str, Any]:
+        return self.boot.mean(numbers, rows, share=False)
 
     def _change(self, name: str) -> F64:
         return self.found[f"{name}_after"] - self.found[f"{name}_before"]
@@ -120,12 +123,12 @@ class _Kept:
 
     def _age(self, prefix: str, rows: Rows) -> dict[str, Any]:
         change = self._change(f"{prefix}age")
-        return {"error": self.boot.mean(np.abs(change), rows), "bias": self.boot.mean(change, rows)}
+        return {"error": self._measure(np.abs(change), rows), "bias": self._measure(change, rows)}
 
     def _followed(self, name: str, rows: Rows) -> dict[str, Any]:
         """Mean error, and how well the value after follows the one before."""
         before, after = (self.found[f"{name}_{side}"] for side in SIDES)
-        return {"error": self.boot.mean(np.abs(after - before), rows), "correlation": correlation(self.boot, before, after, rows)}
+        return {"error": self._measure(np.abs(after - before), rows), "correlation": correlation(self.boot, before, after, rows)}
 
 
 def correlation(boot: Bootstrap, one: F64, other: F64, rows: Rows) -> dict[str, Any]:
