@@ -55,8 +55,9 @@ def evaluate(
     Example: mfmc evaluate photos/ published/ --labels folders
     """
     from mfmc_ray.evaluate.sections import SECTIONS, Options
-    from mfmc_ray.pipeline.evaluation import FOLDER, Asked
+    from mfmc_ray.pipeline.evaluation import Asked
     from mfmc_ray.pipeline.evaluation import evaluate as run
+    from mfmc_ray.pipeline.known import EVALUATION
 
     wanted = _names(sections)
     if unknown := [name for name in wanted or () if name not in SECTIONS]:
@@ -67,7 +68,7 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     if "recognition" in result:
         _show_recognition(result["recognition"], console)
-    console.print(f"All figures: {config.work}/{FOLDER}/evaluation.json (private; docs/evaluate.md says what they mean)")
+    console.print(f"All figures: {config.work}/{EVALUATION}/evaluation.json (private; docs/evaluate.md says what they mean)")
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mfmc_ray.codec import CodecError, decode
@@ -16,10 +17,14 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.finder import AGREEMENT, merge
 from mfmc_ray.faces.protocols import Detector
 
+VERSION = 1
+"""Of how pairs are made: raised, all notes are made anew."""
 SAME_FACE = 0.3
 """IoU from which a detection is of the face whose box it is held against."""
 MIN_SCORE = 0.6
 """Of a detector that sees a face; `Pair.detections` have half of it."""
+LONGEST = 2048
+"""px: larger pictures are looked at in a copy of this size, by which faces below about 10 px there are lost."""
 # where the five points are in a box as YuNet draws it: the median of 520 LFW photos
 _IN_BOX: F32 = ((ARCFACE_TEMPLATE - np.array([54.9, 64.9], np.float32)) / 108.7).astype(np.float32)
 
@@ -73,7 +78,7 @@ class Pairer:
             raise PairingError("unreadable") from error
         after = self._output(output)
         empty = Faces.empty()
-        found = {name: (one.detect(before), empty if after is None else one.detect(after)) for name, one in self._detectors.items()}
+        found = {name: (detected(one, before), empty if after is None else detected(one, after)) for name, one in self._detectors.items()}
         if rows is not None and any(row["box"] is None for row in rows):
             rows = [row for row in rows if row["box"] is not None]
         if not rows and (rows is None or after is None):
@@ -96,6 +101,18 @@ class Pairer:
         verdict = CHANGED if after is not None else WITHHELD
         rows = [{"face_no": i, "box": box.tolist(), "verdict": verdict} for i, box in enumerate(some.boxes)]
         return _told(before, after, found, rows)
+
+
+def detected(detector: Detector, image: Image) -> Faces:
+    """What a detector finds in a picture, or in a smaller copy of a large one; px of the picture."""
+    height, width = image.shape[:2]
+    shrink = max(height, width) / LONGEST
+    if shrink <= 1:
+        return detector.detect(image)
+    small = cv2.resize(image, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA)
+    faces = detector.detect(np.ascontiguousarray(small))
+    ratio = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
+    return faces.with_(boxes=faces.boxes * np.tile(ratio, 2), points=faces.points * ratio)
 
 
 def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, Faces]], rows: Sequence[Mapping[str, Any]]) -> PairedFaces:

@@ -6,6 +6,7 @@ WORK/evaluation/evaluation.json              the figures
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -31,15 +32,14 @@ from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.parquet import write_parquet
+from mfmc_ray.pipeline.known import EVALUATION
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import connect, plan_of
+from mfmc_ray.pipeline.session import connect, plan_of, prepare
 from mfmc_ray.places import replace_file, text_of
 from mfmc_ray.sources import SourceError, SourceReader
 
-FOLDER = "evaluation"
-"""In WORK."""
 CLUSTERED_BY = ("sface", "dlib")
 """Recognizers that say who is who where no labels do."""
 
@@ -143,7 +143,7 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     started = time.monotonic()
     config = asked.config
-    ledger = Ledger(config.out, str(Path(config.work) / FOLDER), config.storage_options)
+    ledger = Ledger(config.out, str(Path(config.work) / EVALUATION), config.storage_options)
     given = labels.read(asked.labels, config.storage_options) if asked.labels not in (None, labels.FOLDERS) else None
     recognizers = available(asked.options.recognizers)
     for name, why in recognizers.skipped.items():
@@ -153,7 +153,11 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     sections = chosen(options)
     notes = list({note.name: note for section in sections.values() for note in (*faces_note.NOTES, *section.notes(options))}.values())
     pull(sorted({file for note in notes for file in note.models}))
-    with ledger.lock():
+    run = Ledger(config.out, config.work, config.storage_options)
+    with contextlib.ExitStack() as held:
+        if (run.work / "run.json").is_file():  # nothing changes OUT meanwhile
+            held.enter_context(run.lock())
+        held.enter_context(ledger.lock())
         tables, summaries = _noted(ledger, planned, notes, config)
         about = _about(tables, given, asked, options, recognizers.names)
         replace_file(ledger.work / "people.parquet", partial(write_parquet, _people(about)))
@@ -197,6 +201,7 @@ def _noted(
     if todo:
         parts = [part for part in planned.parts if part["part"] in todo]
         with connect(config.ray, ledger.work):
+            prepare(sorted({file for note in notes for file in note.models}), None)
             run_parts(
                 EvaluateWorker,
                 {

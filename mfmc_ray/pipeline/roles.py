@@ -92,7 +92,7 @@ class Swap:
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
         someone = sample(self.model, 0)
-        with contextlib.suppress(SwapError):
+        with contextlib.suppress(SwapError):  # a network may make no face of it
             self.swapper.portrait(someone)
             self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)

@@ -57,7 +57,8 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(evaluation, "run_parts", run_parts)
     monkeypatch.setattr(evaluation, "connect", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(evaluation, "actors", lambda _: 1)
+    monkeypatch.setattr(evaluation, "plan_of", lambda *_, **__: None)
+    monkeypatch.setattr(evaluation, "prepare", lambda _: None)
     return seen
 
 
@@ -128,7 +129,7 @@ def test_a_run_s_result(photos: Path, tmp_path: Path, looked_at: list[int]) -> N
     assert (work / "evaluation" / "embeddings-sface" / "part-00000.parquet").stat().st_mtime_ns == stamp
     found = json.loads((work / "evaluation" / "evaluation.json").read_text())["recognition"]["people"]
     assert found["labels"] == "clusters"
-    assert found["people"] >= PEOPLE
+    assert PEOPLE - 2 <= found["people"] <= 2 * PEOPLE
 
 
 @pytest.mark.models
@@ -137,6 +138,7 @@ def test_a_plain_folder_and_what_changes_in_it(photos: Path, tmp_path: Path, loo
     shutil.copytree(photos, out)
     first, *others = sorted(out.rglob("*.jpg"))
     first.unlink()
+    others[0].rename(others[0].with_suffix(".jpeg"))  # found all the same
     text = mfmc(photos, out, "--work", work, "--labels", "folders", "--recognizers", "mobileface")
     assert "changed" in text
     found = json.loads((work / "evaluation" / "evaluation.json").read_text())
