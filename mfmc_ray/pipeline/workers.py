@@ -151,7 +151,7 @@ class IdentityWorker:
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
         result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
-        result |= {"swapper": self.swapper} if self.swapper else {}
+        result |= {"swapper": self.swapper, "shown": self.stage.shown} if self.swapper else {}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 
