@@ -124,8 +124,8 @@ def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
     return made if services else without_services(made, config)
 
 
-def prepare(names: Sequence[str], swap: SwapConfig) -> None:
-    """Has each node of a cluster get the files of these models and of the swapper, once, before its workers ask for them at the same time.
+def prepare(names: Sequence[str], swap: SwapConfig | None = None) -> None:
+    """Has each node of a cluster get the files of these models and of a swapper, once, before its workers ask for them at the same time.
 
     Raises:
         ModelError, ConfigError: a node cannot get one.
@@ -137,10 +137,11 @@ def prepare(names: Sequence[str], swap: SwapConfig) -> None:
             raise failure
 
 
-def _pulled(names: list[str], swap: SwapConfig) -> Exception | None:
+def _pulled(names: list[str], swap: SwapConfig | None) -> Exception | None:
     try:
         pull(names, progress=False)
-        fetch(swap)
+        if swap is not None:
+            fetch(swap)
     except (ModelError, ConfigError) as error:
         return error
     return None
