@@ -30,6 +30,7 @@ from mfmc_ray import (
     release_cli,
     review_cli,
     submit_cli,
+    synth_cli,
 )
 from mfmc_ray.access_options import NO_ACCESS, Access, takes_access
 from mfmc_ray.config import ConfigError, RunConfig
@@ -201,6 +202,7 @@ app.command("evaluate")(evaluate_cli.evaluate)
 app.command("evaluate social")(evaluate_cli.social)
 app.command("profiles")(profiles_cli.profiles)
 app.command("submit")(submit_cli.submit)
+app.command("synth")(synth_cli.synth)
 
 
 @app.command()

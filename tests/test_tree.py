@@ -46,6 +46,7 @@ LAYERS = [
         "evaluate_cli",
         "submit_cli",
         "access_cli",
+        "synth_cli",
     },
     {"cli"},
 ]

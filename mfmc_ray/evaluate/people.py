@@ -52,8 +52,7 @@ class PersonGenerator:
             seed: at least 0; each is another person, though some look alike.
             truncation: 0–1, how far from the average face; higher is more varied and less clean.
         """
-        style = self._style(seed, truncation)
-        return self._render(style, style, style)
+        return self.render(self.style(seed, truncation))
 
     def variation(self, seed: int, style_seed: int, truncation: float = 0.7) -> Image:
         """The person of `portrait(seed)` in another picture: pose, hair, light and colours lean towards those of `style_seed`.
@@ -61,16 +60,25 @@ class PersonGenerator:
         The layers at 16–32 px, which carry most of the features, stay; the coarser and the finer ones move 40 % of the way. On eight people
         the SFace cosine to the portrait was 0.69–0.86.
         """
-        style, other = self._style(seed, truncation), self._style(style_seed, truncation)
+        style, other = self.style(seed, truncation), self.style(style_seed, truncation)
         mixed = (0.6 * style + 0.4 * other).astype(np.float32)
-        return self._render(mixed, style, mixed)
+        return self.render(style, mixed, mixed)
 
-    def _style(self, seed: int, truncation: float) -> F32:
+    def style(self, seed: int, truncation: float = 0.7) -> F32:
+        """The style of `portrait(seed)`, float32 (1, 512)."""
         normal = np.random.default_rng(seed).standard_normal((1, _STYLE), dtype=np.float32)
         return np.asarray(self._mean + truncation * (self._mapping(normal)[0] - self._mean), np.float32)
 
-    def _render(self, coarse: F32, middle: F32, fine: F32) -> Image:
-        out = self._synthesis({"coarse": coarse, "style": middle, "fine": fine})[0][0]
+    def render(self, style: F32, coarse: F32 | None = None, fine: F32 | None = None) -> Image:
+        """The portrait of a style, uint8 (1024, 1024, 3) RGB.
+
+        Args:
+            style: float32 (1, 512), of the layers at 16–32 px, which carry most of the features.
+            coarse: of those up to 8 px: pose, hair, shape. None: the same.
+            fine: of those from 64 px on: light and colours. None: the same.
+        """
+        inputs = {"style": style, "coarse": style if coarse is None else coarse, "fine": style if fine is None else fine}
+        out = self._synthesis(inputs)[0][0]
         pixels = np.rint((np.clip(out, -1, 1) + 1) * 127.5).astype(np.uint8)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 

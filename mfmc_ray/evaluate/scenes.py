@@ -208,16 +208,41 @@ def _casting(cast: Sequence[int], sizes: Sequence[int], rng: np.random.Generator
         yield chosen
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a cut-out stands in a scene.
+
+    Attributes:
+        x, y: px of the scene, the upper end of its middle line.
+        scale: px of the scene for one of the cut-out.
+    """
+
+    x: float
+    y: float
+    scale: float
+
+    def box(self, box: F32) -> F32:
+        """Where a box x0 y0 x1 y1 in px of the portrait, `CUT_SIDE` wide, lies in the scene: float32 (4,), px."""
+        shift = np.array([self.x - self.scale * CUT_SIDE / 2, self.y] * 2)
+        return np.asarray(self.scale * box + shift, np.float32)
+
+
 def compose_group(people: Sequence[F32], face_size: float, rng: np.random.Generator) -> Image:
+    """The picture of `compose_scene`."""
+    return compose_scene(people, face_size, rng)[0]
+
+
+def compose_scene(people: Sequence[F32], face_size: float, rng: np.random.Generator, *, level: bool = True) -> tuple[Image, list[Place]]:
     """A group picture: up to three people in a row, more in two rows, the front one covering the other.
 
     Args:
         people: 1–6 cut-outs, from left to right, the back row first.
         face_size: px, about, √area of the boxes of the faces.
         rng: decides background, places and light.
+        level: light them as if all had been in the same light; it takes dark skin for a shadow.
 
     Returns:
-        uint8 (h, w, 3) RGB.
+        uint8 (h, w, 3) RGB, and where each of the people is.
     """
     side = face_size / _FACE
     back = len(people) // 2 if len(people) > 3 else 0
@@ -230,19 +255,23 @@ def compose_group(people: Sequence[F32], face_size: float, rng: np.random.Genera
     tones = [float(np.median(p[270:330, p.shape[1] // 2 - 60 : p.shape[1] // 2 + 60, :3])) for p in people]
     target = float(np.mean(tones))
     stagger = bool(back) and len(rows[0]) == len(rows[1])
+    places: dict[int, Place] = {}
     slots = [(row, place) for row in range(len(rows)) for place in rng.permutation(len(rows[row]))]
     for row, place in slots:
         person = rows[row][place]
         scale = side / CUT_SIDE * rng.uniform(0.93, 1.05) * (0.92 if back and row == 0 else 1)
         tone = tones[place + (back if row else 0)]
         person = _resize(person, scale)
-        person[..., :3] = _light(person[..., :3], float(np.clip((target / tone) ** 0.6, 0.7, 1.5)))
+        if level:
+            person[..., :3] = lit(person[..., :3], float(np.clip((target / tone) ** 0.6, 0.7, 1.5)))
         middle = (len(rows[row]) - 1) / 2
         x = width / 2 + (place - middle) * spacing + stagger * (0.25 if row else -0.25) * spacing
         y = height - tall + side * (0.14 + (0.78 if row else 0)) + rng.uniform(-0.05, 0.05) * side
-        _paste(scene, person, round(x - person.shape[1] / 2 + rng.uniform(-0.05, 0.05) * side), round(y))
+        left = round(x - person.shape[1] / 2 + rng.uniform(-0.05, 0.05) * side)
+        _paste(scene, person, left, round(y))
+        places[place + (back if row else 0)] = Place(left + person.shape[1] / 2, round(y), scale)
     grain = rng.normal(0, 2.0, (height, width, 1)).astype(np.float32)
-    return np.asarray(np.clip(scene + grain + 0.5, 0, 255), np.uint8)
+    return np.asarray(np.clip(scene + grain + 0.5, 0, 255), np.uint8), [places[i] for i in range(len(people))]
 
 
 def _resize(person: F32, scale: float) -> F32:
@@ -293,10 +322,10 @@ def _shrink(image: Image, width: int, height: int) -> Image:
 
 
 def _expose(image: Image, gain: float) -> Image:
-    return np.asarray(_light(image.astype(np.float32), gain) + 0.5, np.uint8)
+    return np.asarray(lit(image.astype(np.float32), gain) + 0.5, np.uint8)
 
 
-def _light(image: F32, gain: float) -> F32:
+def lit(image: F32, gain: float) -> F32:
     """Brighter or darker as a camera would: mid-tones move by `gain`, white does not burn out at once."""
     unit = np.clip(image / 255, 0, 1)
     lit = gain * unit / (1 + (gain - 1) * unit) if gain > 1 else gain * unit

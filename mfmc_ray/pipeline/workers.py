@@ -143,7 +143,7 @@ class IdentityWorker:
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
         self.swapper = digest_of(config.swap)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services)
-        self.stage = IdentityStage(check, swapper_of(config.swap))
+        self.stage = IdentityStage(check, swapper_of(config.swap, device=False))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
