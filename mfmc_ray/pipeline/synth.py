@@ -16,7 +16,7 @@ from mfmc_ray.faces import runtime
 from mfmc_ray.faces.pack import files_of
 from mfmc_ray.faces.store import pull
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import actors, connect
+from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.runlock import RunLock
 
 
@@ -55,7 +55,15 @@ def synthesize(folder: Path, settings: Settings, ray: RayConfig) -> Row:
     def run(parts: Sequence[Row], label: str, images: int | None) -> None:
         numbered = [{"part": i, **part} for i, part in enumerate(parts)]
         kwargs = {"making": making, "settings": settings}
-        run_parts(SynthWorker, kwargs, numbered, actors=actors(ray), label=label, total=images, on_result=lambda part, summary: None)
+        run_parts(
+            SynthWorker,
+            kwargs,
+            numbered,
+            plan=plan_of(ray, services=False),
+            label=label,
+            total=images,
+            on_result=lambda part, summary: None,
+        )
 
     with RunLock(making.parts / "lock"), connect(ray, making.parts):
         about, alike = make(making, settings, run)
