@@ -288,10 +288,10 @@ def test_only_what_is_published_is_shown(run: Run) -> None:
     for tile in found.tiles:  # faces of originals are red in this run, published ones blue
         assert tile.shape == (96, 96, 3)
         assert not ((tile[..., 0] > 170) & (tile[..., 1] < 90) & (tile[..., 2] < 90)).any()
-    html, _ = page(evaluation(), found)
+    html, _ = page({}, found)
     for image in run.images:
         assert image["path"] not in html
-        assert image["image_id"] not in html
+        assert (image.get("image_id") or "none of it") not in html
 
 
 def test_a_certificate_that_is_not_recorded_does_not_hold(run: Run) -> None:

@@ -117,6 +117,10 @@ def test_a_run_s_result(photos: Path, tmp_path: Path, looked_at: list[int]) -> N
     assert sface["identification"]["other_photos"]["rank1"]["value"] == 1  # nothing was changed
     assert sface["identification"]["other_photos"]["rank1_of_all_faces"]["value"] == pytest.approx(19 / 22, abs=1e-3)
     assert sface["unique"]["identities_worn"] == 3
+    html = (work / "evaluation" / "index.html").read_text()
+    assert "SFace (guard)" in html
+    assert html.count("data:image/jpeg") == 19  # the replaced faces, no other
+    assert not [person.name for person in photos.iterdir() if person.name in html]
     assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
     # again: nothing; another recognizer: that alone; a part that a crash has left without a marker: that alone; clusters: nothing
