@@ -210,7 +210,7 @@ def _noted(
     if todo:
         parts = [part for part in planned.parts if part["part"] in todo]
         with connect(config.ray, ledger.work):
-            prepare(sorted({file for note in notes for file in note.models}), None)
+            prepare(sorted({file for note in notes for file in note.models}))
             run_parts(
                 EvaluateWorker,
                 {

@@ -58,7 +58,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(evaluation, "run_parts", run_parts)
     monkeypatch.setattr(evaluation, "connect", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(evaluation, "plan_of", lambda *_, **__: None)
-    monkeypatch.setattr(evaluation, "prepare", lambda _: None)
+    monkeypatch.setattr(evaluation, "prepare", lambda *_: None)
     return seen
 
 
