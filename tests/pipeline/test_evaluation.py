@@ -122,6 +122,10 @@ def test_a_run_s_result(photos: Path, tmp_path: Path, looked_at: list[int]) -> N
     assert found["downstream"]["unpublished"] == 1
     assert found["structure"]["faces"]["ssim"]["value"] == 1
     assert found["perceptual"]["faces"]["looks"]["distance"]["value"] == 0
+    html = (work / "evaluation" / "index.html").read_text()
+    assert "SFace (guard)" in html
+    assert html.count("data:image/jpeg") == 19  # the replaced faces, no other
+    assert not [person.name for person in photos.iterdir() if person.name in html]
     assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
     # again: nothing; another recognizer: that alone; a part that a crash has left without a marker: that alone; clusters: nothing
