@@ -21,7 +21,9 @@ _ABOUT = ("schema", "mfmc_ray", "made", "images", "recognition")
 """Keys that the page shows by itself."""
 _TITLES = {
     "utility": ("Is the picture still of use?", "What is kept of faces and pictures, before against after."),
-    "structure": ("Are the pictures the same elsewhere?", "Original against output, pixel by pixel and by a network."),
+    "downstream": ("Does it serve what the original served?", "Detectors, tags and search on originals and outputs."),
+    "structure": ("Are the pictures the same elsewhere?", "Original against output, pixel by pixel."),
+    "perceptual": ("How different does it look?", "Distances of original and output to networks that recognise nobody."),
     "generative": ("Do the new faces look like faces?", "The set of originals against the set of outputs, by features of networks."),
     "comparisons": ("Against other ways", "The same figures of other choices and other anonymizers."),
 }

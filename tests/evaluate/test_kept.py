@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,18 @@ def test_too_few_faces_are_said_and_all_is_plain_data(said: dict[str, dict[str, 
     json.dumps(said, allow_nan=False)
     for change in said.values():
         assert change["utility"]["faces"] > PEOPLE - 2
+
+
+def test_pictures_without_faces_or_output_are_no_error() -> None:
+    grey = np.full((60, 80, 3), 99, np.uint8)
+    pairs = paired(Pairer(10**7), {"a/0.png": grey, "b/1.png": grey}, None)
+    chosen = sections.chosen(OPTIONS)
+    for some in (pairs, [dataclasses.replace(pairs[0], output=None)], []):
+        said, _ = evaluated(some, chosen, OPTIONS)
+        json.dumps(said, allow_nan=False)
+        assert said["utility"]["faces"] == 0
+        assert said["utility"]["pose"]["yaw"]["error"]["value"] is None
+        assert said["downstream"]["unpublished"] == int(len(some) == 1)
+        assert said["structure"]["faces"]["ssim"]["value"] is None
+        assert said["structure"]["outside"]["ssim"]["value"] == (1 if len(some) == 2 else None)
+        assert said["generative"]["looks"]["faces"] == 0
