@@ -210,11 +210,11 @@ def _found(recognition: Json, rows: Rows) -> Group:
 def _same(rows: Rows) -> Group:
     columns: Columns = [
         ("TAR at FAR 0.1 %, before", "verification.tar_1e-3_before", True),
-        ("after", "verification.tar_1e-3", True),
-        ("with its own original", "verification.same_photo_1e-3", True),
+        ("TAR at FAR 0.1 %, after", "verification.tar_1e-3", True),
+        ("FAR 0.1 %, with its own original", "verification.same_photo_1e-3", True),
         ("TAR at FAR 1 %, before", "verification.tar_1e-2_before", True),
-        ("after ", "verification.tar_1e-2", True),
-        ("with its own original ", "verification.same_photo_1e-2", True),
+        ("TAR at FAR 1 %, after", "verification.tar_1e-2", True),
+        ("FAR 1 %, with its own original", "verification.same_photo_1e-2", True),
         ("area under ROC, after", "verification.auc", False),
         ("equal error rate, after", "verification.eer", True),
     ]
@@ -348,9 +348,9 @@ def _table(caption: str, rows: Rows, columns: Columns) -> list[Block]:
         if (heading, path) not in [column[:2] for column in shown]:
             for why in dict.fromkeys(at(row, f"{path}.why") for row in rows):
                 if why:
-                    whys.setdefault(clean(why), []).append(heading.strip())
+                    whys.setdefault(clean(why), []).append(heading)
     left = [f"Not measured: {', '.join(headings)}: {why}." for why, headings in whys.items()]
-    return [Table(caption, ["recognizer", *(heading.strip() for heading, _, _ in shown)], lines), *left]
+    return [Table(caption, ["recognizer", *(heading for heading, _, _ in shown)], lines), *left]
 
 
 def _shares(rows: Rows, before: str, after: str, chance: str, label: str) -> Chart:

@@ -15,7 +15,7 @@ MOST_COLUMNS = 8
 """Of a table; entries with more figures have a table of their own each."""
 _MOST_ITEMS, _MOST_DEPTH = 12, 8
 _LONG = 60  # letters, from which a text is a paragraph
-_PROSE = ("note", "method", "text", "why", "verdict")
+_PROSE = ("warning", "note", "method", "text", "why", "verdict")
 _NAMES = ("title", "name", "recognizer", "method", "metric", "generator", "group", "label")
 _NUMBERS_ONLY = frozenset({"value", "low", "high", "n", "why", "unit"})
 
