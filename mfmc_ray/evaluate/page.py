@@ -22,7 +22,7 @@ _ABOUT = ("schema", "mfmc_ray", "made", "images", "recognition")
 _TITLES = {
     "utility": (
         "Is a face still of use?",
-        "What a face keeps, before against after. Landmarks are in distances between the outer eye corners, pose and tone in degrees, age in "
+        "What a face keeps, before against after. Landmarks are in distances between the eye corners, pose and tone in degrees, age in "
         "years. Of errors 0 is best, of correlations and of what is kept 1.",
     ),
     "downstream": (
@@ -31,7 +31,7 @@ _TITLES = {
     ),
     "structure": (
         "Is the picture the same elsewhere?",
-        "Pixel by pixel. SSIM: 1 is best, PSNR: 100 dB. Both are meant to fall in a face that wears another one, and not to fall outside of it.",
+        "Pixel by pixel. SSIM: 1 is best, PSNR: 100 dB. Both are meant to fall in a face that wears another one, and not outside of it.",
     ),
     "perceptual": ("Does the picture look the same?", "Distances between features of networks: 0 is best. Held against what a blur does."),
     "generative": (
