@@ -101,7 +101,11 @@ class AttributeHead:
             said[i : i + self.at_once] = self.read(upright_squares(image, meshes[i : i + self.at_once], MARGIN, SIDE))
         ages, logits = corrected(said, self._older, self._female)
         sexes = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-        return Attributes(np.clip(ages, *AGES), sexes.astype(np.float32), ita(skin_colour(image, meshes), self._skin))
+        return Attributes(np.clip(ages, *AGES), sexes.astype(np.float32), self.tones(skin_colour(image, meshes)))
+
+    def tones(self, colours: F32) -> F32:
+        """ITA in degrees, float32 (n,), of skin of these colours, see `ita`."""
+        return ita(colours, self._skin)
 
     @property
     def at_once(self) -> int:

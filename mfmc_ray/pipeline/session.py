@@ -124,9 +124,8 @@ def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
     return made if services else without_services(made, config)
 
 
-def prepare(names: Sequence[str], swap: SwapConfig | None) -> None:
-    """Has each node of a cluster get the files of these models and of the swapper, if any, once: its workers will ask for them at the same
-    time.
+def prepare(names: Sequence[str], swap: SwapConfig | None = None) -> None:
+    """Has each node of a cluster get the files of these models and of a swapper, once, before its workers ask for them at the same time.
 
     Raises:
         ModelError, ConfigError: a node cannot get one.

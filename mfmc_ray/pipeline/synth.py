@@ -16,7 +16,7 @@ from mfmc_ray.faces import runtime
 from mfmc_ray.faces.pack import files_of
 from mfmc_ray.faces.store import pull
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import connect, plan_of
+from mfmc_ray.pipeline.session import connect, plan_of, prepare
 from mfmc_ray.runlock import RunLock
 
 
@@ -50,22 +50,17 @@ def synthesize(folder: Path, settings: Settings, ray: RayConfig) -> Row:
         return making.about()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[yellow]{NOTICE}[/yellow]")
-    pull(files_of(["yunet", "sface", "mesh", "attributes", "people"]))
+    models = files_of(["yunet", "sface", "mesh", "attributes", "people"])
+    pull(models)
 
     def run(parts: Sequence[Row], label: str, images: int | None) -> None:
         numbered = [{"part": i, **part} for i, part in enumerate(parts)]
         kwargs = {"making": making, "settings": settings}
-        run_parts(
-            SynthWorker,
-            kwargs,
-            numbered,
-            plan=plan_of(ray, services=False),
-            label=label,
-            total=images,
-            on_result=lambda part, summary: None,
-        )
+        run_parts(SynthWorker, kwargs, numbered, plan=plan, label=label, total=images, on_result=lambda part, summary: None)
 
     with RunLock(making.parts / "lock"), connect(ray, making.parts):
+        prepare(models)
+        plan = plan_of(ray, services=False)
         about, alike = make(making, settings, run)
     making.tidy()
     if alike:

@@ -6,7 +6,7 @@ import hashlib
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from mfmc_ray.evaluate.people import NOTICE
@@ -44,12 +44,15 @@ class Maker:
         if not self.making.has(name):
             self.making.done(name, *getattr(self, f"_{part['kind']}")(**part["what"]))
         rows = self.making.rows(name)
-        if part["kind"] == "cast":
+        if part["kind"] in ("cast", "settle"):
             return {"images": 1, "faces": 1}
         return {"images": len(rows), "faces": sum(len(row["faces"]) for row in rows)}
 
     def _cast(self, number: int, wish: Mapping[str, Any], attempt: int) -> tuple[Row, dict[str, bytes]]:
-        return self.studio.cast(number, Wish(**(dict(wish) | {"at": tuple(wish["at"])})), attempt).plain(), {}
+        return self.studio.cast(number, _wish(wish), attempt).plain(), {}
+
+    def _settle(self, person: Mapping[str, Any], wish: Mapping[str, Any]) -> tuple[Row, dict[str, bytes]]:
+        return self.studio.settle(Person(**person), _wish(wish)).plain(), {}
 
     def _person(self, person: Mapping[str, Any]) -> tuple[list[Row], dict[str, bytes]]:
         one, rows, files = Person(**person), [], {}
@@ -93,7 +96,10 @@ def make(making: Making, settings: Settings, run: Run) -> tuple[Row, int]:
         for number in alike:
             attempts[number] += 1
     if settings.wear:
-        people = [replace(one, identity=seed) for one, seed in zip(people, worn_by(load_model(), people), strict=True)]
+        wearing = [replace(one, identity=seed, worn_age=one.age) for one, seed in zip(people, worn_by(load_model(), people), strict=True)]
+        parts = [settle_part(one, wish) for one, wish in zip(wearing, wishes, strict=True)]
+        run([part for part in parts if not making.has(part["name"])], "Dressing people", None)
+        people = [Person(**making.rows(part["name"])) for part in parts]
     groups = planned(settings.groups, len(people), settings.seed)
     parts = [part for part in photo_parts(people, groups) if not making.has(part["name"])]
     run(parts, "Taking photos", sum(settings.photos if part["kind"] == "person" else 1 for part in parts))
@@ -102,8 +108,16 @@ def make(making: Making, settings: Settings, run: Run) -> tuple[Row, int]:
 
 def cast_part(number: int, wish: Wish, attempt: int) -> Row:
     """The part that casts a person."""
-    what = {"number": number, "wish": {"sex": wish.sex, "age": wish.age, "tone": wish.tone, "at": list(wish.at)}, "attempt": attempt}
-    return {"name": f"cast-{number:04d}-{attempt}", "kind": "cast", "what": what}
+    return {"name": f"cast-{number:04d}-{attempt}", "kind": "cast", "what": {"number": number, "wish": asdict(wish), "attempt": attempt}}
+
+
+def settle_part(person: Person, wish: Wish) -> Row:
+    """The part that puts the identity on a person."""
+    return {"name": f"settle-{person.number:04d}", "kind": "settle", "what": {"person": person.plain(), "wish": asdict(wish)}}
+
+
+def _wish(plain: Mapping[str, Any]) -> Wish:
+    return Wish(plain["sex"], plain["age"], plain["tone"], tuple(plain["at"]))
 
 
 def photo_parts(people: Sequence[Person], groups: Sequence[Group]) -> list[Row]:
@@ -121,7 +135,7 @@ def complete(making: Making, settings: Settings, people: Sequence[Person], group
     rows: list[Row] = [row for part in photo_parts(people, groups) for row in making.rows(part["name"])]
     in_photo = {row["path"]: [face["person"] for face in row["faces"]] for row in rows}
     photos = [row | {"people": len(row["faces"])} for row in rows]
-    faces = [{"path": row["path"], "image_id": row["image_id"], **face, **of[face["person"]]} for row in rows for face in row["faces"]]
+    faces = [_face(row, face, of[face["person"]]) for row in rows for face in row["faces"]]
     enrol: Counter[str] = Counter()
     enrolled = []
     for row in rows:
@@ -148,6 +162,11 @@ def complete(making: Making, settings: Settings, people: Sequence[Person], group
     }
     making.end(about)
     return about
+
+
+def _face(row: Row, face: Row, about: Mapping[str, str]) -> Row:
+    corners = dict(zip(("x0", "y0", "x1", "y1"), face["box"], strict=True))
+    return {"path": row["path"], "image_id": row["image_id"], "person": face["person"], "age": about["age_band"], **about, **corners}
 
 
 def _class(person: Person, settings: Settings) -> dict[str, str]:
@@ -188,4 +207,5 @@ That holds for every picture in here, and for whatever is made of them.
     mfmc people enroll people/ tables/enrol.parquet
     mfmc anonymize photos/ out/ --people people/ --access proxy --tags tables/tags.parquet --trust tables/trust.parquet
     mfmc anonymize photos/ out/ --boxes tables/faces.parquet --people people/ --access explicit --consents tables/consents.parquet
+    mfmc evaluate photos/ out/ --labels tables/faces.parquet
 """

@@ -12,13 +12,13 @@ from mfmc_ray.evaluate.scenes import compose_scene
 from mfmc_ray.evaluate.synth.photos import TRIES, Camera, cut, decoded, drawn_camera, drawn_look, encoded, shot, take
 from mfmc_ray.evaluate.synth.studio import Person, Studio, person_id
 from mfmc_ray.faces.detect import overlap
-from mfmc_ray.faces.faces import F32, Faces
+from mfmc_ray.faces.faces import F32, Faces, Image
 
 SIZES = (3, 2, 4, 5, 2, 6, 3, 4)
 """People in the groups, one after the other; never more than there are."""
 CIRCLE = 8
 """People who know each other."""
-_FACE_SIZES = (110, 150, 90, 80, 130, 70, 120, 90)  # px, √area of the boxes, of pictures whose longer side is 640 px or more
+_FACE_SIZES = (120, 160, 100, 90, 150, 80, 130, 110)  # px, √area of the boxes, with --size 512
 _TAGGED, _UNTAGGED, _TRUSTED, _AGREED = 0.8, 0.08, 0.7, 0.6
 _SAME = 0.3  # IoU
 
@@ -69,13 +69,15 @@ def group_photo(studio: Studio, group: Group, people: Mapping[int, Person], size
     cuts = [_cut(studio, people[number], group.number, i) for i, number in enumerate(group.people)]
     for n in range(TRIES):
         rng = np.random.default_rng([0x67726F75, studio.seed, group.number, n])
-        scale = size / 640
-        scene, places = compose_scene([one for one, _ in cuts], scale * _FACE_SIZES[group.number % len(_FACE_SIZES)], rng, level=False)
+        face = _FACE_SIZES[group.number % len(_FACE_SIZES)] * size / 512
+        scene, places = compose_scene([one for one, _ in cuts], face, rng, level=False)
+        expected = np.stack([place.box(box) for place, (_, box) in zip(places, cuts, strict=True)])
+        scene, origin = _around(scene, expected, face)
+        expected = np.asarray(expected - np.tile(origin, 2), np.float32)
         camera = drawn_camera(rng)
         data = encoded(shot(scene, _steady(camera), max(scene.shape[:2]), rng), camera.quality)
         image = decoded(data)
-        expected = [place.box(box) for place, (_, box) in zip(places, cuts, strict=True)]
-        boxes, missed = _matched(studio.detector.detect(image), expected)
+        boxes, missed = _matched(studio.detector.detect(image), list(expected))
         about = {"person": None, "head_seed": None, "place": "group", "exposure": camera.exposure, "warmth": camera.warmth}
         about |= {"blur": camera.blur, "noise": camera.noise, "quality": camera.quality, "width": image.shape[1], "height": image.shape[0]}
         if best is None or missed < best[0]:
@@ -85,6 +87,13 @@ def group_photo(studio: Studio, group: Group, people: Mapping[int, Person], size
     if best is None:
         raise RuntimeError(f"group {group.number} could not be made")
     return best[1:]
+
+
+def _around(scene: Image, faces: F32, face: float) -> tuple[Image, F32]:
+    """The part of a scene that its people are in, and its upper left corner (x, y), px; `face` is the size of the faces (n, 4)."""
+    left, right = max(0, int(faces[:, 0].min() - 1.4 * face)), min(scene.shape[1], int(faces[:, 2].max() + 1.4 * face))
+    top = max(0, int(faces[:, 1].min() - 1.1 * face))
+    return np.ascontiguousarray(scene[top:, left:right]), np.array([left, top], np.float32)
 
 
 def _steady(camera: Camera) -> Camera:

@@ -30,7 +30,8 @@ _GARMENTS = ((58, 74, 104), (122, 52, 56), (62, 92, 78), (176, 140, 92), (96, 11
 
 @dataclass(frozen=True)
 class Look:
-    """How somebody looks in a photo, in standard deviations between portraits; `head` is the seed of what is mixed in."""
+    """How somebody looks in a photo, in standard deviations between portraits; `head` is the seed of what is mixed in, `shade` by how many
+    degrees of ITA the skin is lighter than it is."""
 
     head: int
     yaw: float
@@ -39,16 +40,15 @@ class Look:
     mouth: float
     side: float
     bright: float
+    shade: float
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A portrait for a photo: pixels (SIDE, SIDE, 3), the box of its face, px, and yaw, pitch in degrees."""
+    """A portrait for a photo: pixels (SIDE, SIDE, 3), exposed for the face as cameras do, and the box of the face, px."""
 
     image: Image
     box: F32
-    yaw: float
-    pitch: float
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def drawn_look(rng: np.random.Generator, calm: bool) -> Look:
     """A random look; a calm one is nearly that of a passport."""
     reach = 0.3 if calm else 1.0
     yaw, pitch, smile, mouth, side, bright = (rng.uniform(-1, 1, 6) * reach * (2.2, 1.2, 1.2, 0.8, 1.3, 1.0)).tolist()
-    return Look(int(rng.integers(2**40)), yaw, pitch, smile, mouth, side, bright)
+    return Look(int(rng.integers(2**40)), yaw, pitch, smile, mouth, side, bright, float(rng.uniform(-4, 4)))
 
 
 def drawn_camera(rng: np.random.Generator) -> Camera:
     """A random camera."""
     roll, zoom = float(rng.uniform(-9, 9)), float(rng.uniform(0.92, 1.0))
     x, y = (float(v) for v in rng.uniform(0, 1, 2))
-    exposure, warmth = (float(np.exp(v)) for v in rng.uniform((-0.16, -0.06), (0.16, 0.06)))
+    exposure, warmth = (float(np.exp(v)) for v in rng.uniform((-0.04, -0.05), (0.04, 0.05)))
     blur = float(rng.choice([0.0, 0.0, 0.5, 0.9]))
     return Camera(roll, zoom, x, y, exposure, warmth, blur, float(rng.uniform(0.5, 3.5)), int(rng.integers(72, 96)))
 
@@ -108,8 +108,9 @@ def take(studio: Studio, person: Person, look: Look) -> Taken | None:
     seen = studio.face(image)
     if seen is None:
         return None
-    yaw, pitch, _ = (float(v) for v in pose(seen.mesh[None])[0])
-    return Taken(studio.worn(image, seen, person), seen.box, yaw, pitch)
+    image = studio.worn(image, seen, person)
+    exposure = studio.exposure(image, seen, person.ita + look.shade)
+    return Taken(np.asarray(lit(image.astype(np.float32), exposure) + 0.5, np.uint8), seen.box)
 
 
 def _in_scene(person: F32, box: F32, rng: np.random.Generator) -> Image:

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from mfmc_ray.evaluate.people import PersonGenerator
-from mfmc_ray.evaluate.synth.classes import Wish, class_of
+from mfmc_ray.evaluate.scenes import lit
+from mfmc_ray.evaluate.synth.classes import SURE, Wish, class_of
 from mfmc_ray.evaluate.synth.latent import Latent
-from mfmc_ray.faces.attributes import AttributeHead
+from mfmc_ray.faces.attributes import AttributeHead, skin_colour
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Image
@@ -64,6 +65,7 @@ class Person:
         man, age, ita, beard: as the base portrait is read.
         looks: SFace's embedding of it, 128 numbers.
         identity: seed of the sampled identity that is worn; None: none.
+        worn_age: how old that is drawn, years.
     """
 
     number: int
@@ -75,6 +77,7 @@ class Person:
     beard: float
     looks: list[float]
     identity: int | None = None
+    worn_age: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """JSON data; `Person(**…)` is the person again."""
@@ -134,24 +137,53 @@ class Studio:
                 return Person(number, seed, style[0].tolist(), man, age, ita, beard, looks.tolist())
             if not bare:
                 aims["glasses"] -= 1.5
-            logit = float(np.log(max(man, 1e-3) / max(1 - man, 1e-3)))
-            for name, value, wanted in (("age", age, wish.aims().get("age")), ("tone", ita, wish.aims().get("tone"))):
-                if wanted is not None:
-                    aims[name] += _DAMPED * (wanted - value)
-            if wish.sex is not None and (logit > 1) != bool(wish.sex):
-                aims["man"] += 2.0 if wish.sex else -2.0
+            for name, off in _amiss(wish, man, age, ita).items():
+                aims[name] += off
             if wish.age is None and age < 20:
                 aims["age"] += 4.0
             if wish.sex is None and class_of(man, 30.0, ita) is None:
                 return None
         return None
 
+    def settle(self, person: Person, wish: Wish) -> Person:
+        """The person, of whom the identity that is worn has changed what is read, read as wished again.
+
+        If that cannot be had the identity is not worn.
+        """
+        style = style_of(person)
+        for _ in range(TRIES):
+            image = small(self.generator.render(style))
+            seen = self.face(image)
+            image = image if seen is None else self.worn(image, seen, person)
+            seen = self.face(image)
+            if seen is None:
+                break
+            found = self._attributes.estimate(image, seen.mesh[None])
+            man, age, ita = float(found.sexes[0]), float(found.ages[0]), float(found.tones[0])
+            if wish.granted(man, age, ita):
+                looks = self._looks.embed(image, seen.points[None])[0]
+                return replace(person, style=style[0].tolist(), man=man, age=age, ita=ita, looks=looks.tolist())
+            off = _amiss(wish, man, age, ita)
+            style = self.latent.moved(style, {name: value / self.latent.spread(name) for name, value in off.items()})
+        return replace(person, identity=None)
+
+    def exposure(self, image: Image, seen: Seen, ita: float) -> float:
+        """The factor on mid-tones, 0.6–1.6, with which the skin of a face is of this ITA in degrees, or nearly."""
+        colour = skin_colour(image, seen.mesh[None])
+        if not np.isfinite(colour).all():
+            return 1.0
+        skin = np.asarray(cv2.cvtColor(colour[None], cv2.COLOR_LAB2RGB), np.float32) * 255
+        factors = np.geomspace(0.6, 1.6, 61)
+        shades = np.concatenate([lit(skin, float(factor)) for factor in factors], axis=1)
+        tones = self._attributes.tones(cv2.cvtColor(shades / 255, cv2.COLOR_RGB2LAB)[0])
+        return float(factors[int(np.argmin(np.abs(tones - ita)))])
+
     def face(self, image: Image) -> Seen | None:
         """The only face of a picture; None if there is none, or another one beside it of half its size."""
         faces = self.detector.detect(image)
         if len(faces) == 0:
             return None
-        i = int(np.argmax(faces.sizes))
+        i = int(np.argmax(np.where(faces.sizes > 0.5 * faces.sizes.max(), faces.scores, 0)))
         middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
         beside = ((middle < faces.boxes[i, :2]) | (middle > faces.boxes[i, 2:])).any(1)
         if (faces.sizes[beside] > 0.5 * faces.sizes[i]).any():
@@ -165,8 +197,17 @@ class Studio:
             return image
         identity = calm(sample(self.model, person.identity))
         swapped = image.copy()
-        self.swapper.swap(swapped, seen.mesh, identity, age=person.age, strength=SHAPE).paste(swapped)
+        self.swapper.swap(swapped, seen.mesh, identity, age=person.worn_age, strength=SHAPE).paste(swapped)
         return np.asarray(cv2.addWeighted(image, 1 - OPACITY, swapped, OPACITY, 0), np.uint8)
+
+
+def _amiss(wish: Wish, man: float, age: float, ita: float) -> dict[str, float]:
+    """`Latent` name → by how much to move somebody who is read as these towards what is wished."""
+    aims = wish.aims()
+    found = {name: _DAMPED * (aims[name] - value) for name, value in (("age", age), ("tone", ita)) if name in aims}
+    if "man" in aims and (man > SURE) != (aims["man"] > 0):
+        found["man"] = 2.0 if aims["man"] > 0 else -2.0
+    return found
 
 
 def calm(identity: Identity) -> Identity:

@@ -43,9 +43,11 @@ PHOTOS = pa.schema(
 portrait, scene, group. `yaw`, `pitch` and `roll` in degrees as measured, `smile` and `side_light` in standard deviations as asked for,
 `exposure` and `warmth` factors, `blur` and `noise` σ in px and in 0–255, `quality` of the JPEG. What does not apply is null."""
 FACES = pa.schema(
-    [("path", pa.string()), ("image_id", pa.string()), ("person", pa.string()), ("box", pa.list_(pa.float32(), 4)), *_CLASS],
+    [(name, pa.string()) for name in ("path", "image_id", "person")]
+    + [(name, pa.float32()) for name in ("x0", "y0", "x1", "y1")]
+    + [(name, pa.string()) for name in ("sex", "age", "tone", "class")]
 )
-"""A row a face: `box` x0 y0 x1 y1 in px."""
+"""A row a face, as `--boxes` and `--labels` want it: the box in px; `age` is the band."""
 TAGS = pa.schema([(name, pa.string()) for name in ("image", "person", "by")] + [("allow", pa.bool_())])
 TRUST = pa.schema([("person", pa.string()), ("trusts", pa.string()), ("allow", pa.bool_())])
 CONSENTS = pa.schema([("image", pa.string()), ("person", pa.string()), ("allow", pa.bool_())])
