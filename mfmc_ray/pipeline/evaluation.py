@@ -32,7 +32,7 @@ from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.parquet import write_parquet
-from mfmc_ray.pipeline.known import EVALUATION
+from mfmc_ray.pipeline.known import COMPARISON, EVALUATION
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
@@ -176,6 +176,9 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
         }
         for name, section in sections.items():
             result[name] = section.figures(tables, about)
+        compared = Path(config.work) / COMPARISON / "comparison.json"
+        if compared.is_file():
+            result["comparisons"] = json.loads(compared.read_text(encoding="utf-8"))
         replace_file(ledger.work / "evaluation.json", text_of(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))
     return result
 
