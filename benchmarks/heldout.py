@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mfmc_ray.evaluate import looks
 from mfmc_ray.evaluate.recognizers import HseEmbedder, available
 from mfmc_ray.evaluate.sheets import face_crop
 from mfmc_ray.faces import mesh
@@ -22,11 +23,7 @@ MEASURED = 32  # px: smaller faces have too few pixels for the judges
 SAME_PLACE = 0.3  # IoU
 RACES = ("White", "Black", "Asian", "Indian", "other")
 AGE_BANDS = ((0, 13), (13, 18), (18, 30), (30, 45), (45, 60), (60, 120))
-EXPRESSIONS: dict[str, Callable[[F32], F32]] = {
-    name: getattr(mesh, function)
-    for name, function in (("mouth opening", "mouth_opening"), ("eye opening", "eye_opening"), ("smile", "smile"))
-    if hasattr(mesh, function)
-}
+EXPRESSIONS: dict[str, Callable[[F32], F32]] = {name.replace("_", " "): measure for name, measure in looks.EXPRESSIONS.items()}
 
 FALSE_ACCEPTS = 1e-3
 """Share of strangers' pairs above the verification threshold."""
@@ -174,7 +171,7 @@ def kept(records: list[Record], limits: Mapping[str, float], others: Sequence[tu
     bands = np.array([[tone_band(r["tone_before"]), tone_band(r["tone_after"])] for r in worn])
     found["tone band kept share"] = share(bands[:, 0] == bands[:, 1])
     found["tone within one band share"] = share(np.abs(bands[:, 0] - bands[:, 1]) <= 1)
-    turn = np.abs((np.array([r["pose"][1] - r["pose"][0] for r in worn]) + 180) % 360 - 180)
+    turn = np.abs(mesh.turned(*(np.array([r["pose"][k] for r in worn]) for k in (0, 1))))
     for k, angle in enumerate(("yaw", "pitch", "roll")):
         found |= {f"{angle} error °, mean": float(turn[:, k].mean()), f"{angle} error °, p90": float(np.quantile(turn[:, k], 0.9))}
     for name in EXPRESSIONS:

@@ -55,7 +55,7 @@ def evaluate(
     Example: mfmc evaluate photos/ published/ --labels folders
     """
     from mfmc_ray.evaluate.sections import SECTIONS, Options
-    from mfmc_ray.pipeline.evaluation import Asked
+    from mfmc_ray.pipeline.evaluation import PAGE, Asked
     from mfmc_ray.pipeline.evaluation import evaluate as run
     from mfmc_ray.pipeline.known import EVALUATION
 
@@ -69,6 +69,7 @@ def evaluate(
     if "recognition" in result:
         _show_recognition(result["recognition"], console)
     console.print(f"All figures: {config.work}/{EVALUATION}/evaluation.json (private; docs/evaluate.md says what they mean)")
+    console.print(f"As a page: {config.work}/{EVALUATION}/{PAGE}")
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -133,7 +133,7 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
     for i, row in enumerate(rows):
         if row.get("points"):
             told[i] = np.reshape(row["points"], (5, 2))
-    points, _, seen = _placed(boxes, np.where(np.isfinite(told), told, points_of(boxes)), [one[0] for one in found.values()])
+    points, _, seen = placed(boxes, np.where(np.isfinite(told), told, points_of(boxes)), [one[0] for one in found.values()])
     if after is None:
         blank = np.full((n, 4), np.nan, np.float32), np.full((n, 5, 2), np.nan, np.float32), np.zeros(n, bool)
         output_boxes, output_points, output_seen = blank
@@ -141,7 +141,7 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
         scale = np.array([after.shape[1] / before.shape[1], after.shape[0] / before.shape[0]], np.float32)
         there = boxes * np.tile(scale, 2)
         fallback = np.where(np.isfinite(told), told, points * scale).astype(np.float32)  # the table is about the output
-        output_points, output_boxes, output_seen = _placed(there, fallback, [one[1] for one in found.values()])
+        output_points, output_boxes, output_seen = placed(there, fallback, [one[1] for one in found.values()])
     return PairedFaces(
         numbers=np.array([row["face_no"] for row in rows], np.int64).reshape(n),
         verdicts=tuple(str(row["verdict"]) if after is not None else WITHHELD for row in rows),
@@ -156,8 +156,9 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
     )
 
 
-def _placed(boxes: F32, points: F32, parts: Sequence[Faces]) -> tuple[F32, F32, Any]:
-    """Points, boxes and whether it is seen, of the detection that is where each box is; of the first detector that has one there."""
+def placed(boxes: F32, points: F32, parts: Sequence[Faces]) -> tuple[F32, F32, Any]:
+    """Points, boxes and whether it is seen, of the detection that is where each box (n, 4) is; of the first detector that has one there;
+    where none has, as they are given."""
     points, boxes, seen = points.astype(np.float32), boxes.astype(np.float32), np.zeros(len(boxes), bool)
     for every in parts:
         faces = every.take(every.scores >= MIN_SCORE)

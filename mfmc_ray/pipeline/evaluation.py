@@ -2,6 +2,7 @@
 
 WORK/evaluation/<note>/part-00000.parquet    notes (docs/evaluate.md); private, embeddings of real people among them
 WORK/evaluation/evaluation.json              the figures
+WORK/evaluation/index.html                   the same for people
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate import faces_note, labels
+from mfmc_ray.evaluate.page import page
 from mfmc_ray.evaluate.pair import I64
 from mfmc_ray.evaluate.pairing import Pairer, PairingError
 from mfmc_ray.evaluate.recognizers import Available, available
@@ -37,9 +39,12 @@ from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.session import connect, plan_of, prepare
+from mfmc_ray.pipeline.shown import published_of
 from mfmc_ray.places import replace_file, text_of
 from mfmc_ray.sources import SourceError, SourceReader
 
+PAGE = "index.html"
+"""In the same folder: the figures for people."""
 CLUSTERED_BY = ("sface", "dlib")
 """Recognizers that say who is who where no labels do."""
 
@@ -180,6 +185,10 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
         if compared.is_file():
             result["comparisons"] = json.loads(compared.read_text(encoding="utf-8"))
         replace_file(ledger.work / "evaluation.json", text_of(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))
+        html, missing = page(result, None if planned.plain else published_of(ledger))
+        replace_file(ledger.work / PAGE, text_of(html))
+    if missing:
+        console.print(f"[yellow]{PAGE} has tables only:[/yellow] {missing}")
     return result
 
 
