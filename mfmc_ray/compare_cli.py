@@ -22,7 +22,7 @@ def compare(
     swapper: Annotated[list[str] | None, typer.Option(help="YAML file of a swap network (docs/swappers.md), too. Repeatable.")] = None,
     recognizers: Annotated[str | None, typer.Option(help="Comma-separated names. Default: all that can be had.")] = None,
     sections: Annotated[
-        str | None, typer.Option(help="Sections of an evaluation that are asked of each method: utility, structure, or none. Default: both.")
+        str | None, typer.Option(help="Sections of an evaluation to ask of each method: utility, structure, or none. Default: both.")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Most pictures that are taken.")] = 200,
     identities: Annotated[int, typer.Option(min=10, help="Fake identities to choose from, for each swapper.")] = 200,

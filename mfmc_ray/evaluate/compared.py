@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -149,6 +152,44 @@ def markdown(result: Mapping[str, Any]) -> str:
     if of:
         lines += [f"Choosing by l2 took the same fake as by cosine for {same} of {of} faces.", ""]
     return "\n".join(lines)
+
+
+def brief_of(folder: Path) -> Figures | None:
+    """The key `comparisons` of evaluation.json, for its page: the table and the plot. None if there is no comparison.
+
+    Args:
+        folder: WORK/comparison.
+    """
+    file, plot = folder / "comparison.json", folder / "frontier.png"
+    if not file.is_file():
+        return None
+    result = json.loads(file.read_text(encoding="utf-8"))
+    found: Figures = {"note": NOTE, "faces": result["faces"], "people": result["people"], "pareto_front": ", ".join(result["front"])}
+    if plot.is_file():
+        found["plot"] = "data:image/png;base64," + base64.b64encode(plot.read_bytes()).decode()
+    found["methods"] = {row["title"]: _brief(row) for row in result["methods"] if not row.get("same_as")}
+    return found
+
+
+NOTE = (
+    "Every method changes the same faces of the same pictures. privacy: what was recognized beyond chance and no longer is, by the worst "
+    "of the independent recognizers; utility: the mean of detected, landmarks, expression, age and sex kept, 0 where no face is seen any more."
+)
+
+
+def _brief(row: Mapping[str, Any]) -> Figures:
+    worst = next((one for one in row["recognizers"] if one["recognizer"] == row["privacy"].get("recognizer")), None)
+    names = "value", "low", "high", "n"
+    return {
+        "privacy": {name: row["privacy"][name] for name in names},
+        "rank1": row["privacy"].get("rank1") or nothing("too few people"),
+        "tar_1e-2": worst["tar_1e-2"] if worst else nothing("too few people"),
+        "utility": row["utility"]["score"],
+        "detected": row["utility"]["detected"],
+        "ssim_inside": row["utility"]["ssim"],
+        "covered": short(row["covered"] / max(1, row["faces"])),
+        **row["speed"],
+    }
 
 
 def sheet(methods: Sequence[tuple[str, Sequence[Image]]]) -> Image:

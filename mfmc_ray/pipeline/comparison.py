@@ -27,7 +27,7 @@ from mfmc_ray.collection import CollectionError
 from mfmc_ray.config import MORPH, ConfigError, RunConfig
 from mfmc_ray.evaluate import faces_note, frontier, kept, labels, recognition
 from mfmc_ray.evaluate.baselines import BASELINES
-from mfmc_ray.evaluate.compared import TITLE, figures_of, markdown, sheet
+from mfmc_ray.evaluate.compared import TITLE, brief_of, figures_of, markdown, sheet
 from mfmc_ray.evaluate.recognizers import Available, available
 from mfmc_ray.evaluate.sections import About, Options, chosen
 from mfmc_ray.faces.pack import files_of
@@ -94,7 +94,10 @@ def compare(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     given = labels.read(asked.labels, config.storage_options) if asked.labels not in (None, labels.FOLDERS) else None
     found = available(asked.options.recognizers)
     options = _options(asked, found)
-    sections = {name: section for name, section in chosen(replace(options, sections=tuple(n for n in ALSO if n in SECTIONS))).items() if name in (asked.options.sections or ALSO)}
+    also = ALSO if options.sections is None else options.sections
+    if unknown := [name for name in also if name not in ALSO and name != "none"]:
+        raise ConfigError(f"a comparison has no section {unknown[0]!r}; it has: {', '.join(ALSO)}, none")
+    sections = chosen(replace(options, sections=tuple(name for name in also if name in ALSO)))
     notes = [kept.NOTE, *recognition.notes(options), *(note for section in sections.values() for note in section.notes(options))]
     pull(sorted({file for note in (*faces_note.NOTES, *notes) for file in note.models}))
     pull(files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"]))
@@ -148,7 +151,7 @@ def _write(folder: Path, result: dict[str, Any], judge: Judge, methods: Sequence
     cv2.imwrite(str(folder / "methods.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     evaluation = Path(asked.config.work) / EVALUATION / "evaluation.json"
     if evaluation.is_file():
-        whole = json.loads(evaluation.read_text(encoding="utf-8")) | {"comparisons": result}
+        whole = json.loads(evaluation.read_text(encoding="utf-8")) | {"comparisons": brief_of(folder)}
         replace_file(evaluation, text_of(json.dumps(whole, indent=1, ensure_ascii=False) + "\n"))
 
 
