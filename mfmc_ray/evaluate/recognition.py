@@ -25,6 +25,8 @@ STRONG = 0.7
 """TAR at FAR 1e-2 on originals from which a recognizer's silence is worth something; where there are too few pairs, on LFW."""
 LEAST_PEOPLE = 10
 """Among fewer people with two photos each nothing is said."""
+REMEMBERED = 64
+"""Originals whose embeddings are held."""
 VERSION = 1
 _PREFIX = "embeddings-"
 
@@ -55,13 +57,19 @@ class Embeddings:
 
     def __init__(self, recognizer: str, digest: str | None = None) -> None:
         self.embedder = RECOGNIZERS[recognizer].make()
+        self._originals: dict[tuple[str, bytes], F32] = {}
 
     def collect(self, pair: Pair) -> list[Row]:
         """A row for each face; without an output embedding where a face is covered or not published."""
         faces = pair.faces
         if len(faces) == 0:
             return []
-        before = self.embedder.embed(pair.original, faces.points)
+        key = pair.image_id, faces.points.tobytes()
+        if key not in self._originals:  # a comparison looks at an original with many outputs
+            if len(self._originals) >= REMEMBERED:
+                self._originals.clear()
+            self._originals[key] = self.embedder.embed(pair.original, faces.points)
+        before = self._originals[key]
         after: dict[int, F32] = {}
         if pair.output is not None and len(shown := faces.which(SHOWN)):
             after = dict(zip(shown.tolist(), self.embedder.embed(pair.output, faces.output_points[shown]), strict=True))
