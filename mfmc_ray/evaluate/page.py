@@ -20,11 +20,24 @@ from mfmc_ray.faces.faces import Image
 _ABOUT = ("schema", "mfmc_ray", "made", "images", "recognition")
 """Keys that the page shows by itself."""
 _TITLES = {
-    "utility": ("Is the picture still of use?", "What is kept of faces and pictures, before against after."),
-    "downstream": ("Does it serve what the original served?", "Detectors, tags and search on originals and outputs."),
-    "structure": ("Are the pictures the same elsewhere?", "Original against output, pixel by pixel."),
-    "perceptual": ("How different does it look?", "Distances of original and output to networks that recognise nobody."),
-    "generative": ("Do the new faces look like faces?", "The set of originals against the set of outputs, by features of networks."),
+    "utility": (
+        "Is a face still of use?",
+        "What a face keeps, before against after. Landmarks are in distances between the eye corners, pose and tone in degrees, age in "
+        "years. Of errors 0 is best, of correlations and of what is kept 1.",
+    ),
+    "downstream": (
+        "Do other programs work as before?",
+        "Detectors and taggers on the output against themselves on the original. 1 is best.",
+    ),
+    "structure": (
+        "Is the picture the same elsewhere?",
+        "Pixel by pixel. SSIM: 1 is best, PSNR: 100 dB. Both are meant to fall in a face that wears another one, and not outside of it.",
+    ),
+    "perceptual": ("Does the picture look the same?", "Distances between features of networks: 0 is best. Held against what a blur does."),
+    "generative": (
+        "Do the new faces look like faces?",
+        "The set of outputs against the set of originals, by features of networks. “Real” is the best that faces of others can reach.",
+    ),
     "comparisons": ("Against other ways", "The same figures of other choices and other anonymizers."),
 }
 REASONS = {

@@ -154,6 +154,8 @@ _QUALITY: Columns = (
     ("TAR at FAR 0.1 %", "quality.tar_1e-3", True),
     ("area under ROC", "quality.auc", False),
     ("equal error rate", "quality.eer", True),
+    ("pairs of one person", "quality.pairs.one_person", False),
+    ("of strangers", "quality.pairs.strangers", False),
 )
 
 
@@ -190,6 +192,7 @@ def _found(recognition: Json, rows: Rows) -> Group:
         ("rank 5", f"{same}.rank5", True),
         ("leak, rank 5", f"{same}.leak5", True),
         ("rank 1, covered faces counted as not found", f"{same}.rank1_of_all_faces", True),
+        ("rank 5, the same", f"{same}.rank5_of_all_faces", True),
     ]
     if table := _table("After, with the very original in the gallery: the strongest attack of a recognizer alone", rows, columns):
         found += table
@@ -210,11 +213,11 @@ def _found(recognition: Json, rows: Rows) -> Group:
 def _same(rows: Rows) -> Group:
     columns: Columns = [
         ("TAR at FAR 0.1 %, before", "verification.tar_1e-3_before", True),
-        ("after", "verification.tar_1e-3", True),
-        ("with its own original", "verification.same_photo_1e-3", True),
+        ("TAR at FAR 0.1 %, after", "verification.tar_1e-3", True),
+        ("FAR 0.1 %, with its own original", "verification.same_photo_1e-3", True),
         ("TAR at FAR 1 %, before", "verification.tar_1e-2_before", True),
-        ("after ", "verification.tar_1e-2", True),
-        ("with its own original ", "verification.same_photo_1e-2", True),
+        ("TAR at FAR 1 %, after", "verification.tar_1e-2", True),
+        ("FAR 1 %, with its own original", "verification.same_photo_1e-2", True),
         ("area under ROC, after", "verification.auc", False),
         ("equal error rate, after", "verification.eer", True),
     ]
@@ -229,6 +232,8 @@ def _same(rows: Rows) -> Group:
         if any(value_of(at(row, f"verification.tar_{rate}")) is not None for row in rows):
             found.append(_shares(rows, f"verification.tar_{rate}_before", f"verification.tar_{rate}", "", f"TAR at FAR {percents}"))
             break
+    limits: Columns = [("FAR 0.1 %", "thresholds.1e-3", False), ("FAR 1 %", "thresholds.1e-2", False)]
+    table += _table("The thresholds, cosines", rows, limits)
     lines = [(name_of(row), _roc(at(row, "quality.roc")), _roc(at(row, "verification.roc"))) for row in rows]
     if any(after for _, _, after in lines):
         found.append(
@@ -326,7 +331,7 @@ def _group_tables(row: Mapping[str, Any]) -> Iterator[Block]:
         for label, figures in of.items():
             few = _few(figures)  # marked once
             cells = [replace(one, few=one.few and not few) for one in (cell(at(figures, p), share=s) for _, p, s in columns)]
-            lines.append((clean(label) + (" †" if few else ""), cells))
+            lines.append((clean(label) + ("\N{NO-BREAK SPACE}†" if few else ""), cells))
         title = _GROUPS.get(kind, words(kind))
         if columns:
             yield Table(title, [title, *(heading for heading, _, _ in columns)], lines)
@@ -348,9 +353,9 @@ def _table(caption: str, rows: Rows, columns: Columns) -> list[Block]:
         if (heading, path) not in [column[:2] for column in shown]:
             for why in dict.fromkeys(at(row, f"{path}.why") for row in rows):
                 if why:
-                    whys.setdefault(clean(why), []).append(heading.strip())
+                    whys.setdefault(clean(why), []).append(heading)
     left = [f"Not measured: {', '.join(headings)}: {why}." for why, headings in whys.items()]
-    return [Table(caption, ["recognizer", *(heading.strip() for heading, _, _ in shown)], lines), *left]
+    return [Table(caption, ["recognizer", *(heading for heading, _, _ in shown)], lines), *left]
 
 
 def _shares(rows: Rows, before: str, after: str, chance: str, label: str) -> Chart:

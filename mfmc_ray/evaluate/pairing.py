@@ -87,6 +87,16 @@ class Pairer:
             faces = _told(before, after, found, rows or ())
         return Pair(digest, path, verdict, before, after, faces, found, (len(original), len(output or b"")))
 
+    def again(self, pair: Pair, output: bytes, rows: Sequence[Mapping[str, Any]]) -> Pair:
+        """The same original beside another output; nothing is looked for in the original again. `rows` as of `pair`."""
+        after = self._output(output)
+        nothing = Faces.empty()
+        found = {
+            name: (pair.detections[name][0], nothing if after is None else detected(one, after)) for name, one in self._detectors.items()
+        }
+        faces = _told(pair.original, after, found, rows)
+        return Pair(pair.image_id, pair.path, pair.verdict, pair.original, after, faces, found, (pair.sizes[0], len(output)))
+
     def _output(self, data: bytes | None) -> Image | None:
         if data is None:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mfmc_ray.evaluate.report import clean
@@ -14,9 +14,9 @@ FEW = 30
 MOST_COLUMNS = 8
 """Of a table; entries with more figures have a table of their own each."""
 _MOST_ITEMS, _MOST_DEPTH = 12, 8
-_LONG = 60  # letters, from which a text is a paragraph
-_PROSE = ("note", "method", "text", "why", "verdict")
+_PROSE = ("warning", "note", "method", "text", "why", "verdict")
 _NAMES = ("title", "name", "recognizer", "method", "metric", "generator", "group", "label")
+_HEAD = ("", "value (95 % interval)", "of")
 _NUMBERS_ONLY = frozenset({"value", "low", "high", "n", "why", "unit"})
 
 Json = Any
@@ -156,25 +156,32 @@ def blocks(data: Json, depth: int = 0) -> list[Block]:
         return [plain(data)]
     prose: list[Block] = []
     rows: list[tuple[str, Sequence[Cell]]] = []
+    small: dict[tuple[str, ...], dict[str, Mapping[str, Json]]] = {}  # keys → name → figures under these keys
     rest: list[Block] = []
     for key, value in data.items():
         name = words(key)
-        if isinstance(value, str) and value.startswith("data:image/"):
-            rest.append(Picture(value, name))
-        elif isinstance(value, str) and (key in _PROSE or len(value) > _LONG):
-            prose.append(clean(value) if key in _PROSE else f"{name}: {clean(value)}")
+        if isinstance(value, str):
+            said = clean(value) if key in _PROSE else f"{name}: {clean(value)}"
+            rest.append(Picture(value, name)) if value.startswith("data:image/") else prose.append(_titled(said))
         elif is_figure(value) or not isinstance(value, Mapping | list | tuple):
             rows.append(_row(name, value))
-        elif isinstance(value, Mapping | list | tuple) and not value:
+        elif not value:
             continue
         elif isinstance(value, list | tuple) and not _entries(value):
             rows.append((name, [Cell(_listed(value)), Cell("")]))
+        elif isinstance(value, Mapping) and all(is_figure(leaf) or _is_number(leaf) for leaf in value.values()):
+            small.setdefault(tuple(value), {})[name] = value
         elif matrix := _matrix(name, value):
             rest += matrix
         elif depth < _MOST_DEPTH:
             rest.append(Group(_titled(name), blocks(value, depth + 1)))
-    head = ["", "value (95 % interval)", "of"]
-    return [*prose, *([Table("Figures", head, rows)] if rows else []), *rest]
+    tables: list[Block] = []
+    for some in small.values():
+        if len(some) > 1:
+            tables += _matrix(", ".join(some), some) or []
+        else:
+            rows += [_row(f"{name} · {words(key)}", leaf) for name, value in some.items() for key, leaf in value.items()]
+    return [*prose, *([Table("Figures", _HEAD, rows)] if rows else []), *tables, *rest]
 
 
 def words(key: object) -> str:
@@ -210,6 +217,8 @@ def _matrix(name: str, value: Json) -> list[Block] | None:
         return None
     if isinstance(value, Mapping) and all(map(_of_its_own, entries.values())):
         return None
+    if any(_is_deep(inner) for entry in entries.values() for inner in entry.values()):
+        return None
     flat = {key: dict(_leaves(entry)) for key, entry in entries.items()}
     if any(isinstance(leaf, list | tuple) and _entries(leaf) for leaves in flat.values() for leaf in leaves.values()):
         return None
@@ -217,15 +226,31 @@ def _matrix(name: str, value: Json) -> list[Block] | None:
     if not columns:
         return []
     if len(columns) > MOST_COLUMNS:
-        head = ["", "value (95 % interval)", "of"]
         return [
             Group(
                 _titled(name),
-                [Table(key, head, [_row(column, _flat(leaf)) for column, leaf in leaves.items()]) for key, leaves in flat.items()],
+                [
+                    Table(_titled(key), _HEAD, [_row(column, _flat(leaf)) for column, leaf in leaves.items()])
+                    for key, leaves in flat.items()
+                ],
             )
         ]
-    rows = [(key, [cell(_flat(leaves[column])) if column in leaves else Cell("") for column in columns]) for key, leaves in flat.items()]
+    rows = []
+    for key, leaves in flat.items():
+        cells = [cell(_flat(leaves[column])) if column in leaves else Cell("") for column in columns]
+        few = all(one.few or not one.interval for one in cells) and any(one.few for one in cells)  # marked once
+        rows.append((f"{key}\N{NO-BREAK SPACE}†" if few else key, [replace(one, few=False) for one in cells] if few else cells))
     return [Table(_titled(name), ["", *columns], rows)]
+
+
+def _is_deep(value: Json) -> bool:
+    """Whether it holds mappings that hold something, or lists of them."""
+    inner = value.values() if isinstance(value, Mapping) and not is_figure(value) else ()
+    return any(isinstance(leaf, Mapping) and not is_figure(leaf) for leaf in inner)
+
+
+def _is_number(value: Json) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _of_its_own(entry: Mapping[str, Json]) -> bool:

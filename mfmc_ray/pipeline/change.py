@@ -23,6 +23,7 @@ from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import approved, leak
 from mfmc_ray.pipeline.known import (
+    COMPARISON,
     EVALUATION,
     carry_forgotten,
     discard_gallery,
@@ -125,6 +126,7 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
     with run.reopened():
         leak.forget(run.ledger.work / "audit")  # an audit that was killed has left embeddings of originals
         leak.forget(run.ledger.work / EVALUATION)
+        leak.forget(run.ledger.work / COMPARISON)
         discard_gallery(run.ledger, len(run.config.guard.galleries))
         for stage in _stages(run):
             run.ledger.recover(stage)

@@ -24,6 +24,7 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate import faces_note, labels
+from mfmc_ray.evaluate.compared import brief_of
 from mfmc_ray.evaluate.page import page
 from mfmc_ray.evaluate.pair import I64
 from mfmc_ray.evaluate.pairing import Pairer, PairingError
@@ -34,7 +35,7 @@ from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.parquet import write_parquet
-from mfmc_ray.pipeline.known import EVALUATION
+from mfmc_ray.pipeline.known import COMPARISON, EVALUATION
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
@@ -181,6 +182,8 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
         }
         for name, section in sections.items():
             result[name] = section.figures(tables, about)
+        if compared := brief_of(Path(config.work) / COMPARISON):
+            result["comparisons"] = compared
         replace_file(ledger.work / "evaluation.json", text_of(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))
         html, missing = page(result, None if planned.plain else published_of(ledger))
         replace_file(ledger.work / PAGE, text_of(html))
