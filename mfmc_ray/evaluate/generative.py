@@ -28,11 +28,10 @@ K = 5
 LEAST, FEW = 40, 400
 """Faces, below which there are no figures, and below which they are said to be of few."""
 MOST_FACES, COMPONENTS, DRAWS = 4000, 32, 20
-_LEAST_SPREAD = 0.1  # of the mean one: a feature that no original has would outweigh all others
 METHOD = (
-    "features of the same crops before and after, scaled by the originals' spread; `output`: originals of half of the people with outputs "
-    "of the other half; `real`: originals of both halves, the yardstick, as large as `output`; means over 20 draws of halves, 95 % of the "
-    "draws between low and high. The Fréchet distance is that of the first principal components of all: it is no FID"
+    "features of the same crops before and after, over the originals' mean spread; `output`: originals of half of the people, outputs of "
+    "the other half; `real`: originals of both halves, the yardstick, as large as `output`; means of 20 draws of halves, 95 % of them "
+    "between low and high. The Fréchet distance is that of the first principal components of all: it is no FID"
 )
 
 
@@ -64,8 +63,8 @@ def _compared(originals: F64, outputs: F64, boot: Bootstrap, at: NDArray[np.int6
     none = {**result, **{name: {"output": why, "real": why} for name in ("frechet", "precision", "recall", "density", "coverage")}}
     if len(originals) < LEAST:
         return none
-    spread = originals.std(0)
-    spread = np.maximum(spread, max(_LEAST_SPREAD * float(spread.mean()), 1e-12))
+    # one number for all features: each by its own would let those outweigh the others that originals hardly have
+    spread = max(float(np.sqrt(originals.var(0).mean())), 1e-12)
     originals, outputs = originals / spread, outputs / spread
     # of both together: what only outputs have would not show along the originals' directions
     width = min(COMPONENTS, len(originals) // 4)
