@@ -72,6 +72,7 @@ class Place:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=self.environment,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background it is ignored
             )
         self.started.append(process)
         return process

@@ -27,6 +27,8 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Process]:
     fresh, before = _Process(), cv2.getNumThreads()
     monkeypatch.setattr(runtime, "_process", fresh)
     monkeypatch.delenv(runtime.ENVIRONMENT, raising=False)
+    monkeypatch.setattr(runtime._log, "disabled", False)  # libraries of other tests may have settled logging for the process
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
     yield fresh
     cv2.setNumThreads(before)
 
