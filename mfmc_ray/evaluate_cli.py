@@ -106,7 +106,7 @@ def _show_recognition(found: dict[str, Any], console: Console) -> None:
         console.print(f"Average accuracy (rank 1) of {average['recognizers']} recognizers: {said}.")
     console.print(f"[bold]{found['verdict']['text']}[/bold]")
     if found["verdict"]["weak"]:
-        console.print(f"Not heard, since weak on these originals: {', '.join(found['verdict']['weak'])}.")
+        console.print(f"Weak on these originals, so that their silence says little: {', '.join(found['verdict']['weak'])}.")
 
 
 def _share(figure: dict[str, Any] | None, interval: bool = False) -> str:

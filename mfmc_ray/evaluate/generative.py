@@ -29,9 +29,9 @@ LEAST, FEW = 40, 400
 """Faces, below which there are no figures, and below which they are said to be of few."""
 MOST_FACES, COMPONENTS, DRAWS = 4000, 32, 20
 METHOD = (
-    "features of the same crops before and after, scaled by the originals' spread; `output`: originals of half of the people with outputs "
-    "of the other half; `real`: originals of both halves, the yardstick, as large as `output`; means over 20 draws of halves, 95 % of the "
-    "draws between low and high. The Fréchet distance is that of the first principal components of the originals: it is no FID"
+    "features of the same crops before and after, over the originals' mean spread; `output`: originals of half of the people, outputs of "
+    "the other half; `real`: originals of both halves, the yardstick, as large as `output`; means of 20 draws of halves, 95 % of them "
+    "between low and high. The Fréchet distance is that of the first principal components of all: it is no FID"
 )
 
 
@@ -59,28 +59,32 @@ def figures(tables: Mapping[str, pa.Table], about: About) -> dict[str, Any]:
 def _compared(originals: F64, outputs: F64, boot: Bootstrap, at: NDArray[np.int64], seed: int) -> dict[str, Any]:
     people = np.unique(boot.person[at], return_inverse=True)[1]
     result: dict[str, Any] = {"faces": len(originals)}
-    if len(originals) < LEAST or people.max(initial=0) < 1:
-        why = nothing(f"fewer than {LEAST} replaced faces of several people")
-        return {**result, **{name: {"output": why, "real": why} for name in ("frechet", "precision", "recall", "density", "coverage")}}
-    spread = np.maximum(originals.std(0), 1e-6 * max(1.0, float(originals.std())))
+    why = nothing(f"fewer than {LEAST} replaced faces, or all of the same few people")
+    none = {**result, **{name: {"output": why, "real": why} for name in ("frechet", "precision", "recall", "density", "coverage")}}
+    if len(originals) < LEAST:
+        return none
+    # one number for all features: each by its own would let those outweigh the others that originals hardly have
+    spread = max(float(np.sqrt(originals.var(0).mean())), 1e-12)
     originals, outputs = originals / spread, outputs / spread
+    # of both together: what only outputs have would not show along the originals' directions
+    width = min(COMPONENTS, len(originals) // 4)
+    mean, axes = components(np.concatenate([originals, outputs]), width)
     rng = np.random.default_rng(seed)
     drawn: dict[str, dict[str, list[float]]] = {}
-    size = 0
     for _ in range(DRAWS):
         one = rng.permutation(people.max() + 1)[people] % 2 == 0
         if min(one.sum(), (~one).sum()) <= K:
             continue
-        size = int(min(one.sum(), (~one).sum()))
         reference = originals[one]
-        mean, axes = components(reference, min(COMPONENTS, size // 2))
         for name, others in (("output", outputs[~one]), ("real", originals[~one])):
             scores = {"frechet": frechet((reference - mean) @ axes, (others - mean) @ axes), **prdc(reference, others, K)}
             for figure, value in scores.items():
                 drawn.setdefault(figure, {}).setdefault(name, []).append(value)
+    if not drawn:
+        return none
     for figure, both in drawn.items():
         result[figure] = {name: _spread(numbers, len(originals)) for name, numbers in both.items()}
-    result["components"] = min(COMPONENTS, size // 2)
+    result["components"] = width
     if len(originals) < FEW:
         result["warning"] = (
             f"of {len(originals)} faces only: such figures want {FEW} and more; hold `output` against `real`, not against others'"

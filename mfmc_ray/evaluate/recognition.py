@@ -242,30 +242,36 @@ class _Recognized:
 
 
 def verdict_of(recognizers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sentence: the worst that a strong recognizer which did not guard does. Weak ones are not heard: they see nothing in any case."""
+    """The sentence: the worst that a recognizer which did not guard does.
+
+    That weak ones find nothing is no news, that they find somebody is: they can make it worse, and without a strong one it is never good.
+    """
     heard: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
     for row in recognizers:
         asked = row["identification"][row["identification"]["protocol"]]
-        if not row["guard"] and not row["quality"]["weak"] and "rank1" in asked:
+        if not row["guard"] and "rank1" in asked:
             heard.append((row, asked))
     weak = [row["recognizer"] for row in recognizers if row["quality"]["weak"] and not row["guard"]]
+    strong = [row["recognizer"] for row, _ in heard if not row["quality"]["weak"]]
     if not heard:
-        return {
-            "recognizer": None,
-            "weak": weak,
-            "text": "No verdict: there is no strong recognizer that did not guard, or too few people.",
-        }
+        return {"recognizer": None, "weak": weak, "text": "No verdict: there is no recognizer that did not guard, or too few people."}
     row, asked = max(heard, key=lambda one: one[1]["leak1"]["value"])
     rate, chance = asked["rank1"], asked["chance1"]
     at_chance = rate["low"] <= chance
     before = f", before {asked['rank1_before']['value']:.1%}" if "rank1_before" in asked else ""
     text = (
-        f"Of {len(heard)} strong recognizers that did not guard, {row['title']} finds the most: the right person first for "
+        f"Of {len(heard)} recognizers that did not guard ({len(strong)} strong), {row['title']} finds the most: the right person first for "
         f"{rate['value']:.1%} of replaced faces [{rate['low']:.1%}, {rate['high']:.1%}] among {asked['people']} people; "
         f"chance {chance:.1%}{before}."
     )
-    text += " That is no more than guessing." if at_chance else " That is more than guessing: people can still be told with that share."
-    return {"recognizer": row["recognizer"], "rank1": rate, "chance1": chance, "at_chance": at_chance, "weak": weak, "text": text}
+    if not at_chance:
+        text += " That is more than guessing: people can still be told with that share."
+    else:
+        text += (
+            " That is no more than guessing." if strong else " No good verdict: all of them are weak, and would find little in any case."
+        )
+    found = {"recognizer": row["recognizer"], "rank1": rate, "chance1": chance, "at_chance": at_chance and bool(strong)}
+    return {**found, "strong": strong, "weak": weak, "text": text}
 
 
 def _average(drops: Sequence[tuple[F64, F64]], boot: Bootstrap) -> dict[str, Any]:
