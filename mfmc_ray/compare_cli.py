@@ -60,7 +60,10 @@ def compare(
         if not row.get("same_as"):
             table.add_row(*cells(row))
     console.print(table)
-    console.print(f"Pareto front: {', '.join(result['front'])}.")
+    if result["front"]:
+        console.print(f"Pareto front: {', '.join(result['front'])}.")
+    else:
+        console.print(f"There is no privacy figure: {result['methods'][0]['privacy']['why']}.")
     console.print(f"All figures, plot and contact sheet: {work}/comparison (private; docs/evaluate.md)", soft_wrap=True)
 
 

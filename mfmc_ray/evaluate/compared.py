@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mfmc_ray.evaluate import kept, recognition
@@ -193,11 +194,13 @@ def _brief(row: Mapping[str, Any]) -> Figures:
     }
 
 
-def sheet(methods: Sequence[tuple[str, Sequence[Image]]]) -> Image:
-    """A row of the same faces for each method. uint8 (h, w, 3)."""
-    tiles = [tile for _, some in methods for tile in some]
-    names = [title if k == 0 else "" for title, some in methods for k in range(len(some))]
-    return contact_sheet(tiles, columns=max((len(some) for _, some in methods), default=1), tile_px=150, labels=names)
+def sheet(methods: Sequence[tuple[str, Mapping[int, Image]]]) -> Image:
+    """A row of the same faces for each method (title, number → uint8 (h, w, 3)); grey where it published none. uint8 (h, w, 3)."""
+    shown = sorted({image for _, some in methods for image in some})
+    blank = np.full((150, 150, 3), 226, np.uint8)
+    tiles = [some.get(image, blank) for _, some in methods for image in shown]
+    names = [tuple(title.split(", ")) if image == shown[0] else () for title, _ in methods for image in shown]
+    return contact_sheet(tiles, columns=max(1, len(shown)), tile_px=150, labels=names)
 
 
 def _number(figure: Mapping[str, Any], *, interval: bool = False) -> str:

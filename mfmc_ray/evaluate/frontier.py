@@ -52,7 +52,7 @@ def draw(methods: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
     Raises:
         ConfigError: as `require`.
     """
-    figure = require()(figsize=(8.6, 6.2), layout="constrained")
+    figure = require()(figsize=(11, 6.2), layout="constrained")
     axes = figure.add_subplot()
     shown = placeable(methods)
     points = [(m["privacy"]["value"], m["utility"]["score"]["value"]) for m in shown]
@@ -70,21 +70,17 @@ def draw(methods: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
             x, y = points[i]
             ends = ([low, high], [y, y]) if place == "x" else ([x, x], [low, high])
             axes.plot(*ends, color=KINDS[m["kind"]], lw=0.8, alpha=0.6, zorder=2)
-    for i, (dx, dy) in enumerate(_places(points)):
-        right = points[i][0] > 0.75
-        axes.annotate(
-            shown[i]["title"],
-            points[i],
-            xytext=(-dx if right else dx, dy),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#999999"},
-            zorder=4,
-        )
+    places: dict[tuple[float, float], list[int]] = {}
+    for i, (x, y) in enumerate(points):
+        places.setdefault((round(x, 2), round(y, 2)), []).append(i)
+    for some in places.values():
+        numbers = ", ".join(str(i + 1) for i in some)
+        axes.annotate(numbers, points[some[0]], xytext=(9, 9), textcoords="offset points", fontsize=10, fontweight="bold", zorder=4)
+    for i, m in enumerate(shown):
+        said = f"{i + 1}  {m['title']}: {points[i][0]:.2f}, {points[i][1]:.2f}"
+        axes.text(1.02, 0.98 - 0.045 * i, said, transform=axes.transAxes, fontsize=8.5, color=KINDS[m["kind"]], va="top")
     axes.set(xlim=(-0.06, 1.08), ylim=(-0.06, 1.08))
-    axes.set_xlabel("privacy: share of what recognizers can recognize that they no longer do (the worst of the independent ones)")
+    axes.set_xlabel("privacy: what was recognized beyond chance and no longer is, by the worst of the independent recognizers")
     axes.set_ylabel("utility: face still seen; landmarks, expression, age, sex kept")
     axes.set_title("The larger the mark, the more CPU time a face takes. Bars: 95 % intervals", fontsize=9)
     axes.grid(alpha=0.25)
@@ -95,16 +91,3 @@ def draw(methods: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> None:
 
 def _of(method: Mapping[str, Any], end: str) -> float:
     return float(method["utility"]["score"][end])
-
-
-def _places(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where labels go, px from their point: one below the other where points crowd."""
-    placed: list[tuple[float, float]] = [(0.0, 0.0)] * len(points)
-    taken: list[tuple[float, float]] = []  # privacy, height of the label
-    for i in sorted(range(len(points)), key=lambda i: -points[i][1]):
-        x, height = points[i][0], points[i][1]
-        while any(abs(height - other) < 0.034 and (x > 0.75) == (a > 0.75) and abs(x - a) < 0.4 for a, other in taken):
-            height -= 0.005
-        taken.append((x, height))
-        placed[i] = 14.0, (height - points[i][1]) * 350
-    return placed

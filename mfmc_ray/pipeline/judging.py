@@ -172,11 +172,15 @@ class Judge:
         """A method's table."""
         return self._read(method, note.name, len(summaries))
 
-    def tiles(self, method: str) -> list[Any]:
-        """The faces that are shown, as it left them; uint8 (160, 160, 3) each."""
-        files = (self.folder / method / f"tile-{image:05d}.png" for image in sorted(self._shown))
-        read = (cv2.imread(str(file)) for file in files if file.is_file())
-        return [tile[..., ::-1] for tile in read if tile is not None]
+    def tiles(self, method: str) -> dict[int, Any]:
+        """Number of a picture → the face of it that is shown, as the method left it, uint8 (160, 160, 3)."""
+        found = {}
+        for image in sorted(self._shown):
+            file = self.folder / method / f"tile-{image:05d}.png"
+            tile = cv2.imread(str(file)) if file.is_file() else None
+            if tile is not None:
+                found[image] = tile[..., ::-1]
+        return found
 
     def _read(self, folder: str, name: str, parts: int) -> pa.Table:
         return pa.concat_tables([pq.read_table(self.folder / folder / f"part-{i:05d}.{name}.parquet") for i in range(parts)])

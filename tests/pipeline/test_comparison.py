@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mfmc_ray.config import RunConfig
+from mfmc_ray.config import RunConfig, SwapConfig
 from mfmc_ray.evaluate.baselines import BASELINES
 from mfmc_ray.evaluate.frontier import front
 from mfmc_ray.evaluate.sections import Options
@@ -58,7 +58,7 @@ def test_methods_are_in_the_right_order(shared_data: Path, tmp_path: Path) -> No
             shutil.copy(photo, tmp_path / "in" / folder.name)
     options = Options(recognizers=("sface", "openface"), sections=("none",), rounds=50)
     methods = ("noop", "blur", "box", "morph", "fake-cosine-sface-farthest")
-    config = RunConfig(work=str(tmp_path / "work"))
+    config = RunConfig(work=str(tmp_path / "work"), swap=SwapConfig(attempts=5))
     asked = Asked(str(tmp_path / "in"), config, "folders", options, methods, identities=15, plot=False)
     result = compare(asked, Console(quiet=True))
     found = {row["method"]: row for row in result["methods"]}
