@@ -30,8 +30,7 @@ def fetched(place: str, sha256: str) -> Path:
         path = Path(place).expanduser()
         if (place, sha256) not in _verified:
             try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                found = _digest(path)
             except OSError as error:
                 raise ModelError(f"the weights {path} cannot be read ({error.strerror or error}): give the right path") from error
             _check(place, found, sha256)
@@ -43,9 +42,17 @@ def fetched(place: str, sha256: str) -> Path:
         with locked(path.parent / ".lock"):  # the workers of a machine ask at the same time
             if not path.is_file():
                 _download(place, sha256, path)
+            elif (place, sha256) not in _verified:
+                _check(place, _digest(path), sha256)
     except OSError as error:
         raise ModelError(f"the model folder {cache_dir()} cannot be written ({error}): set MFMC_MODELS_DIR to one that can") from error
+    _verified.add((place, sha256))
     return path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(place: str, sha256: str, path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mfmc_ray.faces.faces import Faces
 from mfmc_ray.identities.catalogue import catalogued
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity, sample
@@ -51,6 +52,11 @@ class Wanted:
     age: float
     tone: float
     beard: float
+
+    @classmethod
+    def of(cls, faces: Faces, i: int) -> Wanted:
+        """As face i is read."""
+        return cls(*(float(faces.need(name)[i]) for name in ("sexes", "ages", "tones", "beards")))
 
 
 class Pool:

@@ -19,9 +19,9 @@ from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Pool, Wanted, keyed
+from mfmc_ray.identities.pool import Pool, keyed
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser
+from mfmc_ray.pipeline.choice import Chooser, Sitter
 from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
 from mfmc_ray.pipeline.remote import Chooses
 from mfmc_ray.pipeline.rows import faces_of
@@ -222,22 +222,17 @@ class AnonymizeStage:
         if rule is not None:
             result.redact(rule)
             return
-        mesh = faces.need("meshes")[i]
-        vectors = {name: v[i : i + 1] for name, v in faces.embeddings.items()}
-        wanted = Wanted(
-            man=float(faces.need("sexes")[i]),
-            age=float(faces.need("ages")[i]),
-            tone=float(faces.need("tones")[i]),
-            beard=float(faces.need("beards")[i]),
-        )
+        sitter = Sitter.of(faces, i, covered)
         best, reason = None, "no_identity"
         if self._wear is not None:
-            best, result.attempts, reason = self._wear((image_id, i), canvas, mesh, wanted, covered, vectors, used | decided.rejected)
+            best, result.attempts, reason = self._wear((image_id, i), canvas, sitter, used | decided.rejected)
         elif self.pool is not None:
             again = (RULE, decided.rounds) if decided.rounds else ()  # other random choices than those that were rejected
             chance = keyed(self.key, image_id, i, *again)
-            identities = self.pool.candidates(wanted, {name: v[0] for name, v in vectors.items()}, chance, used | decided.rejected)
-            best, result.attempts, reason = self._choose(canvas, mesh, identities, wanted, covered, vectors)
+            identities = self.pool.candidates(
+                sitter.wanted, {name: v[0] for name, v in sitter.originals.items()}, chance, used | decided.rejected
+            )
+            best, result.attempts, reason = self._choose(canvas, sitter, identities)
         if best is None:
             result.redact(reason)
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
@@ -32,6 +32,28 @@ CHOICE = 12
 FINALISTS = 3
 """How many good results are looked at by every recognizer."""
 LEAST_COVER = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Sitter:
+    """A face that is to be replaced.
+
+    Attributes:
+        mesh: float32 (468, 3), px of its picture.
+        wanted: what it is to be read as.
+        covered: what lies before it.
+        originals: recognizer → float32 (1, d), its embedding.
+    """
+
+    mesh: F32
+    wanted: Wanted
+    covered: Covered
+    originals: Mapping[str, F32]
+
+    @classmethod
+    def of(cls, faces: Faces, i: int, covered: Covered) -> Sitter:
+        """Face i, as it was scanned."""
+        return cls(faces.need("meshes")[i], Wanted.of(faces, i), covered, {name: v[i : i + 1] for name, v in faces.embeddings.items()})
 
 
 @dataclass(frozen=True)
@@ -73,28 +95,22 @@ class Chooser:
     def __call__(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identities: Sequence[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
     ) -> tuple[Try | None, int, str]:
         """The best result, the number of attempts, and, if there is none, the reason.
 
         Args:
             canvas: uint8 (h, w, 3) RGB; as it was when this returns.
-            mesh: float32 (468, 3), px, of the face.
+            sitter: the face in it.
             identities: in the order in which to try them.
-            wanted: what the face is to be read as.
-            covered: what lies before it.
-            originals: recognizer → float32 (1, d), its embedding.
         """
         best, count, reason = None, 0, "no_identity"
         for start in range(0, min(self.attempts, len(identities)), CHOICE):
             some = identities[start : min(start + CHOICE, self.attempts)]
-            tries, nothing = self._tries(canvas, mesh, some, wanted, covered, originals, start > 0)
+            tries, nothing = self._tries(canvas, sitter, some, start > 0)
             count += len(tries)
-            best, reason = self._best(canvas, tries, originals) if tries else (None, nothing)
+            best, reason = self._best(canvas, tries, sitter.originals) if tries else (None, nothing)
             if best is not None or not tries:
                 break
         return best, count, reason
@@ -102,11 +118,8 @@ class Chooser:
     def _tries(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identities: Sequence[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
         last: bool,
     ) -> tuple[list[Try], str]:
         """The face with each of these identities, looked at by the first recognizer; fewer once some are good. If there is none: why.
@@ -115,11 +128,11 @@ class Chooser:
         temples then end at the mask.
         """
         tries: list[Try] = []
-        rims = covered.glasses < GLASSES or not last
+        rims = sitter.covered.glasses < GLASSES or not last
         orders = []
         for k, identity in enumerate(identities):
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
-            orders.append(Order(canvas, mesh, identity, wanted.age, strength, rims, covered))
+            orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
         for order, patch in self._swapped(orders):
             if patch is None:
                 continue
@@ -127,8 +140,8 @@ class Chooser:
                 return tries, "mostly_hidden"
             with worn(canvas, patch):
                 points = self.check.points(canvas, patch.mesh)[None]
-                seen, likeness = self.check.glance(canvas, points, originals)
-                cost = misread(self.check.pack, canvas, patch.mesh, wanted)
+                seen, likeness = self.check.glance(canvas, points, sitter.originals)
+                cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
             tries.append(Try(order.identity, patch, points, seen, likeness, cost))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break

@@ -17,13 +17,13 @@ from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.pack import ALL_DIMENSIONS
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.ledger import Ledger, Stage
+from mfmc_ray.pipeline.choice import Sitter
 from mfmc_ray.pipeline.profiles import SWAP
 from mfmc_ray.pipeline.pseudonyms import Face
 from mfmc_ray.pipeline.remote import Ask, Asker, wearer_of
@@ -34,7 +34,6 @@ from mfmc_ray.pipeline.wearing import FIRST
 from mfmc_ray.pipeline.workers import ANONYMIZE, check_of, scan_rows
 from mfmc_ray.retry import StoreError
 from mfmc_ray.sources import SourceError, SourceReader
-from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.swappers import swapper_of
 from mfmc_ray.tables import FITTING as ROWS
 from mfmc_ray.tables import scan_schema
@@ -67,15 +66,12 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class _Sitter:
-    """A face that identities are tried on, with what is around it."""
+class _Seat:
+    """Where a face that identities are tried on is: what is around it, and itself in there."""
 
     face: Face
     image: Image
-    mesh: F32
-    covered: Covered
-    wanted: Wanted
-    originals: Mapping[str, F32]
+    sitter: Sitter
 
 
 class FittingWorker:
@@ -121,49 +117,49 @@ class FittingWorker:
 
     def tried(self, person: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Tries a person's candidates until one holds on all faces: rows of `tables.FITTING`."""
-        sitters = [sitter for face in person["faces"] if (sitter := self._seated(*face)) is not None]
+        seats = [seat for face in person["faces"] if (seat := self._seated(*face)) is not None]
         best = 0
-        for name in person["candidates"] if sitters else ():
-            fitted = self._fitted(name, sitters, best)
+        for name in person["candidates"] if seats else ():
+            fitted = self._fitted(name, seats, best)
             best = max(best, fitted.holds)
             faces = [
                 {"image_id": face[0], "face_no": face[1], "room": room, "steps": list(fitted.steps[face])}
                 for face, room in fitted.rooms.items()
             ]
             yield {"name": person["name"], "identity_id": name, "faces": faces}
-            if fitted.holds == len(sitters):
+            if fitted.holds == len(seats):
                 return
 
-    def _fitted(self, name: str, sitters: Sequence[_Sitter], best: int) -> Fitted:
+    def _fitted(self, name: str, seats: Sequence[_Seat], best: int) -> Fitted:
         """An identity on some faces; on fewer of them once it cannot hold on more than `best`."""
         identity = identity_of(self.model, name)
         rooms: dict[Face, float] = {}
         steps: dict[Face, tuple[int, ...]] = {}
-        for sitter in sitters:
-            with self.watch.at(sitter.face[0], self.watch.allowed(sitter.image.size // 3, 1)):
-                rooms[sitter.face], steps[sitter.face] = self._worn(identity, sitter)
-            if sum(room <= 0 for room in rooms.values()) >= len(sitters) - best:
+        for seat in seats:
+            with self.watch.at(seat.face[0], self.watch.allowed(seat.image.size // 3, 1)):
+                rooms[seat.face], steps[seat.face] = self._worn(identity, seat)
+            if sum(room <= 0 for room in rooms.values()) >= len(seats) - best:
                 break
         return Fitted(name, rooms, steps)
 
-    def _worn(self, identity: Identity, sitter: _Sitter) -> tuple[float, tuple[int, ...]]:
+    def _worn(self, identity: Identity, seat: _Seat) -> tuple[float, tuple[int, ...]]:
         """How much room an identity leaves on a face, above 0 if it holds, and its steps."""
         try:
-            worn = self.wearer(sitter.image, sitter.mesh, identity, sitter.wanted, sitter.covered, sitter.originals, FIRST)
+            worn = self.wearer(seat.image, seat.sitter, identity, FIRST)
         except Exception:  # one odd picture must not end the run; when it is made, what is wrong is said
             return -1.0, ()
         return max(-1.0, worn.room if worn.best is not None else min(worn.room, 0.0)), worn.steps
 
-    def _seated(self, *face: Any) -> _Sitter | None:
-        """As `_sitter`, which may meet an odd picture."""
+    def _seated(self, *face: Any) -> _Seat | None:
+        """As `_seat`, which may meet an odd picture."""
         try:
-            return self._sitter(*face)
+            return self._seat(*face)
         except StoreError:
             raise
         except Exception:  # the same
             return None
 
-    def _sitter(self, image_id: str, number: int, part: int, row: int) -> _Sitter | None:
+    def _seat(self, image_id: str, number: int, part: int, row: int) -> _Seat | None:
         """A face as it is in its picture; None if it cannot be replaced, or there is no such picture."""
         (table,) = scan_rows(self.ledger, [[part, row, row + 1]], self.columns)
         (about,) = table.drop_columns(["faces"]).to_pylist()
@@ -188,12 +184,10 @@ class FittingWorker:
             faces = faces.with_(
                 boxes=faces.boxes - np.tile(origin[:2], 2), points=faces.points - origin[:2], meshes=faces.need("meshes") - origin
             )
-            mesh = faces.need("meshes")[0]
-            covered = self.swapper.covered(image, mesh)
+            covered = self.swapper.covered(image, faces.need("meshes")[0])
             if unfit(self.model.surface, self.config.swap.min_face, image, faces, 0, covered) is not None:
                 return None
-        wanted = Wanted(*(float(faces.need(name)[0]) for name in ("sexes", "ages", "tones", "beards")))
-        return _Sitter((image_id, number), image, mesh, covered, wanted, faces.embeddings)
+        return _Seat((image_id, number), image, Sitter.of(faces, 0, covered))
 
 
 def read_fitted(ledger: Ledger) -> dict[str, list[Fitted]]:

@@ -174,7 +174,7 @@ class Choosing:
         hidden = self._swapper.covered(original, mesh)
         if unfit(self._surface, self._config.swap.min_face, original, faces, i, hidden) is not None:
             return None
-        wanted = Wanted(*(float(faces.need(name)[i]) for name in ("sexes", "ages", "tones", "beards")))
+        wanted = Wanted.of(faces, i)
         identity = self._choice(wanted, faces.embeddings[self.recognizer][i], keyed(KEY, image_id, i), used)
         if identity is None:
             return None

@@ -18,15 +18,13 @@ from mfmc_ray.faces.faces import F32, Faces, Image, Pixels
 from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.faces.pack import ALL_EMBEDDERS, ModelPack, Pack, load_pack
 from mfmc_ray.faces.protocols import Embedder, MeshFitter
-from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser, Try
+from mfmc_ray.pipeline.choice import Chooser, Sitter, Try
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
-from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.protocol import Swapper
 
 _log = logging.getLogger(__name__)
@@ -189,11 +187,8 @@ class Chooses(Protocol):
     def __call__(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identities: Sequence[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
     ) -> tuple[Try | None, int, str]:
         """See `Chooser`."""
         ...
@@ -213,24 +208,18 @@ class RemoteChooser:
     def __call__(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identities: Sequence[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
     ) -> tuple[Try | None, int, str]:
         """As `Chooser`; only what is around the face travels, and no more identities than may be tried."""
         some = list(identities[: self._own.attempts])
         found: tuple[Try | None, int, str] = self._asker(
             SWAP,
             "choose",
-            Window.around(canvas, mesh),
-            mesh,
+            Window.around(canvas, sitter.mesh),
+            sitter,
             some,
-            wanted,
-            covered,
-            dict(originals),
-            otherwise=lambda: self._own(canvas, mesh, some, wanted, covered, originals),
+            otherwise=lambda: self._own(canvas, sitter, some),
         )
         return found
 
@@ -250,11 +239,8 @@ class RemoteWearer(Wearer):
     def __call__(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identity: Identity,
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
         attempts: int,
         steps: Sequence[int] = (),
     ) -> Worn:
@@ -262,15 +248,12 @@ class RemoteWearer(Wearer):
         found: Worn = self._asker(
             SWAP,
             "wear",
-            Window.around(canvas, mesh),
-            mesh,
+            Window.around(canvas, sitter.mesh),
+            sitter,
             identity,
-            wanted,
-            covered,
-            dict(originals),
             attempts,
             tuple(steps),
-            otherwise=lambda: self._own(canvas, mesh, identity, wanted, covered, originals, attempts, steps),
+            otherwise=lambda: self._own(canvas, sitter, identity, attempts, steps),
         )
         return found
 

@@ -20,18 +20,17 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.gather import Gatherer, Gathering
 from mfmc_ray.faces.pack import ModelPack, load_pack
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import Search
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser, Try
+from mfmc_ray.pipeline.choice import Chooser, Sitter, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.protocol import Order, Patch, Portrait, SwapError, Swapper
+from mfmc_ray.swap.protocol import BatchSwapper, Order, Patch, Portrait, SwapError, Swapper
 from mfmc_ray.swap.swappers import swapper_of
 
 
@@ -100,31 +99,25 @@ class Swap:
     def choose(
         self,
         window: Window,
-        mesh: F32,
+        sitter: Sitter,
         identities: Sequence[Identity],
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
     ) -> tuple[Try | None, int, str]:
         """As `Chooser`, on a window of the picture."""
-        return self._choose(window.canvas(), mesh, identities, wanted, covered, originals)
+        return self._choose(window.canvas(), sitter, identities)
 
     def wear(
         self,
         window: Window,
-        mesh: F32,
+        sitter: Sitter,
         identity: Identity,
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
         attempts: int,
         steps: Sequence[int],
     ) -> Worn:
         """As `Wearer`, on a window of the picture."""
-        return self._wear(window.canvas(), mesh, identity, wanted, covered, originals, attempts, steps)
+        return self._wear(window.canvas(), sitter, identity, attempts, steps)
 
 
-class GatheredSwapper(Swapper):
+class GatheredSwapper(BatchSwapper):
     """A swap network that several threads use: what they order is made together, and by one thread.
 
     Args:
@@ -140,23 +133,6 @@ class GatheredSwapper(Swapper):
     def covered(self, image: Image, mesh: F32) -> Covered:
         """See `Swapper.covered`."""
         return self._swapper.covered(image, mesh)
-
-    def swap(
-        self,
-        image: Image,
-        mesh: F32,
-        identity: Identity,
-        *,
-        age: float | None = None,
-        strength: float = 1.0,
-        keep_rims: bool = True,
-        covered: Covered | None = None,
-    ) -> Patch:
-        """See `Swapper.swap`."""
-        (patch,) = self.swap_many([Order(image, mesh, identity, age, strength, keep_rims, covered)])
-        if patch is None:
-            raise SwapError("nothing came of a face")
-        return patch
 
     def swap_many(self, orders: Sequence[Order]) -> list[Patch | None]:
         """See `Swapper.swap_many`."""

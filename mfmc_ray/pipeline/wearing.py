@@ -6,21 +6,20 @@ taken back (an evolution strategy with one parent and one child, Rechenberg 1973
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.casting import identity_of
 from mfmc_ray.identities.model import load_model
-from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.variation import varied
 from mfmc_ray.pipeline.check import Checked, OutputCheck
-from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Try, misread, worn
+from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, misread, worn
 from mfmc_ray.pipeline.pseudonyms import Assigned
-from mfmc_ray.swap.cover import GLASSES, Covered
+from mfmc_ray.swap.cover import GLASSES
 from mfmc_ray.swap.protocol import SwapError, Swapper
 
 ROOM = 10.0
@@ -62,11 +61,8 @@ class Wearer:
     def __call__(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identity: Identity,
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
         attempts: int,
         steps: Sequence[int] = (),
     ) -> Worn:
@@ -74,11 +70,8 @@ class Wearer:
 
         Args:
             canvas: uint8 (h, w, 3) RGB; as it was when this returns.
-            mesh: float32 (468, 3), px, of the face.
+            sitter: the face in it.
             identity: that it is to wear.
-            wanted: what the face is to be read as.
-            covered: what lies before it.
-            originals: recognizer → float32 (1, d), its embedding.
             attempts: 1 or more.
             steps: to begin with: what has held before.
         """
@@ -88,7 +81,7 @@ class Wearer:
         for number in range(1, attempts + 1):
             path = (*taken, first + number - 1) if number > 1 else taken
             stepped = varied(self.model, identity, path)
-            found = self._try(canvas, mesh, stepped, wanted, covered, originals, min(1.0, max(path, default=0) / attempts))
+            found = self._try(canvas, sitter, stepped, min(1.0, max(path, default=0) / attempts))
             if isinstance(found, str):
                 return Worn(None, number, found, (), -np.inf)
             some, checked = found
@@ -107,26 +100,24 @@ class Wearer:
     def _try(
         self,
         canvas: Image,
-        mesh: F32,
+        sitter: Sitter,
         identity: Identity,
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
         late: float,
     ) -> tuple[Try, Checked] | str:
         """One result, and what all recognizers say of it; the reason if it hardly shows. `late` goes from 0 to 1."""
         strength = float(np.interp(late, (0.2, 1), (1, STRONGEST)))
+        covered, age = sitter.covered, sitter.wanted.age
         rims = covered.glasses < GLASSES or late < 0.5
         try:
-            patch = self.swapper.swap(canvas, mesh, identity, age=wanted.age, strength=strength, keep_rims=rims, covered=covered)
+            patch = self.swapper.swap(canvas, sitter.mesh, identity, age=age, strength=strength, keep_rims=rims, covered=covered)
         except SwapError:
             return "swap_failed"
         if patch.cover < LEAST_COVER:
             return "mostly_hidden"
         with worn(canvas, patch):
             points = self.check.points(canvas, patch.mesh)[None]
-            (checked,) = self.check.certify(points, self.check.crops(canvas, points), originals)
-            cost = misread(self.check.pack, canvas, patch.mesh, wanted)
+            (checked,) = self.check.certify(points, self.check.crops(canvas, points), sitter.originals)
+            cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
         return Try(identity, patch, points, {}, checked.likeness, cost), checked
 
 
@@ -146,17 +137,14 @@ class Wardrobe:
         self,
         face: tuple[str, int],
         canvas: Image,
-        mesh: F32,
-        wanted: Wanted,
-        covered: Covered,
-        originals: Mapping[str, F32],
+        sitter: Sitter,
         but: Collection[str],
     ) -> tuple[Try | None, int, str]:
         """The best result with the first identity of the person that holds, the number of attempts, and, if there is none, the reason.
 
         Args:
             face: image_id and face_no.
-            canvas, mesh, wanted, covered, originals: as of `Wearer`.
+            canvas, sitter: as of `Wearer`.
             but: identity_ids that it may not wear.
         """
         names, steps = self.assigned.of(*face)
@@ -166,7 +154,7 @@ class Wardrobe:
             if name in but or most < 1:
                 continue
             identity = identity_of(self.wearer.model, name)
-            found = self.wearer(canvas, mesh, identity, wanted, covered, originals, most, () if number else steps)
+            found = self.wearer(canvas, sitter, identity, most, () if number else steps)
             count, reason = count + found.attempts, found.reason
             if found.best is not None:
                 return found.best, count, ""

@@ -18,7 +18,7 @@ from mfmc_ray.swap.cover import NOTHING, Covered
 from mfmc_ray.swap.latent import Latents, planes
 from mfmc_ray.swap.network import BatchNetwork, Port
 from mfmc_ray.swap.paste import Made, Place, look, paste
-from mfmc_ray.swap.protocol import Order, Patch, Portrait, SwapError, Swapper
+from mfmc_ray.swap.protocol import BatchSwapper, Order, Patch, Portrait, SwapError
 from mfmc_ray.swap.render import MorphSwapper, neutral_head
 from mfmc_ray.swap.spec import SwapperSpec
 
@@ -34,7 +34,7 @@ MARGIN = 0.5
 _SAME_PLACE = 0.3
 
 
-class OnnxSwapper(Swapper):
+class OnnxSwapper(BatchSwapper):
     """A network behind the protocol: INSwapper, and what works like it. Pose and expression are the network's affair; age and strength are
     not its to choose.
 
@@ -65,27 +65,6 @@ class OnnxSwapper(Swapper):
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""
         return self.renderer.covered(image, mesh)
-
-    def swap(
-        self,
-        image: Image,
-        mesh: F32,
-        identity: Identity,
-        *,
-        age: float | None = None,
-        strength: float = 1.0,
-        keep_rims: bool = True,
-        covered: Covered | None = None,
-    ) -> Patch:
-        """The window around one face that shows the identity now.
-
-        Raises:
-            SwapError: nothing came of it.
-        """
-        (patch,) = self.swap_many([Order(image, mesh, identity, age, strength, keep_rims, covered)])
-        if patch is None:
-            raise SwapError("the network gave no finite picture")
-        return patch
 
     def swap_many(self, orders: Sequence[Order]) -> list[Patch | None]:
         """As many windows, of any pictures, in order; None where nothing came of it."""

@@ -157,3 +157,24 @@ class Swapper(Protocol):
             )
         except SwapError:
             return None
+
+
+class BatchSwapper(Swapper):
+    """One that makes many at once, and one as the only one of many."""
+
+    def swap(
+        self,
+        image: Image,
+        mesh: F32,
+        identity: Identity,
+        *,
+        age: float | None = None,
+        strength: float = 1.0,
+        keep_rims: bool = True,
+        covered: Covered | None = None,
+    ) -> Patch:
+        """See `Swapper.swap`."""
+        (patch,) = self.swap_many([Order(image, mesh, identity, age, strength, keep_rims, covered)])
+        if patch is None:
+            raise SwapError("nothing came of a face that could be shown")
+        return patch

@@ -102,11 +102,8 @@ class MorphSwapper(Swapper):
         `match_sharpness` the identity's detail is drawn as it is, however soft, grainy or fair-browed the picture. Without `keep_rims` the
         rims of glasses are drawn over; other things before the face always stay: what `covered` says, by default what is found.
         """
-        surface = self.model.surface
         age = identity.age if age is None else age
-        strength *= 1 - CHILD_SHAPE * float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
-        target = place(mesh, surface.mean)
-        moved = target.mesh(self._reshape(target.shape, identity, strength))
+        moved = self._moved(mesh, identity, age, strength)
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
         x0, y0, x1, y1 = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
@@ -120,6 +117,12 @@ class MorphSwapper(Swapper):
         shown = self._draw(window[inside], at, identity, age, width, hidden, match_sharpness)
         window[inside] = shown.pixels
         return Patch(x0, y0, window, moved, shown.cover)
+
+    def _moved(self, mesh: F32, identity: Identity, age: float, strength: float) -> F32:
+        """The face's mesh (468, 3) px with the identity's shape."""
+        strength *= 1 - CHILD_SHAPE * float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
+        target = place(mesh, self.model.surface.mean)
+        return target.mesh(self._reshape(target.shape, identity, strength))
 
     def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
         """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""

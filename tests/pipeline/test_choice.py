@@ -19,7 +19,7 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser, Try
+from mfmc_ray.pipeline.choice import Chooser, Sitter, Try
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.protocol import Order, Patch
@@ -61,8 +61,9 @@ def chosen(swapper: MorphSwapper, check: OutputCheck, folder: Path, scan: pa.Tab
     mesh, wanted = faces.need("meshes")[0], Wanted(0.0, float(faces.need("ages")[0]), float(faces.need("tones")[0]), 0.0)
     identities = [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)]
     originals = {name: v[:1] for name, v in faces.embeddings.items()}
+    sitter = Sitter(mesh, wanted, swapper.covered(pixels, mesh), originals)
     canvas = pixels.copy()
-    best, count, reason = Chooser(swapper, check, ATTEMPTS)(canvas, mesh, identities, wanted, swapper.covered(pixels, mesh), originals)
+    best, count, reason = Chooser(swapper, check, ATTEMPTS)(canvas, sitter, identities)
     np.testing.assert_array_equal(canvas, pixels)
     assert best is not None, reason
     return best, count

@@ -24,7 +24,7 @@ from mfmc_ray.faces.gather import Gathering
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser
+from mfmc_ray.pipeline.choice import Chooser, Sitter
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
 from mfmc_ray.pipeline.remote import Asker, RemoteChooser, RemotePack, RemoteWearer, ServiceLostError, alone
 from mfmc_ray.pipeline.roles import GatheredSwapper, Look, Swap
@@ -148,17 +148,15 @@ def test_a_canvas_has_the_window_in_its_place() -> None:
 
 
 def test_wearing_is_the_same(elsewhere: Elsewhere, pack: ModelPack, swapper: MorphSwapper, scan: pa.Table) -> None:
-    from mfmc_ray.identities.pool import Wanted
     from mfmc_ray.identities.sample import sample
     from mfmc_ray.pipeline.rows import faces_of
 
     stage = make_stage(scan, pack, swapper, SEEDS)
     faces = faces_of(scan["faces"][scan["path"].to_pylist().index("face.jpg")], pack.dimensions)
-    mesh, vectors = faces.need("meshes")[0], {name: v[:1] for name, v in faces.embeddings.items()}
-    wanted = Wanted(*(float(faces.need(name)[0]) for name in ("sexes", "ages", "tones", "beards")))
     picture = data.astronaut()
+    sitter = Sitter.of(faces, 0, swapper.covered(picture, faces.need("meshes")[0]))
     own = Wearer(swapper, stage.check)
-    arguments = (mesh, sample(swapper.model, 3), wanted, swapper.covered(picture, mesh), vectors, 2)
+    arguments = (sitter, sample(swapper.model, 3), 2)
     here, there = own(picture.copy(), *arguments), RemoteWearer(Asker(elsewhere), own)(picture.copy(), *arguments)
     assert (here.attempts, here.reason, here.steps, here.room) == (there.attempts, there.reason, there.steps, there.room)
     assert elsewhere.calls["wear"] == 1

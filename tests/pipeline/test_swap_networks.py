@@ -24,7 +24,7 @@ from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
-from mfmc_ray.pipeline.choice import Chooser
+from mfmc_ray.pipeline.choice import Chooser, Sitter
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.manifest import given_digests, manifest_of, model_digests
 from mfmc_ray.pipeline.pool import fill_pool, renew_pool
@@ -155,7 +155,8 @@ def test_who_wears_one_in_all_images_is_covered_too(scan: pa.Table, pack: ModelP
     wearer = Wearer(junk, make_check(known_faces(scan, pack), pack))
     originals = {name: vectors[:1] for name, vectors in faces.embeddings.items()}
     mesh = faces.need("meshes")[0]
-    worn = wearer(pixels, mesh, sample(junk.model, 1), Wanted(0.0, 40.0, 40.0, 0.0), junk.covered(pixels, mesh), originals, 3)
+    sitter = Sitter(mesh, Wanted(0.0, 40.0, 40.0, 0.0), junk.covered(pixels, mesh), originals)
+    worn = wearer(pixels, sitter, sample(junk.model, 1), 3)
     assert (worn.best, worn.reason) == (None, "swap_failed")
 
 

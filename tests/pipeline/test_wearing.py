@@ -22,7 +22,7 @@ from mfmc_ray.identities.sample import sample
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import ENOUGH
+from mfmc_ray.pipeline.choice import ENOUGH, Sitter
 from mfmc_ray.pipeline.fitting import FittingWorker, read_fitted
 from mfmc_ray.pipeline.pseudonyms import Assigned, Book, Pseudonym
 from mfmc_ray.pipeline.rows import faces_of
@@ -61,9 +61,8 @@ def wear(wearer: Wearer, face: tuple[Any, Faces], seed: int, attempts: int = FIR
     wanted = Wanted(0.0, float(faces.need("ages")[0]), float(faces.need("tones")[0]), 0.0)
     originals = {name: v[:1] for name, v in faces.embeddings.items()}
     canvas = pixels.copy()
-    found = wearer(
-        canvas, mesh, sample(wearer.swapper.model, seed), wanted, wearer.swapper.covered(pixels, mesh), originals, attempts, steps
-    )
+    sitter = Sitter(mesh, wanted, wearer.swapper.covered(pixels, mesh), originals)
+    found = wearer(canvas, sitter, sample(wearer.swapper.model, seed), attempts, steps)
     np.testing.assert_array_equal(canvas, pixels)
     return found
 

@@ -17,8 +17,6 @@ from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.surface import place
-from mfmc_ray.identities.texture import ADULT, INFANT
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered
 from mfmc_ray.swap.device import blend, filters
 from mfmc_ray.swap.device.filters import Span
@@ -27,7 +25,7 @@ from mfmc_ray.swap.device.raster import Rasteriser
 from mfmc_ray.swap.device.skin import Skins
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample, window
 from mfmc_ray.swap.protocol import Order, Patch
-from mfmc_ray.swap.render import CHILD_SHAPE, FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, window_of
+from mfmc_ray.swap.render import FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, window_of
 
 AT_ONCE = 4
 """Identities that are tried on a face together: of more, those that nobody asks for any more would be too many."""
@@ -101,9 +99,7 @@ class DeviceSwapper(MorphSwapper):
     def _task(self, number: int, order: Order) -> Task:
         mesh, identity = order.mesh, order.identity
         age = identity.age if order.age is None else order.age
-        strength = order.strength * (1 - CHILD_SHAPE * float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1)))
-        target = place(mesh, self.model.surface.mean)
-        moved = target.mesh(self._reshape(target.shape, identity, strength))
+        moved = self._moved(mesh, identity, age, order.strength)
         width = max(float(np.ptp(mesh[:, 0])), 4.0)
         outer = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, order.image.shape)
         origin = np.array([*outer[:2], 0], np.float32)
