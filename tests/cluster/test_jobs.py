@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bad_images import save
 from conftest import ROOT
-from PIL import Image
+from many_photos import write_photos
 from ray_nodes import RayNodes
-from skimage.data import astronaut, coffee
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
 PICTURES, ROWS_PER_PART = 12, 2
@@ -98,15 +95,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face, cut out and lit in as many ways, and now and then a cup."""
-    folder = tmp_path_factory.mktemp("ada-photos")
-    rng = np.random.default_rng(0)
-    for i in range(PICTURES):
-        x, y = rng.integers(-12, 12, 2)
-        source = coffee()[100 + y : 228 + y, 200 + x : 328 + x] if i % 4 == 3 else astronaut()[40 + y : 168 + y, 160 + x : 288 + x]
-        pixels = np.clip(source * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
-        (folder / f"{i:02}.jpg").write_bytes(save(Image.fromarray(pixels), "JPEG", quality=92))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("ada-photos"), PICTURES)
 
 
 @pytest.fixture

@@ -11,13 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from bad_images import save
-from PIL import Image
-from skimage.data import astronaut, coffee
+from many_photos import write_photos
 
 OWN_RAY = True
 
@@ -56,15 +53,7 @@ def wait_for(what: Any, process: Any, seconds: float = 120) -> None:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A face, cut out and lit in as many ways, and now and then a cup."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(PICTURES):
-        x, y = rng.integers(-12, 12, 2)
-        source = coffee()[100 + y : 228 + y, 200 + x : 328 + x] if i % 4 == 3 else astronaut()[40 + y : 168 + y, 160 + x : 288 + x]
-        pixels = np.clip(source * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
-        (folder / f"{i:02}.jpg").write_bytes(save(Image.fromarray(pixels), "JPEG", quality=92))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"), PICTURES)
 
 
 def test_a_killed_run_shows_nothing_unfinished_and_goes_on(mfmc: Any, photos: Path, tmp_path: Path) -> None:
