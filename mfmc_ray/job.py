@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 import mfmc_ray
-from mfmc_ray.config import ACCESS_PLACES, ConfigError
+from mfmc_ray.config import ACCESS_PLACES, MORPH, ConfigError
 from mfmc_ray.discreet import names_allowed
 from mfmc_ray.folders import run_settings
 from mfmc_ray.places import is_remote
@@ -32,7 +32,7 @@ CONFIG = "mfmc-job.yaml"
 PLACES = (
     *(("input",), ("out",), ("work",), ("find", "boxes"), ("guard", "galleries"), ("guard", "calibration")),
     *(("access", name) for name in ACCESS_PLACES),
-    *(("output", "c2pa_certificate"), ("output", "c2pa_key")),
+    *(("output", "c2pa_certificate"), ("output", "c2pa_key"), ("swap", "swapper")),
 )
 """Settings that name a file or folder."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -196,6 +196,8 @@ def _named(plain: dict[str, Any], at: tuple[str, ...]) -> list[str]:
     value: Any = plain
     for name in at:
         value = value.get(name) if isinstance(value, dict) else None
+    if at == ("swap", "swapper") and value == MORPH:
+        return []
     return [value] if isinstance(value, str) else [str(place) for place in value or ()]
 
 

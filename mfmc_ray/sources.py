@@ -30,7 +30,7 @@ __all__ = ["Source", "SourceError", "SourceReader", "Unit", "escape", "image_col
 
 MAX_BYTES = 1 << 30
 """An image of more bytes is reported as `too_large` and not read."""
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 512 << 10
 """About how much of a Parquet row group is decoded at a time."""
 
 TABLE = "no_image_column: no binary column"
@@ -340,7 +340,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _parquet_file(file: BinaryIO) -> pq.ParquetFile:
     # buffered and not prefetched: a column chunk may be a whole shard
-    return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+    return pq.ParquetFile(file, buffer_size=256 << 10, pre_buffer=False)
 
 
 class _Rows:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import fsspec
+from fsspec.caching import ReadAheadCache
 
 from mfmc_ray.retry import AGAIN, PATIENCE, GoneError, ShortError, StoreError, persist, refusal, told, transient
 
-BLOCK = 8 << 20
-"""Bytes that are read ahead in a shard."""
+BLOCK, LEAST = 8 << 20, 64 << 10
+"""Bytes that are read ahead in a shard: while it is read in order, and where a read begins."""
 CHUNK = 32 << 20
 """Bytes of one request for an object: s3fs would ask for the ranges of a large one at once, and fill what is missing with zeros."""
 PROBE_SECONDS = 10.0
@@ -97,7 +98,8 @@ class Store:
             def patient(start: int, end: int) -> bytes:
                 return persist(lambda: whole(fetch(start, end), min(end, size) - start), self.url, self.patience)
 
-            cache.fetcher = patient
+            cache = _ReadAhead(BLOCK, patient, size)
+            file.cache = cache
         return file  # type: ignore[no-any-return]
 
     def list(self, path: str) -> list[dict[str, Any]]:
@@ -209,6 +211,19 @@ class Store:
 
     def _fresh(self) -> dict[str, Any]:
         return {"refresh": True} if self.url.startswith(_S3) else {}
+
+
+class _ReadAhead(ReadAheadCache):  # type: ignore[misc]
+    """Reads further ahead the longer a file is read in order; a few members of a large shard cost little more than they have."""
+
+    blocksize: int
+
+    def _fetch(self, start: int | None, end: int | None) -> bytes:
+        begin, stop = start or 0, self.size if end is None else min(end, self.size)
+        if begin < self.start or stop > self.end:
+            near = self.end > 0 and self.start <= begin <= self.end + LEAST
+            self.blocksize = min(BLOCK, 2 * self.blocksize) if near else LEAST
+        return bytes(super()._fetch(start, end))
 
 
 def whole(data: Any, size: int) -> bytes:

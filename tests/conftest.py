@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +20,19 @@ def shared_data() -> Path:
         if folder and Path(folder).is_dir():
             return Path(folder)
     pytest.skip("the developers' test data is not here (set MFMC_TEST_DATA to its folder)")
+
+
+WITH_RAY = re.compile(r"tests/(e2e|cluster|recipes)/|tests/pipeline/test_(evaluation|growth|parts|quarantine|search_actors|session)\.py")
+"""Tests that start Ray, or take both cores otherwise: with `pytest -n 2` one process has them all, while the other runs the rest."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`: the tests with Ray stay together, and otherwise those of a file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "with Ray" if WITH_RAY.match(nodeid) else nodeid.split("::", 1)[0]
+
+    return Scheduling(config, log)

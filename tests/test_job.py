@@ -55,6 +55,11 @@ def test_what_is_uploaded_means_the_same_there(stage: Path, file: Path, tmp_path
     assert (there.input, there.out, there.work, there.access) == (here.input, here.out, here.work, here.access)
     assert yaml.safe_load((stage / CONFIG).read_text())["access"]["never"] == str(tmp_path / "ada.csv")
     assert job.local == ("work", "access.never")
+    file.write_text(file.read_text() + "swap: {swapper: morph}\n")
+    assert made(stage, file).local == job.local
+    file.write_text(file.read_text().replace("morph", "net.yaml"))
+    assert made(stage, file).local == (*job.local, "swap.swapper")
+    assert load(stage / CONFIG).swap.swapper == str(tmp_path / "net.yaml")
     assert job.entrypoint == f"python -m mfmc_ray.cli anonymize --config {CONFIG}"
     assert Path(job.runtime_env["py_modules"][0]).name == "mfmc_ray"
 

@@ -316,3 +316,34 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written to"):
         Ledger(str(tmp_path / "file" / "out"), str(tmp_path / "work")).probe()
+
+
+def test_a_few_images_of_a_shard_cost_little_more_than_they_have(s3: S3, tmp_path: Path) -> None:  # noqa: F811
+    """And one process has one file system, so that its connections are used again."""
+    images = [noise(20_000, i) for i in range(1000)]
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for i, data in enumerate(images):
+            (tmp_path / "x").write_bytes(data)
+            tar.add(tmp_path / "x", f"{i}.jpg")
+    pq.write_table(pa.table({"image": images}), tmp_path / "p.parquet", row_group_size=50, compression="none", data_page_size=100_000)
+    for name in ("t.tar", "p.parquet"):
+        put(s3, f"in/{name}", (tmp_path / name).read_bytes())
+    store = Store(s3.url("in"), s3.options)
+    assert store.fs is Store(s3.url("in/t.tar"), dict(s3.options)).fs
+    read: list[int] = []
+
+    def note(parsed: dict[str, Any], **_: Any) -> None:
+        read.append(int(parsed["ContentLength"]))
+
+    store.fs.s3.meta.events.register("after-call.s3.GetObject", note, unique_id="note")
+    # a row group has 1 MB, and pages are read whole; with blocks of one size each took 8 MB
+    for unit, most in zip(Collection.open(s3.url("in"), s3.options).units(), (1_400_000, 100_000), strict=True):
+        read.clear()
+        sources = list(read_unit(unit, s3.options))
+        assert sum(read) < 1.2 * unit.size  # once, in blocks that grow
+        assert len(read) < 20
+        read.clear()
+        reader = SourceReader(s3.options)
+        assert [reader.read(s.unit, s.locator) for s in sources[::200]] == images[::200]
+        assert sum(read) < 5 * most, unit.kind
+    store.fs.s3.meta.events.unregister("after-call.s3.GetObject", unique_id="note")

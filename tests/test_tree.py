@@ -43,6 +43,7 @@ LAYERS = [
         "profiles_cli",
         "release_cli",
         "review_cli",
+        "compare_cli",
         "evaluate_cli",
         "submit_cli",
         "access_cli",

@@ -53,12 +53,13 @@ class Bootstrap:
         flat = (drawn + p * np.arange(self.rounds)[:, None]).ravel()
         return np.bincount(flat, minlength=self.rounds * p).reshape(self.rounds, p).astype(np.float32)
 
-    def mean(self, values: ArrayLike, rows: Rows | None = None) -> dict[str, Any]:
+    def mean(self, values: ArrayLike, rows: Rows | None = None, *, share: bool | None = None) -> dict[str, Any]:
         """The mean of numbers of faces, all faces weighing the same; `n` is how many.
 
         Args:
             values: (n,), NaN where there is none; of a share 0 and 1 (or bool).
             rows: bool (n,): of these only.
+            share: whether the numbers are those of a share; None: if all are 0 or 1, as those of a measure may happen to be.
         """
         numbers = np.asarray(values, np.float64)
         some = np.isfinite(numbers) if rows is None else np.isfinite(numbers) & rows
@@ -68,7 +69,7 @@ class Bootstrap:
         sums = np.bincount(person, numbers, self.people).astype(np.float64)
         counts = np.bincount(person, minlength=self.people).astype(np.float64)
         drawn = self._over(sums, counts)
-        is_share = bool(np.isin(numbers, (0, 1)).all())
+        is_share = bool(np.isin(numbers, (0, 1)).all()) if share is None else share
         return self._figure(float(numbers.mean()), drawn, len(numbers), (sums, counts) if is_share else None)
 
     def quantile(self, values: ArrayLike, q: float, rows: Rows | None = None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ F64 = NDArray[np.float64]
 Rows = NDArray[np.bool_]
 
 _CHUNK = 1 << 24  # cosines held at a time
+_BIN = 0.05  # cosines, of a histogram
 
 
 def highest(ours: F32, rows: I64, theirs: F32, others: I64, apart: tuple[I64, ...]) -> F64:
@@ -79,7 +80,7 @@ def margins(
 
 
 def summary(values: F64, boot: Bootstrap, rows: Rows | None = None) -> dict[str, Any]:
-    """Mean, median and 5th percentile of margins, and the share below 0, which are matches."""
+    """Mean, median and 5th percentile of margins, the share below 0, which are matches, and a histogram."""
     if not np.isfinite(values if rows is None else values[rows]).any():
         return {"mean": nothing("no such faces"), "matches": nothing("no such faces")}
     below = np.where(np.isfinite(values), values < 0, np.nan).astype(np.float64)
@@ -88,4 +89,12 @@ def summary(values: F64, boot: Bootstrap, rows: Rows | None = None) -> dict[str,
         "median": boot.quantile(values, 0.5, rows),
         "p05": boot.quantile(values, 0.05, rows),
         "matches": boot.mean(below, rows),
+        "histogram": histogram(values if rows is None else values[rows]),
     }
+
+
+def histogram(values: F64) -> dict[str, Any]:
+    """How many values there are from `start` in steps of `width`; NaN is left out."""
+    bins = np.floor(values[np.isfinite(values)] / _BIN).astype(np.int64)
+    first = int(bins.min())
+    return {"start": round(first * _BIN, 2), "width": _BIN, "counts": np.bincount(bins - first).tolist()}

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mfmc_ray.codec import CodecError, decode
@@ -16,10 +17,14 @@ from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.finder import AGREEMENT, merge
 from mfmc_ray.faces.protocols import Detector
 
+VERSION = 1
+"""Of how pairs are made: raised, all notes are made anew."""
 SAME_FACE = 0.3
 """IoU from which a detection is of the face whose box it is held against."""
 MIN_SCORE = 0.6
 """Of a detector that sees a face; `Pair.detections` have half of it."""
+LONGEST = 2048
+"""px: larger pictures are looked at in a copy of this size, by which faces below about 10 px there are lost."""
 # where the five points are in a box as YuNet draws it: the median of 520 LFW photos
 _IN_BOX: F32 = ((ARCFACE_TEMPLATE - np.array([54.9, 64.9], np.float32)) / 108.7).astype(np.float32)
 
@@ -73,7 +78,7 @@ class Pairer:
             raise PairingError("unreadable") from error
         after = self._output(output)
         empty = Faces.empty()
-        found = {name: (one.detect(before), empty if after is None else one.detect(after)) for name, one in self._detectors.items()}
+        found = {name: (detected(one, before), empty if after is None else detected(one, after)) for name, one in self._detectors.items()}
         if rows is not None and any(row["box"] is None for row in rows):
             rows = [row for row in rows if row["box"] is not None]
         if not rows and (rows is None or after is None):
@@ -81,6 +86,16 @@ class Pairer:
         else:
             faces = _told(before, after, found, rows or ())
         return Pair(digest, path, verdict, before, after, faces, found, (len(original), len(output or b"")))
+
+    def again(self, pair: Pair, output: bytes, rows: Sequence[Mapping[str, Any]]) -> Pair:
+        """The same original beside another output; nothing is looked for in the original again. `rows` as of `pair`."""
+        after = self._output(output)
+        nothing = Faces.empty()
+        found = {
+            name: (pair.detections[name][0], nothing if after is None else detected(one, after)) for name, one in self._detectors.items()
+        }
+        faces = _told(pair.original, after, found, rows)
+        return Pair(pair.image_id, pair.path, pair.verdict, pair.original, after, faces, found, (pair.sizes[0], len(output)))
 
     def _output(self, data: bytes | None) -> Image | None:
         if data is None:
@@ -98,6 +113,18 @@ class Pairer:
         return _told(before, after, found, rows)
 
 
+def detected(detector: Detector, image: Image) -> Faces:
+    """What a detector finds in a picture, or in a smaller copy of a large one; px of the picture."""
+    height, width = image.shape[:2]
+    shrink = max(height, width) / LONGEST
+    if shrink <= 1:
+        return detector.detect(image)
+    small = cv2.resize(image, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA)
+    faces = detector.detect(np.ascontiguousarray(small))
+    ratio = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
+    return faces.with_(boxes=faces.boxes * np.tile(ratio, 2), points=faces.points * ratio)
+
+
 def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, Faces]], rows: Sequence[Mapping[str, Any]]) -> PairedFaces:
     """The faces of some rows, where the detectors see them in both pictures."""
     n = len(rows)
@@ -106,7 +133,7 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
     for i, row in enumerate(rows):
         if row.get("points"):
             told[i] = np.reshape(row["points"], (5, 2))
-    points, _, seen = _placed(boxes, np.where(np.isfinite(told), told, points_of(boxes)), [one[0] for one in found.values()])
+    points, _, seen = placed(boxes, np.where(np.isfinite(told), told, points_of(boxes)), [one[0] for one in found.values()])
     if after is None:
         blank = np.full((n, 4), np.nan, np.float32), np.full((n, 5, 2), np.nan, np.float32), np.zeros(n, bool)
         output_boxes, output_points, output_seen = blank
@@ -114,7 +141,7 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
         scale = np.array([after.shape[1] / before.shape[1], after.shape[0] / before.shape[0]], np.float32)
         there = boxes * np.tile(scale, 2)
         fallback = np.where(np.isfinite(told), told, points * scale).astype(np.float32)  # the table is about the output
-        output_points, output_boxes, output_seen = _placed(there, fallback, [one[1] for one in found.values()])
+        output_points, output_boxes, output_seen = placed(there, fallback, [one[1] for one in found.values()])
     return PairedFaces(
         numbers=np.array([row["face_no"] for row in rows], np.int64).reshape(n),
         verdicts=tuple(str(row["verdict"]) if after is not None else WITHHELD for row in rows),
@@ -129,8 +156,9 @@ def _told(before: Image, after: Image | None, found: Mapping[str, tuple[Faces, F
     )
 
 
-def _placed(boxes: F32, points: F32, parts: Sequence[Faces]) -> tuple[F32, F32, Any]:
-    """Points, boxes and whether it is seen, of the detection that is where each box is; of the first detector that has one there."""
+def placed(boxes: F32, points: F32, parts: Sequence[Faces]) -> tuple[F32, F32, Any]:
+    """Points, boxes and whether it is seen, of the detection that is where each box (n, 4) is; of the first detector that has one there;
+    where none has, as they are given."""
     points, boxes, seen = points.astype(np.float32), boxes.astype(np.float32), np.zeros(len(boxes), bool)
     for every in parts:
         faces = every.take(every.scores >= MIN_SCORE)

@@ -20,7 +20,9 @@ from mfmc_ray.evaluate.pair import I64, Pair
 
 SCHEMA = 1
 """Of evaluation.json: raised when a figure changes its meaning or place, not when one is added."""
-SECTIONS: Mapping[str, str] = MappingProxyType({"recognition": "mfmc_ray.evaluate.recognition"})
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {name: f"mfmc_ray.evaluate.{name}" for name in ("recognition", "utility", "downstream", "structure", "perceptual", "generative")}
+)
 """Key in evaluation.json → its module, a `Section`. The order is that of the report."""
 FACE_KEY = [("path", pa.string()), ("face_no", pa.int64())]
 """The first columns of rows about faces; rows about images have `path` alone."""

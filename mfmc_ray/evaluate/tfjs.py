@@ -1,6 +1,6 @@
 """TensorFlow.js graph models (a .json with its .bin beside it) as ONNX, needing neither TensorFlow nor Node.
 
-Knows the operators of plain convolutional networks (MobileNet and the like). The graph keeps TensorFlow's input (n, height, width,
+Knows the operators of convolutional networks (MobileNets and the like). The graph keeps TensorFlow's input (n, height, width,
 channels) and runs in channels-first order inside; scales and offsets that follow a convolution are folded into it, chains of Relu,
 Minimum and Maximum become one Clip, and what no output needs is left out.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,19 @@ def read_weights(path: Path, manifest: list[dict[str, Any]]) -> dict[str, NDArra
 class Converter:
     """Builds the ONNX graph node by node; pictures are channels first inside."""
 
-    def __init__(self, weights: dict[str, NDArray[Any]]) -> None:
-        self._weights = weights
+    def __init__(self, weights: dict[str, NDArray[Any]], *, free_size: bool = False) -> None:
+        self._weights, self._free_size = weights, free_size
         self._nodes: dict[str, onnx.NodeProto] = {}
         self._constants: dict[str, NDArray[Any]] = {}
         self._pictures: set[str] = set()
         self._convolutions: dict[str, tuple[str, F32, F32, dict[str, Any]]] = {}
         self._clips: dict[str, tuple[str, float, float]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
+        self._readers: Counter[str] = Counter()
+
+    def expect(self, nodes: list[dict[str, Any]]) -> None:
+        """Say which nodes come, so that a convolution that several read is not folded into each."""
+        self._readers.update(i.removesuffix(":0") for node in nodes for i in node.get("input", []))
 
     def add(self, node: dict[str, Any]) -> None:
         """Convert one node; its inputs come before it.
@@ -70,11 +76,14 @@ class Converter:
                 pass
             case "Placeholder":
                 shape = [int(d["size"]) for d in attributes["shape"]["shape"]["dim"]]
-                self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape[1:]]))
+                sides = ["height", "width"] if self._free_size else shape[1:3]
+                self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *sides, shape[3]]))
                 self._emit("Transpose", [name], f"{name}/channels_first", perm=[0, 3, 1, 2])
                 self._pictures.add(name)
             case "Conv2D" | "DepthwiseConv2dNative":
                 self._convolution(name, inputs, attributes, depthwise=kind != "Conv2D")
+            case "_FusedConv2D" | "FusedDepthwiseConv2dNative":
+                self._fused(name, inputs, attributes, depthwise=kind != "_FusedConv2D")
             case "Add" | "AddV2" | "BiasAdd" | "Mul" | "Sub":
                 self._arithmetic(name, kind, inputs)
             case "Relu" | "Relu6" | "Minimum" | "Maximum":
@@ -97,12 +106,22 @@ class Converter:
             case "Mean":
                 if sorted(self._weights[inputs[1]].tolist()) != [1, 2] or inputs[0] not in self._pictures:
                     raise ValueError(f"{name}: only the mean over a picture is known")
-                self._emit("ReduceMean", [inputs[0], self._constant(f"{name}/axes", np.array([2, 3]))], name, keepdims=0)
+                kept = bool(attributes.get("keep_dims", {}).get("b"))
+                self._emit("ReduceMean", [inputs[0], self._constant(f"{name}/axes", np.array([2, 3]))], name, keepdims=int(kept))
+                if kept:
+                    self._pictures.add(name)
+            case "ResizeBilinear":
+                self._doubled(name, inputs, attributes)
+            case "ConcatV2":
+                if int(self._weights[inputs[-1]]) not in (3, -1) or not self._pictures >= set(inputs[:-1]):
+                    raise ValueError(f"{name}: of concatenations only that of pictures' channels is known")
+                self._emit("Concat", inputs[:-1], name, axis=1)
+                self._pictures.add(name)
             case "MatMul" | "_FusedMatMul":
                 weight = self._weights[inputs[1]]
                 if attributes.get("transpose_b", {}).get("b"):
                     weight = weight.T
-                fused = [base64.b64decode(s).decode() for s in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
+                fused = _fused_ops(attributes)
                 if fused not in ([], ["BiasAdd"], ["BiasAdd", "Relu"]):
                     raise ValueError(f"{name}: a product fused with {fused} is not known")
                 bias = [self._constant(inputs[2], self._weights[inputs[2]])] if fused else []
@@ -112,6 +131,8 @@ class Converter:
                     self._clip(name, product, 0.0, np.inf)
             case "Sigmoid":
                 self._emit("Sigmoid", inputs, name)
+                if inputs[0] in self._pictures:
+                    self._pictures.add(name)
             case "Softmax":
                 self._emit("Softmax", inputs, name, axis=-1)
             case _:
@@ -169,7 +190,7 @@ class Converter:
                 self._pictures.add(name)
             return
         source, value = self._split(name, inputs)
-        if source in self._convolutions and operator != "Sub":
+        if source in self._convolutions and operator != "Sub" and self._readers[source] < 2:
             origin, weight, bias, how = self._convolutions[source]
             flat = np.broadcast_to(value.reshape(-1), len(weight))
             if operator == "Mul":
@@ -197,6 +218,26 @@ class Converter:
             weight = weight.transpose(3, 2, 0, 1)
         self._convolve(name, inputs[0], weight, np.zeros(len(weight), np.float32), how)
 
+    def _fused(self, name: str, inputs: list[str], attributes: dict[str, Any], *, depthwise: bool) -> None:
+        """A convolution with its offset, and what bends it."""
+        fused = _fused_ops(attributes)
+        if fused not in (["BiasAdd"], ["BiasAdd", "Relu"], ["BiasAdd", "Relu6"]):
+            raise ValueError(f"{name}: a convolution fused with {fused} is not known")
+        plain = name if len(fused) == 1 else f"{name}/plain"
+        self._convolution(plain, inputs[:2], attributes, depthwise=depthwise)
+        origin, weight, _, how = self._convolutions[plain]
+        self._convolve(plain, origin, weight, self._weights[inputs[2]].reshape(-1), how)
+        if plain != name:
+            self._clip(name, plain, 0.0, 6.0 if fused[1] == "Relu6" else np.inf)
+
+    def _doubled(self, name: str, inputs: list[str], attributes: dict[str, Any]) -> None:
+        """A picture drawn twice as large; whatever size the graph says, that is all that is known here."""
+        if any(attributes.get(key, {}).get("b") for key in ("align_corners", "half_pixel_centers")) or inputs[0] not in self._pictures:
+            raise ValueError(f"{name}: of resizing only TensorFlow's plain one of pictures is known")
+        scales = self._constant(f"{name}/scales", np.array([1, 1, 2, 2], np.float32))
+        self._emit("Resize", [inputs[0], "", scales], name, mode="linear", coordinate_transformation_mode="asymmetric")
+        self._pictures.add(name)
+
     def _convolve(self, name: str, source: str, weight: F32, bias: F32, how: dict[str, Any]) -> None:
         self._convolutions[name] = source, weight, bias, how
         self._pictures.add(name)
@@ -214,21 +255,42 @@ class Converter:
         self._emit("Clip", [origin, *limits], name)
 
 
-def convert(path: Path, outputs: list[str]) -> onnx.ModelProto:
+def _fused_ops(attributes: dict[str, Any]) -> list[str]:
+    return [base64.b64decode(s).decode() for s in attributes.get("fused_ops", {}).get("list", {}).get("s", [])]
+
+
+def convert(path: Path, outputs: list[str], *, free_size: bool = False) -> onnx.ModelProto:
     """The ONNX form of the tf.js graph model whose json is at `path`; float32 in and out, any batch.
 
     Args:
         path: the .json; its weight files lie beside it.
-        outputs: names of nodes.
+        outputs: names of nodes; pictures among them come channels first.
+        free_size: pictures of any height and width may be given, not only such as the graph names.
 
     Raises:
         ValueError: for a model that this converter does not know how to convert, or an output it does not have.
     """
     model = json.loads(path.read_text(encoding="utf-8"))
-    converter = Converter(read_weights(path, model["weightsManifest"]))
-    for node in in_order(model["modelTopology"]["node"]):
+    converter = Converter(read_weights(path, model["weightsManifest"]), free_size=free_size)
+    nodes = needed_for(outputs, model["modelTopology"]["node"])
+    converter.expect(nodes)
+    for node in in_order(nodes):
         converter.add(node)
     return converter.model(outputs)
+
+
+def needed_for(outputs: list[str], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes that the outputs need; all if one of the outputs is not among them."""
+    by_name = {node["name"]: node for node in nodes}
+    if not by_name.keys() >= set(outputs):
+        return nodes
+    found, queue = set(), list(outputs)
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += [i.lstrip("^").split(":")[0] for i in by_name[name].get("input", [])]
+    return [node for node in nodes if node["name"] in found]
 
 
 def in_order(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.evaluate.bootstrap import Bootstrap, nothing
+from mfmc_ray.evaluate.bootstrap import Bootstrap, nothing, short
 from mfmc_ray.faces.faces import F32
 
 I64 = NDArray[np.int64]
@@ -28,6 +28,7 @@ MOST_FACES = 2000
 """Faces whose pairs are compared; of more, people are taken at random, each as a whole."""
 _MOST_PAIRS = 1_000_000  # of strangers, for the areas under curves
 _CURVE_ROUNDS, _BINS = 200, 4096
+_FARS = [round(m * 10.0**e, 6) for e in (-4, -3, -2, -1) for m in (1, 2, 5)]  # of a drawn curve
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def accepted(some: Pairs, threshold: float | None, drawn: F64, boot: Bootstrap) 
 
 
 def curve(some: Pairs, boot: Bootstrap, seed: int) -> dict[str, Any]:
-    """`auc`, the chance that a pair of one person has a higher cosine than a pair of strangers, and `eer`, the equal error rate.
+    """`auc`, the chance that a pair of one person has a higher cosine than a pair of strangers, `eer`, the equal error rate, and `roc`.
 
     An anonymized face that tells nothing has 0.5 in both.
     """
@@ -144,7 +145,16 @@ def curve(some: Pairs, boot: Bootstrap, seed: int) -> dict[str, Any]:
         if same.sum() and others.sum():
             drawn[:, i] = _binned(same / same.sum(), others / others.sum())
     n = len(genuine)
-    return {"auc": boot.figure(auc, drawn[0], n), "eer": boot.figure(eer, drawn[1], n)}
+    return {"auc": boot.figure(auc, drawn[0], n), "eer": boot.figure(eer, drawn[1], n), "roc": roc(some)}
+
+
+def roc(some: Pairs) -> dict[str, list[float]]:
+    """For a drawing: `far`, shares of strangers' pairs, of which each has some pairs, and `tar` at the thresholds that these pairs give."""
+    genuine, impostors = some.cosines[some.same], some.cosines[~some.same]
+    far = np.array([*(rate for rate in _FARS if rate * len(impostors) >= 1), 1.0])
+    limits = np.quantile(impostors, 1 - far)
+    limits[-1] = -np.inf
+    return {"far": far.tolist(), "tar": [short(float((genuine > limit).mean())) for limit in limits]}
 
 
 def _exact(genuine: F64, impostors: F64) -> tuple[float, float]:

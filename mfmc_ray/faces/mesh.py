@@ -134,6 +134,11 @@ def pose(meshes: F32) -> F32:
     return np.asarray(np.degrees(np.stack([yaw, pitch, roll], axis=1)), np.float32)
 
 
+def turned(before: F32, after: F32) -> F32:
+    """float32, degrees in −180…180: from one of `pose`'s angles to another."""
+    return np.asarray((after - before + 180) % 360 - 180, np.float32)
+
+
 def eye_opening(meshes: F32) -> F32:
     """How far the eyes are open: the eye aspect ratio (Soukupová & Čech, 2016), in three dimensions.
 

@@ -82,6 +82,11 @@ def gather(how: Gathering | None) -> None:
     _process.gathering = how
 
 
+def gathering() -> Gathering | None:
+    """What `gather` was told."""
+    return _process.gathering
+
+
 def threads(asked: int | None = None) -> int:
     """How many threads a network gets: as many as asked for, else as `use` has settled."""
     return _process.threads if asked is None else asked

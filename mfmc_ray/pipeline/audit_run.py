@@ -21,6 +21,7 @@ from mfmc_ray.pipeline import leak
 from mfmc_ray.pipeline.audit import AuditStage
 from mfmc_ray.pipeline.audited import Audited, markers, read_manifest
 from mfmc_ray.pipeline.inspection import strange_columns
+from mfmc_ray.pipeline.manifest import given_digests
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.publish import write_reports
 from mfmc_ray.pipeline.recheck import PlainSearch, number
@@ -28,6 +29,7 @@ from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.sampling import Drawn, Sample, draw
 from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.pipeline.signoff import MODELS, result, show, summed, verdicts
+from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.workers import ANONYMIZE
 from mfmc_ray.tables import IDENTITIES, embedding_column
 
@@ -218,7 +220,11 @@ def _check_manifest(audited: Audited, summaries: list[dict[str, Any]]) -> None:
             findings.add(checks.MANIFEST, f"{name}: strict_threshold is {strict:.4f}")
         if not abs(number(guard[name].get("false_match_rate", rate)) - rate) <= 1e-3 * rate:
             findings.add(checks.MANIFEST, f"{name}: false_match_rate is {rate:.2e}")
-    pinned = {model.name: model.sha256 for model in load_lock()}
+    given = given_digests(State(audited.ledger.work).models)
+    pinned = {model.name: model.sha256 for model in load_lock()} | given
+    listed = [model for model in manifest.get("models") or [] if isinstance(model, dict)]
+    if silent := given.keys() - {model.get("name") for model in listed}:
+        findings.add(checks.MANIFEST, f"models: {', '.join(sorted(silent))} made it, too")
     for model in manifest.get("models") or []:
         if not isinstance(model, dict) or pinned.get(str(model.get("name"))) != model.get("sha256"):
             findings.add(checks.MANIFEST, f"models: not the pinned one: {model}")

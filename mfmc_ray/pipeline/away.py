@@ -38,7 +38,8 @@ def call(config: RayConfig, function: Callable[P, T], *args: P.args, **kwargs: P
     """
     if cluster_of(config) is None:
         return function(*args, **kwargs)
-    task: Any = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(function)
+    # A bit of a CPU keeps it off a head that has none; a whole one might never be free, as services keep theirs for the run.
+    task: Any = ray.remote(num_cpus=0.01, max_retries=RETRIES, scheduling_strategy="SPREAD")(function)
     try:
         return ray.get(task.remote(*args, **kwargs))  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError as error:

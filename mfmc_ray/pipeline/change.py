@@ -22,7 +22,16 @@ from mfmc_ray.known.index import KnownIndex, known_rows
 from mfmc_ray.known.search import usable
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.pipeline import approved, leak
-from mfmc_ray.pipeline.known import carry_forgotten, discard_gallery, files_of_stage, forget_in_scans, gallery_stages, named_faces
+from mfmc_ray.pipeline.known import (
+    COMPARISON,
+    EVALUATION,
+    carry_forgotten,
+    discard_gallery,
+    files_of_stage,
+    forget_in_scans,
+    gallery_stages,
+    named_faces,
+)
 from mfmc_ray.pipeline.rows import matrix
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.workers import SCAN
@@ -116,6 +125,8 @@ def forget(run: Run, ids: Sequence[str]) -> tuple[Change, Traces]:
     wanted, folder = set(ids), run.ledger.work / "known"
     with run.reopened():
         leak.forget(run.ledger.work / "audit")  # an audit that was killed has left embeddings of originals
+        leak.forget(run.ledger.work / EVALUATION)
+        leak.forget(run.ledger.work / COMPARISON)
         discard_gallery(run.ledger, len(run.config.guard.galleries))
         for stage in _stages(run):
             run.ledger.recover(stage)

@@ -2,10 +2,12 @@
 
 WORK/evaluation/<note>/part-00000.parquet    notes (docs/evaluate.md); private, embeddings of real people among them
 WORK/evaluation/evaluation.json              the figures
+WORK/evaluation/index.html                   the same for people
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import Counter
@@ -22,6 +24,8 @@ from rich.console import Console
 from mfmc_ray import __version__
 from mfmc_ray.config import RunConfig
 from mfmc_ray.evaluate import faces_note, labels
+from mfmc_ray.evaluate.compared import brief_of
+from mfmc_ray.evaluate.page import page
 from mfmc_ray.evaluate.pair import I64
 from mfmc_ray.evaluate.pairing import Pairer, PairingError
 from mfmc_ray.evaluate.recognizers import Available, available
@@ -31,15 +35,17 @@ from mfmc_ray.faces.store import load_lock, pull
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger, LedgerError, Stage
 from mfmc_ray.parquet import write_parquet
+from mfmc_ray.pipeline.known import COMPARISON, EVALUATION
 from mfmc_ray.pipeline.leak import clusters
 from mfmc_ray.pipeline.paired import Outputs, Plan, plan
 from mfmc_ray.pipeline.parts import run_parts
-from mfmc_ray.pipeline.session import connect, plan_of
+from mfmc_ray.pipeline.session import connect, plan_of, prepare
+from mfmc_ray.pipeline.shown import published_of
 from mfmc_ray.places import replace_file, text_of
 from mfmc_ray.sources import SourceError, SourceReader
 
-FOLDER = "evaluation"
-"""In WORK."""
+PAGE = "index.html"
+"""In the same folder: the figures for people."""
 CLUSTERED_BY = ("sface", "dlib")
 """Recognizers that say who is who where no labels do."""
 
@@ -143,7 +149,7 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     started = time.monotonic()
     config = asked.config
-    ledger = Ledger(config.out, str(Path(config.work) / FOLDER), config.storage_options)
+    ledger = Ledger(config.out, str(Path(config.work) / EVALUATION), config.storage_options)
     given = labels.read(asked.labels, config.storage_options) if asked.labels not in (None, labels.FOLDERS) else None
     recognizers = available(asked.options.recognizers)
     for name, why in recognizers.skipped.items():
@@ -153,7 +159,11 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     sections = chosen(options)
     notes = list({note.name: note for section in sections.values() for note in (*faces_note.NOTES, *section.notes(options))}.values())
     pull(sorted({file for note in notes for file in note.models}))
-    with ledger.lock():
+    run = Ledger(config.out, config.work, config.storage_options)
+    with contextlib.ExitStack() as held:
+        if (run.work / "run.json").is_file():  # nothing changes OUT meanwhile
+            held.enter_context(run.lock())
+        held.enter_context(ledger.lock())
         tables, summaries = _noted(ledger, planned, notes, config)
         about = _about(tables, given, asked, options, recognizers.names)
         replace_file(ledger.work / "people.parquet", partial(write_parquet, _people(about)))
@@ -172,7 +182,13 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
         }
         for name, section in sections.items():
             result[name] = section.figures(tables, about)
+        if compared := brief_of(Path(config.work) / COMPARISON):
+            result["comparisons"] = compared
         replace_file(ledger.work / "evaluation.json", text_of(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))
+        html, missing = page(result, None if planned.plain else published_of(ledger))
+        replace_file(ledger.work / PAGE, text_of(html))
+    if missing:
+        console.print(f"[yellow]{PAGE} has tables only:[/yellow] {missing}")
     return result
 
 
@@ -197,6 +213,7 @@ def _noted(
     if todo:
         parts = [part for part in planned.parts if part["part"] in todo]
         with connect(config.ray, ledger.work):
+            prepare(sorted({file for note in notes for file in note.models}))
             run_parts(
                 EvaluateWorker,
                 {

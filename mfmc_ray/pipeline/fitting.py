@@ -96,10 +96,11 @@ class FittingWorker:
         self.recognizers = {name: ALL_DIMENSIONS[name] for name in config.guard.recognizers}
         self.columns = scan_schema(self.recognizers).names
         self.model = load_model()
-        self.swapper = swapper_of(config.swap)
         self.watch = self.watch_of(config=config, ledger=ledger)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services, self.watch)
-        self.wearer = wearer_of(self.swapper, check, Asker.of(services, SWAP, self.watch))
+        asker = Asker.of(services, SWAP, self.watch)
+        self.swapper = swapper_of(config.swap, device=asker is None)
+        self.wearer = wearer_of(self.swapper, check, asker)
         self._reader = SourceReader(config.storage_options)
 
     @staticmethod

@@ -28,6 +28,8 @@ class IdentityStage:
         self.check = check
         self.swapper = swapper
         self.model = load_model()
+        self.shown = 0
+        """Of how many seeds of the last batch the swapper showed a face."""
         self.adds: pa.Schema = pool_schema(check.pack.dimensions)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -35,6 +37,7 @@ class IdentityStage:
         names = list(self.check.pack.embedders)
         embeddings: dict[str, list[F32]] = {name: [] for name in names}
         identities = []
+        self.shown = 0
         for seed in batch["seed"].to_pylist():
             identity = sample(self.model, seed)
             vectors = self._embed(identity)
@@ -66,6 +69,7 @@ class IdentityStage:
             portrait = self.swapper.portrait(identity)
         except SwapError:
             return None
+        self.shown += 1
         points = self.check.points(portrait.pixels, portrait.mesh)[None]
         found = {}
         for name, embedder in self.check.pack.embedders.items():

@@ -28,6 +28,8 @@ from mfmc_ray.pipeline.workers import GALLERY, SCAN
 from mfmc_ray.places import replace_file
 from mfmc_ray.tables import embedding_column
 
+EVALUATION, COMPARISON = "evaluation", "comparison"
+"""Folder in WORK of what `mfmc evaluate` makes: embeddings of everybody's originals, so it goes when anybody does, and can be made anew."""
 _ADDED, _FORGOTTEN, _ENROLLED = "galleries.json", "forgotten.json", "people.json"
 
 
@@ -172,6 +174,8 @@ def build_index(
     gone = [name for name in index.ids if name not in there and not name.startswith("reference:")]
     if gone:  # their images are not in the collection any more, or they are not enrolled any more
         index.remove(gone, returns=True)
+        for name in (EVALUATION, COMPARISON):
+            shutil.rmtree(ledger.work / name, ignore_errors=True)
     replace_file(ledger.work / _ENROLLED, lambda path: path.write_text(json.dumps(enrolled)))
     return index
 

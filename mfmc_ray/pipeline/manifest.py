@@ -21,6 +21,10 @@ from mfmc_ray.swap.swappers import digest_of, licences_of
 _PACKAGES = ("ray", "pyarrow", "numpy", "faiss-cpu", "onnxruntime", "opencv-python-headless")
 
 
+SWAPPER = "swapper"
+"""What stands for a swap network among digests of models; that and a space, for each of its files."""
+
+
 def models_of(config: RunConfig) -> list[str]:
     """The model files that a run uses."""
     return files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"])
@@ -32,7 +36,14 @@ def model_digests(config: RunConfig) -> dict[str, str]:
     network = digest_of(config.swap)
     found = {model.name: model.sha256 for model in load_lock() if model.name in used} | {"identities": model_digest()}
     found |= {name: insight.digest_of(name) for name in _insightface(config)}
-    return found | ({"swapper": network} if network else {})
+    found |= {f"{SWAPPER} {one.what}": one.sha256 for one in licences_of(config.swap)}
+    return found | ({SWAPPER: network} if network else {})
+
+
+def given_digests(digests: Mapping[str, str]) -> dict[str, str]:
+    """Of `model_digests`, those of weights that are not in models.lock, by their names in the manifest."""
+    named = {name.removeprefix(f"{SWAPPER} "): sha256 for name, sha256 in digests.items() if name.startswith(f"{SWAPPER} ")}
+    return named | {name: digests[name] for name in insight.NAMES if name in digests}
 
 
 def _insightface(config: RunConfig) -> list[str]:

@@ -12,7 +12,7 @@ from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.ledger import Ledger
 from mfmc_ray.pipeline.curves import other_curves
 from mfmc_ray.pipeline.difference import Difference
-from mfmc_ray.pipeline.manifest import model_digests
+from mfmc_ray.pipeline.manifest import SWAPPER, model_digests
 from mfmc_ray.pipeline.plan import Plan
 from mfmc_ray.pipeline.state import State
 from mfmc_ray.pipeline.times import Times
@@ -75,8 +75,9 @@ class Outlook:
         return FIXED_SECONDS + sum(line.seconds for line in self.lines) if self.lines else 0.0
 
 
-_FAKES = ("identities", "swapper")
-"""Models that make fakes: with another one these are made anew, and what wears them, but nothing is scanned again."""
+def _makes_fakes(model: str) -> bool:
+    """Whether with another one only the fakes are made anew, and what wears them, and nothing is scanned again."""
+    return model == "identities" or model.split(" ")[0] == SWAPPER
 
 
 def change_of(ledger: Ledger, config: RunConfig, calibration: Calibration) -> Change:
@@ -90,8 +91,8 @@ def change_of(ledger: Ledger, config: RunConfig, calibration: Calibration) -> Ch
     names += other_curves(ledger.work, calibration, config.guard.recognizers)  # which change under the same name, or with the version
     now = model_digests(config)
     other = [name for name in sorted(now.keys() | models.keys()) if now.get(name) != models.get(name)]
-    anew = any(name.startswith("find.") or name == "guard.recognizers" for name in names) or any(name not in _FAKES for name in other)
-    pool = "swap.seed" in names or any(name in _FAKES for name in other)
+    anew = any(name.startswith("find.") or name == "guard.recognizers" for name in names) or not all(map(_makes_fakes, other))
+    pool = "swap.seed" in names or any(map(_makes_fakes, other))
     return Change((*names, *(f"model {name}" for name in other)), anew, pool)
 
 

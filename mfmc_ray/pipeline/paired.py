@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mfmc_ray.collection import Collection, CollectionError
+from mfmc_ray.evaluate.pairing import VERSION
 from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.sources import Unit, read_unit
 
@@ -113,22 +115,30 @@ def _published(sources: Mapping[str, Place], files: Iterable[str], ledger: Ledge
 
 def _plain(sources: Mapping[str, Place], ledger: Ledger, options: Mapping[str, Any]) -> Plan:
     outputs = dict(places_of(ledger.out, options))
+    stems = Counter(_stem(path) for path in sources)
+    others = {_stem(path): place for path, place in outputs.items()}
     pairs = []
     for path in sorted(sources):
-        output = outputs.get(path)
+        # another tool may have written another format
+        output = outputs.get(path) or (others.get(_stem(path)) if stems[_stem(path)] == 1 else None)
         verdict = "changed" if output else "missing"
         pairs.append({"image_id": None, "path": path, "verdict": verdict, "original": sources[path], "output": output, "faces": None})
     absent = sum(pair["output"] is None for pair in pairs)
     if absent == len(pairs):
         raise CollectionError(f"{ledger.out} has no picture with the path of an original: wanted the same names in the same folders")
-    return Plan(_parts(pairs, 0, ""), len(pairs), len(outputs.keys() - sources.keys()), absent, (), plain=True)
+    strange = sum(_stem(path) not in stems for path in outputs)
+    return Plan(_parts(pairs, 0, ""), len(pairs), strange, absent, (), plain=True)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0] or path
 
 
 def _parts(pairs: list[dict[str, Any]], first: int, digest: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for start in range(0, len(pairs), IMAGES_PER_PART):
         some = pairs[start : start + IMAGES_PER_PART]
-        made = hashlib.sha256(json.dumps([digest, some], sort_keys=True).encode()).hexdigest()
+        made = hashlib.sha256(json.dumps([VERSION, digest, some], sort_keys=True).encode()).hexdigest()
         parts.append({"part": first + len(parts), "digest": made, "pairs": some})
     return parts
 

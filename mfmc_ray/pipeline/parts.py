@@ -1,8 +1,8 @@
 """The one graph that every pass runs: parts in, tiny summaries out.
 
-What travels through Ray are ids and locators; pixels never do. A worker actor holds the pass's stage, reads a part's bytes itself, writes
-the part's files itself under names that depend on the part alone, and hands back a summary. Thus a part may be done again at any time, and
-is when its worker or node dies.
+What travels through Ray are ids and locators; pixels never do, but to services (`services.py`). A worker actor holds the pass's stage,
+reads a part's bytes itself, writes the part's files itself under names that depend on the part alone, and hands back a summary. Thus a part
+may be done again at any time, and is when its worker or node dies.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from mfmc_ray.discreet import hushed, kind_and_words, told
 from mfmc_ray.faces import runtime
 from mfmc_ray.pipeline.profiles import Plan
+from mfmc_ray.pipeline.remote import alone
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.retry import AGAIN, StoreError
 
@@ -243,7 +244,9 @@ class _Worker:
         if self._stage is None:
             stage_class, constructor_kwargs = ray.get(self._source)
             self._stage = stage_class(**constructor_kwargs)
-        return self._stage(part)
+        before = alone()
+        summary = self._stage(part)
+        return summary if alone() == before else {**summary, "alone": alone() - before}
 
 
 @contextlib.contextmanager
@@ -251,7 +254,7 @@ def _progress(label: str, total: int | None, parts: int) -> Iterator[Callable[[M
     """A bar on a terminal, otherwise now and then a line; both on stderr. The value takes each summary."""
     console = Console(stderr=True)
     started = last = time.monotonic()
-    images = faces = finished = 0
+    images = faces = finished = by_themselves = 0
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -273,10 +276,11 @@ def _progress(label: str, total: int | None, parts: int) -> Iterator[Callable[[M
         console.print(f"{label}: {images}{of} images, {finished} of {parts} parts, {speed()}", soft_wrap=True, highlight=False)
 
     def advance(summary: Mapping[str, Any]) -> None:
-        nonlocal images, faces, finished, last
+        nonlocal images, faces, finished, by_themselves, last
         images += summary.get("images", 0)
         faces += summary.get("faces", 0)
         finished += 1
+        by_themselves += summary.get("alone", 0)
         bar.update(task, completed=finished if total is None else images, speed=speed())
         if not console.is_terminal and time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
@@ -286,3 +290,6 @@ def _progress(label: str, total: int | None, parts: int) -> Iterator[Callable[[M
         yield advance
     if not console.is_terminal:
         line()
+    if by_themselves:
+        what = f"{by_themselves} times a service died over what it was asked, and a worker did it itself, on its CPU"
+        console.print(f"{label}: {what}", soft_wrap=True, highlight=False)

@@ -63,11 +63,13 @@ def fill_pool(
         parts = [{"part": len(offered) + k, "seeds": [next(offer) for _ in range(SEEDS_PER_PART)]} for k in range(more)]
         offered.extend(parts)
         certify(parts)
+        if all(summary.get("shown") == 0 for summary in ledger.done(POOL).values()):
+            raise LedgerError(
+                f"the swapper shows no face of any of {len(offered) * SEEDS_PER_PART} fakes: see whether crop, colours, range and "
+                "identity in its YAML file are what the network wants (docs/swappers.md)"
+            )
     if pool.num_rows == 0:
-        raise LedgerError(
-            "no fake identity is far enough from all known faces, or the swapper shows no faces; see the thresholds in the manifest, or "
-            "raise --threshold"
-        )
+        raise LedgerError("no fake identity is far enough from all known faces; see the thresholds in the manifest, or raise --threshold")
     return pool.slice(0, wanted)
 
 

@@ -30,6 +30,12 @@ from mfmc_ray.swap.cover import Covered
 from mfmc_ray.swap.protocol import Swapper
 
 _log = logging.getLogger(__name__)
+_alone: list[str] = []
+
+
+def alone() -> int:
+    """How often this process had to do by itself what it asked services for."""
+    return len(_alone)
 
 
 class ServiceLostError(RuntimeError):
@@ -69,8 +75,6 @@ class Asker:
 
     def __init__(self, ask: Ask, watch: Watch | None = None) -> None:
         self._ask, self._watch = ask, watch or Watch()
-        self.alone = 0
-        """How often the worker had to do by itself what it asked for."""
 
     @classmethod
     def of(cls, ask: Ask | None, role: str, watch: Watch | None = None) -> Asker | None:
@@ -83,7 +87,7 @@ class Asker:
             with self._watch.away() as left:
                 return self._ask(role, method, *arguments, seconds=left)
         except ServiceLostError as error:
-            self.alone += 1
+            _alone.append(role)
             _log.warning("%s: the worker does it itself", error)
             return otherwise()
 

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfmc_ray.config import FindConfig, RunConfig
+from mfmc_ray.faces import runtime
 from mfmc_ray.faces.attributes import SIDE
 from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.gather import Gatherer, Gathering
 from mfmc_ray.faces.pack import ModelPack, load_pack
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
@@ -28,7 +31,7 @@ from mfmc_ray.pipeline.choice import Chooser, Try
 from mfmc_ray.pipeline.wearing import Wearer, Worn
 from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.cover import Covered
-from mfmc_ray.swap.protocol import SwapError
+from mfmc_ray.swap.protocol import Order, Patch, Portrait, SwapError, Swapper
 from mfmc_ray.swap.swappers import swapper_of
 
 
@@ -79,15 +82,17 @@ class Swap:
         **more: Any,
     ) -> None:
         self.pack = load_pack(config.find, config.guard.recognizers)
-        self.model = load_model()
+        self.model, how = load_model(), runtime.gathering()
         self.swapper = swapper_of(config.swap)
+        if how is not None and self.swapper.at_once > 1:
+            self.swapper = GatheredSwapper(self.swapper, how)
         check = OutputCheck(self.pack, Guard(known, thresholds, calibration, searches))
         self._choose, self._wear = Chooser(self.swapper, check, config.swap.attempts), Wearer(self.swapper, check)
 
     def warm_up(self) -> None:
         """As `Look.warm_up`."""
         someone = sample(self.model, 0)
-        with contextlib.suppress(SwapError):
+        with contextlib.suppress(SwapError):  # a network may make no face of it
             self.swapper.portrait(someone)
             self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
         _warm_up(self.pack)
@@ -117,6 +122,55 @@ class Swap:
     ) -> Worn:
         """As `Wearer`, on a window of the picture."""
         return self._wear(window.canvas(), mesh, identity, wanted, covered, originals, attempts, steps)
+
+
+class GatheredSwapper(Swapper):
+    """A swap network that several threads use: what they order is made together, and by one thread.
+
+    Args:
+        swapper: makes it.
+        how: sizes and times.
+    """
+
+    def __init__(self, swapper: Swapper, how: Gathering) -> None:
+        self._swapper = swapper
+        self.name, self.digest, self.licences, self.at_once = swapper.name, swapper.digest, swapper.licences, swapper.at_once
+        self._gatherer = Gatherer(lambda feed: [_objects(swapper.swap_many(list(feed["orders"])))], how)
+
+    def covered(self, image: Image, mesh: F32) -> Covered:
+        """See `Swapper.covered`."""
+        return self._swapper.covered(image, mesh)
+
+    def swap(
+        self,
+        image: Image,
+        mesh: F32,
+        identity: Identity,
+        *,
+        age: float | None = None,
+        strength: float = 1.0,
+        keep_rims: bool = True,
+        covered: Covered | None = None,
+    ) -> Patch:
+        """See `Swapper.swap`."""
+        (patch,) = self.swap_many([Order(image, mesh, identity, age, strength, keep_rims, covered)])
+        if patch is None:
+            raise SwapError("nothing came of a face")
+        return patch
+
+    def swap_many(self, orders: Sequence[Order]) -> list[Patch | None]:
+        """See `Swapper.swap_many`."""
+        return list(self._gatherer({"orders": _objects(orders)})[0]) if orders else []
+
+    def portrait(self, identity: Identity) -> Portrait:
+        """See `Swapper.portrait`; before several threads do anything."""
+        return self._swapper.portrait(identity)
+
+
+def _objects(some: Sequence[Any]) -> NDArray[np.object_]:
+    array = np.empty(len(some), object)
+    array[:] = some
+    return array
 
 
 def _warm_up(pack: ModelPack) -> None:

@@ -159,10 +159,12 @@ class Run:
         pull(models_of(self.config))
         fetch(self.config.swap)
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards), contextlib.closing(self._services):
-            prepare(models_of(self.config))
+            prepare(models_of(self.config), self.config.swap)
             for line in plan_of(self.config.ray).told():
                 self.console.print(line, markup=False, soft_wrap=True)
             yield
+            for line in self._services.told():
+                self.console.print(line, markup=False, soft_wrap=True)
         with contextlib.suppress(OSError):  # not if it holds what a worker has left
             (self.ledger.work / "watch").rmdir()
 

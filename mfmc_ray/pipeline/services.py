@@ -93,6 +93,17 @@ class Services:
         was started `requests`, `seconds` worked, `waited` in the queue, `batches` and `rows` in them."""
         return {role: list(ray.get([actor.about.remote() for actor in actors])) for role, actors in self._actors.items()}
 
+    def told(self) -> list[str]:
+        """How busy the services have been since they were started, a line for each role: what to turn is in docs/cluster.md."""
+        lines = []
+        for role, some in self.about().items():
+            requests, batches = (max(1, sum(one[name] for one in some)) for name in ("requests", "batches"))
+            worked, waited, rows = (sum(one[name] for one in some) for name in ("seconds", "waited", "rows"))
+            line = f"Services that {role}: {sum(one['requests'] for one in some)} requests, {1000 * worked / requests:.0f} ms each after "
+            line += f"{1000 * waited / requests:.0f} ms in the queue"
+            lines.append(line + (f"; {rows / batches:.1f} faces a batch" if rows else ""))
+        return lines
+
     def published(self, plan: Plan) -> dict[str, Any]:
         """For the manifest: what the plan is, what the services' networks run on, and what did not go as it was asked for."""
         found = plan.published()

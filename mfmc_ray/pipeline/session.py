@@ -18,13 +18,14 @@ import ray
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mfmc_ray.config import RayConfig
+from mfmc_ray.config import ConfigError, RayConfig, SwapConfig
 from mfmc_ray.discreet import hushed
 from mfmc_ray.faces.runtime import available
 from mfmc_ray.faces.store import ModelError, pull
 from mfmc_ray.pipeline.growth import wait_for
 from mfmc_ray.pipeline.profiles import GPU_PROVIDERS, Node, Plan, plan, without_services
 from mfmc_ray.private import short_link, tidy
+from mfmc_ray.swap.swappers import fetch
 
 STORE_BYTES = 1 << 30
 """Of a local object store: it holds the known-face index and the models' settings, never pictures …"""
@@ -123,23 +124,25 @@ def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
     return made if services else without_services(made, config)
 
 
-def prepare(names: Sequence[str]) -> None:
-    """Has each node of a cluster get the model files, once, before its workers ask for them at the same time.
+def prepare(names: Sequence[str], swap: SwapConfig | None = None) -> None:
+    """Has each node of a cluster get the files of these models and of a swapper, once, before its workers ask for them at the same time.
 
     Raises:
-        ModelError: a node cannot get one.
+        ModelError, ConfigError: a node cannot get one.
     """
     others = [node for node in nodes() if node.name != ray.get_runtime_context().get_node_id()]
-    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names)) for node in others]
+    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names), swap) for node in others]
     for failure in ray.get(tasks):
         if failure is not None:
             raise failure
 
 
-def _pulled(names: list[str]) -> ModelError | None:
+def _pulled(names: list[str], swap: SwapConfig | None) -> Exception | None:
     try:
         pull(names, progress=False)
-    except ModelError as error:
+        if swap is not None:
+            fetch(swap)
+    except (ModelError, ConfigError) as error:
         return error
     return None
 
@@ -177,6 +180,7 @@ def _local_settings() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",  # one actor a core; more threads only wait for each other
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what makes every process of Ray bind to loopback
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_free_objects_period_milliseconds": "100",  # what services were asked about would stay in the store for a second
     }
     if "RAY_AUTH_MODE" not in os.environ:  # then Ray asks for a token, and would write one of its own into the home folder
         settings["RAY_AUTH_TOKEN"] = _TOKEN

@@ -38,6 +38,11 @@ class State:
         return _loaded(self._settings), json.loads(self._models.read_text())
 
     @property
+    def models(self) -> dict[str, str]:
+        """Digests of the models that the run was begun with."""
+        return dict(self._read(self._models))
+
+    @property
     def is_begun(self) -> bool:
         """Whether there is a run that can be gone on with."""
         return "config" in self._read(self._identity)

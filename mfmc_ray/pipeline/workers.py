@@ -143,7 +143,7 @@ class IdentityWorker:
         self.ledger, self.index_digest, self.terms = ledger, known.digest, terms_of(thresholds, calibration)
         self.swapper = digest_of(config.swap)
         check = check_of(config, Guard(known, thresholds, calibration, searches), services)
-        self.stage = IdentityStage(check, swapper_of(config.swap))
+        self.stage = IdentityStage(check, swapper_of(config.swap, device=False))
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
@@ -151,7 +151,7 @@ class IdentityWorker:
         seconds = round(time.process_time() - started, 3)  # of all cores: what `mfmc known capacity` reckons with
         counts = {"images": len(part["seeds"]), "faces": admitted.num_rows}
         result = {**counts, "cpu_seconds": seconds, "index_digest": self.index_digest, "terms": self.terms}
-        result |= {"swapper": self.swapper} if self.swapper else {}
+        result |= {"swapper": self.swapper, "shown": self.stage.shown} if self.swapper else {}
         self.ledger.commit_part(POOL, part["part"], {"pool": admitted}, result)
         return result
 

@@ -7,7 +7,6 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.onnx import OnnxSwapper
 from mfmc_ray.swap.protocol import Licence, Swapper
-from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.swap.spec import SwapperSpec, load_spec
 
 
@@ -25,7 +24,7 @@ def swapper_of(swap: SwapConfig, *, device: bool = True) -> Swapper:
     spec = spec_of(swap)
     if spec is not None:
         return OnnxSwapper(spec)
-    return renderer(load_model(), swap.device) if device else MorphSwapper(load_model())
+    return renderer(load_model(), swap.device if device else "numpy")
 
 
 def spec_of(swap: SwapConfig) -> SwapperSpec | None:

@@ -17,7 +17,7 @@ from skimage.data import astronaut, coffee
 from test_manifests import CLUSTER, CRON, JOB, MANIFESTS, SUBMIT
 
 pytestmark = [pytest.mark.ray, pytest.mark.models]
-SECONDS = 280.0
+SECONDS = 400.0
 
 
 class Pod:
@@ -30,8 +30,8 @@ class Pod:
         self.photos, self.out = folder / "photos", folder / "out"
         self.settings: dict[str, Any] = yaml.safe_load((MANIFESTS / "base" / "nightly.yaml").read_text())
         self.settings |= {"input": str(self.photos), "out": str(self.out), "work": self.here(self.settings["work"])}
-        # a small run: faces are covered, no audit; of a CPU less than all workers ask for, as in a cluster that cannot grow
-        self.settings |= {"guard": {"recognizers": ["sface"]}, "swap": {"pseudonyms": "none"}, "output": {"rows_per_part": 1}}
+        # a small run: faces are covered, no audit
+        self.settings |= {"guard": {"recognizers": ["sface"]}, "swap": {"pseudonyms": "none"}}
         self.settings["ray"]["wait_for"]["cpus"] = 3
         del self.settings["nightly"]["audit"]
         self.configure()
@@ -120,4 +120,4 @@ def test_the_ray_jobs_entrypoint_does_a_night_as_kuberay_submits_it(pod: Pod) ->
     assert code == 0, said
     assert pod.shown() == {"c.jpg": "unchanged"}, said
     code, said = pod.run(["ray", "job", "status", "--address", address, name], token)
-    assert "SUCCEEDED" in said, said
+    assert f"'{name}' succeeded" in said, said

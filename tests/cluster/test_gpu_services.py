@@ -20,7 +20,7 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 from skimage import data
 
-from mfmc_ray.config import RunConfig, load
+from mfmc_ray.config import RayConfig, RunConfig, load
 from mfmc_ray.pipeline.profiles import ProfileError
 from mfmc_ray.pipeline.run import Run
 from mfmc_ray.pipeline.session import plan_of
@@ -141,10 +141,10 @@ def test_the_graph_is_scheduled_as_meant_and_killed_services_change_no_row(clust
     assert "replaced" in tables(config)["faces"]["verdict"].to_pylist()
 
 
-def test_no_gpu_at_all(cluster: Cluster, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gpu_at_all(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     from mfmc_ray.pipeline import session
 
     there = session.nodes()
     monkeypatch.setattr(session, "nodes", lambda: [node for node in there if not node.gpus])
     with pytest.raises(ProfileError, match="needs a node with a GPU, and this cluster has none"):
-        plan_of(settings(photos, tmp_path, "gpu").ray)
+        plan_of(RayConfig(profile="gpu"))

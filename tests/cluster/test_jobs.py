@@ -72,6 +72,7 @@ class Place:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=self.environment,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background it is ignored
             )
         self.started.append(process)
         return process
@@ -140,7 +141,7 @@ def test_a_job_survives_a_node_and_has_the_rows_of_a_local_run(cluster: RayNodes
     first = place.start(*submit)
     until(lambda: "Submitted" in place.said(first) or first.poll() is not None)
     second = place.start(*submit)  # by somebody else
-    until(lambda: list(place.out.glob("images/*.parquet")) or first.poll() is not None, 300)
+    until(lambda: list(place.out.glob("images/*.parquet")) or first.poll() is not None, 450)
     until(lambda: "is running already" in place.said(second))
     assert first.poll() is None, place.said(first)
     cluster.kill(cluster.nodes[1])

@@ -180,7 +180,7 @@ def test_nothing_is_written_outside_its_folders(ran: Ran) -> None:
 def test_nothing_is_left_of_what_only_the_run_needs(ran: Ran) -> None:
     left = {path.name for path in ran.work.iterdir()}
     assert left <= {
-        *("calibration-used", "gallery-0", "known", "ledger", "pool", "pseudonym.key", "pseudonym.notes", "published", "report"),
+        *("calibration-used", "gallery-0", "known", "ledger", "listing", "pool", "pseudonym.key", "pseudonym.notes", "published", "report"),
         *(
             "run.guard",
             "run.json",

@@ -132,8 +132,13 @@ def test_weak_recognizers_and_guards_are_not_heard(monkeypatch: pytest.MonkeyPat
     assert found["average_accuracy"]["all"]["recognizers"] == 3
     assert found["average_accuracy"]["independent"]["recognizers"] == 1
     assert set(found["recognizers"][0]["by_group"]) == {"sex"}
+    assert figures({"embeddings-sface": strong}, about)["verdict"]["recognizer"] is None  # it guards
     monkeypatch.setattr(recognition, "STRONG", 1.1)
-    assert "No verdict" in figures({"embeddings-sface": strong}, about)["verdict"]["text"]
+    silent = figures({"embeddings-openface": weak}, about)["verdict"]
+    assert "No good verdict" in silent["text"]
+    assert silent["at_chance"] is False
+    loud = figures({"embeddings-faceres": weak, "embeddings-openface": strong}, about)["verdict"]
+    assert loud["recognizer"] == "openface"  # that a weak one finds people is news
 
 
 def test_intervals_hold_what_they_say() -> None:

@@ -14,9 +14,11 @@ from PIL import Image as PILImage
 from skimage.data import astronaut
 
 from mfmc_ray.access.decide import AccessError
+from mfmc_ray.evaluate import pairing
 from mfmc_ray.evaluate.faces_note import FACES, IMAGES, FacesNote, ImagesNote, age_band, groups_of
 from mfmc_ray.evaluate.labels import assign, of_folders, read
 from mfmc_ray.evaluate.pairing import Pairer, PairingError, main_face, matched, points_of
+from mfmc_ray.faces.detect import YuNet
 
 BOX = [175.0, 63.0, 273.0, 186.0]  # about the astronaut's face
 
@@ -78,6 +80,17 @@ def test_plain_folders_and_what_is_not_published(pairer: Pairer) -> None:
     table = pa.Table.from_pylist(faces, FACES)
     assert {name: labels[0] for name, labels in groups_of(table).items()}["sex"] == "woman"
     assert pa.Table.from_pylist(images, IMAGES)["faces"].to_pylist() == [1]
+
+
+@pytest.mark.models
+def test_large_pictures_are_looked_at_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, detector = np.asarray(astronaut()), YuNet(min_score=0.6)
+    whole = detector.detect(image)
+    monkeypatch.setattr(pairing, "LONGEST", 300)
+    small = pairing.detected(detector, image)
+    assert len(small) == len(whole) == 1
+    np.testing.assert_allclose(small.boxes, whole.boxes, atol=8)
+    np.testing.assert_allclose(small.points, whole.points, atol=5)
 
 
 def test_matches_are_one_to_one_and_the_best_first() -> None:

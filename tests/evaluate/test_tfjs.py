@@ -110,3 +110,55 @@ def test_what_it_does_not_know_it_says(tmp_path: Path, node: dict[str, Any], mes
         assert convert(path, ["out"]).graph.output[0].name == "out"
     with pytest.raises(ValueError, match="there is no node"):
         convert(written(tmp_path, NODES), ["elsewhere"])
+
+
+def fused(*names: str) -> dict[str, Any]:
+    return {"fused_ops": {"list": {"s": [base64.b64encode(name.encode()).decode() for name in names]}}}
+
+
+MORE_NODES = [
+    op("data", "Placeholder", shape={"shape": {"dim": [{"size": s} for s in ("1", "8", "10", "2")]}}),
+    op("conv", "_FusedConv2D", "data", "kernel", "bias", **padding("SAME"), **fused("BiasAdd")),
+    op("sixth", "Mul", "sixth/y", "conv"),  # a hard swish: two read the convolution
+    op("three", "AddV2", "conv", "three/y"),
+    op("gate", "Relu6", "three"),
+    op("swish", "Mul", "sixth", "gate"),
+    op("each", "FusedDepthwiseConv2dNative", "swish", "depthwise", "bias", **padding("SAME"), **fused("BiasAdd", "Relu")),
+    op("squeezed", "Mean", "each", "sides", keep_dims={"b": True}),
+    op("share", "Sigmoid", "squeezed"),
+    op("excited", "Mul", "each", "share"),
+    op("large", "ResizeBilinear", "excited", "size"),
+    op("large_too", "ResizeBilinear", "swish", "size"),
+    op("out", "ConcatV2", "large", "large_too", "axis"),
+    op("argmax", "ArgMax", "out"),  # nobody needs it, so nobody has to know it
+]
+MORE_WEIGHTS = {
+    "sixth/y": np.float32(1 / 6),
+    "three/y": np.float32(3),
+    "sides": np.int32([1, 2]),
+    "size": np.int32([16, 20]),
+    "axis": np.int32(3),
+}
+
+
+def doubled(x: np.ndarray) -> np.ndarray:
+    for axis in (1, 2):
+        after = np.concatenate([np.delete(x, 0, axis), np.take(x, [-1], axis)], axis)
+        x = np.stack([x, (x + after) / 2], axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return x
+
+
+def test_what_detectors_have_is_the_same_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in MORE_WEIGHTS.items():
+        monkeypatch.setitem(WEIGHTS, name, value)
+    model = convert(written(tmp_path, MORE_NODES), ["out"], free_size=True)
+    assert sum(node.op_type == "Conv" for node in model.graph.node) == 2
+    w, around = WEIGHTS, ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = RNG.random((2, 6, 4, 2), np.float32)
+    y = np.einsum("nhwcij,ijcf->nhwf", windows(np.pad(x, around), 1), w["kernel"]) + w["bias"]
+    swish = y / 6 * np.clip(y + 3, 0, 6)
+    z = np.maximum(np.einsum("nhwcij,ijc->nhwc", windows(np.pad(swish, around), 1), w["depthwise"][..., 0]) + w["bias"], 0)
+    z = z / (1 + np.exp(-z.mean((1, 2), keepdims=True)))
+    wanted = np.concatenate([doubled(z), doubled(swish)], 3).transpose(0, 3, 1, 2)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"data": x})[0], wanted, rtol=1e-3, atol=1e-3)

@@ -22,11 +22,17 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 
 @pytest.fixture(autouse=True)
-def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Process]:
+def process(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[_Process]:
     """As a process begins."""
     fresh, before = _Process(), cv2.getNumThreads()
     monkeypatch.setattr(runtime, "_process", fresh)
     monkeypatch.delenv(runtime.ENVIRONMENT, raising=False)
+    # libraries of other tests may have settled logging for the process
+    log = runtime._log
+    for name, value in (("disabled", False), ("propagate", False), ("level", log.level), ("handlers", [caplog.handler])):
+        monkeypatch.setattr(log, name, value)
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    log.setLevel(logging.WARNING)
     yield fresh
     cv2.setNumThreads(before)
 

@@ -130,7 +130,7 @@ def test_the_references_of_another_identity_model_become_known(ledger: Ledger, m
     class Other:
         references = people(5, 3)
 
-    monkeypatch.setattr("mfmc_ray.pipeline.known.load_model", Other)
+    monkeypatch.setattr("mfmc_ray.pipeline.references.load_model", Other)
     after = indexed(ledger)
     assert len(after) == len(before) + 3
     assert np.array_equal(after.vectors["sface"][-3:], Other.references["sface"])

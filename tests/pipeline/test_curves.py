@@ -97,7 +97,7 @@ def test_the_setting_is_a_name_in_the_manifest_and_part_of_the_digest(tmp_path: 
     assert given.to_dict()["guard"]["calibration"] == "curves"
     assert none.to_dict()["guard"]["calibration"] is None
     assert given.digest() != none.digest()
-    new = ("calibration", "shards", "max_seconds", "c2pa_certificate", "boxes", "boxes_mode", "pseudonyms")
+    new = ("calibration", "shards", "max_seconds", "c2pa_certificate", "boxes", "boxes_mode", "pseudonyms", "swapper", "device", "det_size")
     before = {s: {k: v for k, v in none.to_dict()[s].items() if k not in new} for s in ("find", "guard", "swap", "output")}
     text = json.dumps({"input": "photos", **before}, sort_keys=True)
     assert none.digest() == hashlib.sha256(text.encode()).hexdigest()  # a run begun before there were these settings goes on

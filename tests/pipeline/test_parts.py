@@ -85,17 +85,19 @@ def test_session_is_private(session: Path) -> None:
     folder = Path(ray._private.worker._global_node.get_session_dir_path())
     assert not folder.is_relative_to(session)
     assert folder.parents[1].stat().st_mode & 0o077 == 0  # Ray opens the one below to everybody
-    own = {p.pid for p in _descendants()}
+    own = {p.pid for p in _session_processes()}
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout.splitlines()
     ours = [line for line in listening if any(f"pid={pid}," in line for pid in own)]
     assert ours
     assert all(line.split()[3].startswith(("127.0.0.1:", "[::1]:", "[::ffff:127.0.0.1]:")) for line in ours), ours
 
 
-def _descendants() -> list[Any]:
+def _session_processes() -> list[Any]:
+    """Of this session; another test's cluster may be there, too."""
     import psutil
 
-    return list(psutil.Process().children(recursive=True))
+    begun = [psutil.Process(one.process.pid) for some in ray._private.worker._global_node.all_processes.values() for one in some]
+    return [process for one in begun for process in (one, *one.children(recursive=True))]
 
 
 def test_parts_come_back_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

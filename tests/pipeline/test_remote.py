@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,19 @@ from PIL import Image
 from skimage import data
 
 from mfmc_ray.config import FindConfig
+from mfmc_ray.faces.gather import Gathering
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
-from mfmc_ray.pipeline.remote import Asker, RemoteChooser, RemotePack, RemoteWearer, ServiceLostError
-from mfmc_ray.pipeline.roles import Look, Swap
+from mfmc_ray.pipeline.remote import Asker, RemoteChooser, RemotePack, RemoteWearer, ServiceLostError, alone
+from mfmc_ray.pipeline.roles import GatheredSwapper, Look, Swap
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.pipeline.window import Window
+from mfmc_ray.swap.protocol import Order, Patch, SwapError, Swapper
 from mfmc_ray.swap.render import MorphSwapper
 
 pytestmark = pytest.mark.models
@@ -173,11 +177,11 @@ def test_threads_share_a_role(elsewhere: Elsewhere, pack: ModelPack) -> None:
 
 def test_without_an_answer_the_worker_does_it_itself(elsewhere: Elsewhere, pack: ModelPack) -> None:
     elsewhere.lost.add(LOOK)
-    asker = Asker(elsewhere)
-    remote = RemotePack(asker, FindConfig(), list(pack.dimensions))
+    before = alone()
+    remote = RemotePack(Asker(elsewhere), FindConfig(), list(pack.dimensions))
     remote._own = pack  # type: ignore[misc]
     assert len(remote.analyse(data.astronaut())) == 1
-    assert asker.alone == 1
+    assert alone() == before + 1
 
 
 def test_what_a_method_raises_comes_back(elsewhere: Elsewhere) -> None:
@@ -196,3 +200,39 @@ def test_a_worker_that_waits_is_not_late(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "watch" / "scan-00000.at").read_bytes())["key"] == "a"
     with watch.away() as left:
         assert left == 0.0
+
+
+class Recorded(Swapper):
+    """Gives each order its identity back, and notes who asked for how many together."""
+
+    name, digest, licences, at_once = "recorded", "", (), 8
+
+    def __init__(self) -> None:
+        self.threads, self.sizes = set[int](), list[int]()
+
+    def swap_many(self, orders: Sequence[Order]) -> list[Patch | None]:
+        self.threads.add(threading.get_ident())
+        self.sizes.append(len(orders))
+        return [None if order.identity is None else order.identity for order in orders]  # type: ignore[misc]
+
+
+def test_orders_of_several_threads_are_made_together_by_one() -> None:
+    recorded, how = Recorded(), Gathering(size=8, wait=0.5)
+    swapper = GatheredSwapper(recorded, how)
+    gate = threading.Barrier(4)
+
+    def order(who: Any) -> Any:
+        return Order(np.zeros((1, 1, 3), np.uint8), np.zeros((468, 3), np.float32), who)
+
+    def many(i: int) -> Any:
+        with how.lanes.request():
+            gate.wait()
+            return swapper.swap_many([order(f"{i}"), order(f"{i}+")])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(many, range(4))) == [[f"{i}", f"{i}+"] for i in range(4)]
+    assert len(recorded.threads) == 1
+    assert len(recorded.sizes) < 4
+    assert swapper.swap_many([]) == []
+    with pytest.raises(SwapError):
+        swapper.swap(np.zeros((1, 1, 3), np.uint8), np.zeros((468, 3), np.float32), None)  # type: ignore[arg-type]

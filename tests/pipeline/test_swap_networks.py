@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 import tiny_networks as tiny
 from made_stages import known_faces, make_check, make_stage
 from PIL import Image
+from rich.console import Console
 from skimage import data
 
 from mfmc_ray.codec import decode
@@ -20,12 +22,12 @@ from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.known.calibration import Calibration
 from mfmc_ray.known.index import KnownFaces
-from mfmc_ray.ledger import Ledger
+from mfmc_ray.ledger import Ledger, LedgerError
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
 from mfmc_ray.pipeline.choice import Chooser
 from mfmc_ray.pipeline.identities import IdentityStage
-from mfmc_ray.pipeline.manifest import manifest_of, model_digests
-from mfmc_ray.pipeline.pool import renew_pool
+from mfmc_ray.pipeline.manifest import given_digests, manifest_of, model_digests
+from mfmc_ray.pipeline.pool import fill_pool, renew_pool
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.pipeline.workers import POOL, made_of
@@ -164,6 +166,11 @@ def test_what_the_file_says_is_what_decides(networks: Path, tmp_path: Path) -> N
     assert before != plain
     assert model_digests(config)["swapper"] == swapper_of(config.swap).digest
     assert "swapper" not in model_digests(load(None))
+    given = given_digests(model_digests(config))
+    assert given == {
+        name: tiny.weights_of(networks / f"{file}.onnx")["sha256"] for name, file in (("tiny", "junk"), ("tiny: encoder", "encoder"))
+    }
+    assert given_digests(model_digests(load(None))) == {}
     assert config.digest() != load(None).digest()
     assert str(networks) not in str(config.to_dict())
     tiny.spec(networks, networks / "junk.onnx", networks / "encoder.onnx", batch=3)
@@ -177,7 +184,7 @@ def test_the_manifest_names_the_licences(networks: Path, pack: ModelPack) -> Non
     path = tiny.spec(networks, networks / "junk.onnx", networks / "encoder.onnx")
     config = load(None, swap__swapper=str(path))
     nobody = KnownFaces.empty(pack.dimensions)
-    manifest = manifest_of(config, nobody, {}, Calibration(), [], pool=0, stages=[], notices=[])
+    manifest = manifest_of(config, nobody, {}, Calibration(), [], pool=0, resources={}, stages=[], notices=[])
     mine = {model["name"]: model for model in manifest["models"] if model["license"] == tiny.LICENCE}
     assert set(mine) == {"tiny", "tiny: encoder"}
     assert not any(model["commercial"] for model in mine.values())
@@ -195,3 +202,17 @@ def test_another_swapper_s_pool_is_certified_anew(tmp_path: Path, pack: ModelPac
         ledger.commit_part(POOL, part, {"pool": table}, {"index_digest": "i", "terms": "t", **more})
     assert renew_pool(ledger, pack.dimensions, None, "i", "t", "b") == []  # type: ignore[arg-type]
     assert list(ledger.done(POOL)) == [2]
+
+
+def test_a_network_that_shows_nobody_is_said_early(tmp_path: Path, pack: ModelPack, networks: Path) -> None:
+    ledger = Ledger(str(tmp_path / "out"), str(tmp_path / "work"), {})
+    ledger.begin("config", "input", restart=False)
+    stage = IdentityStage(make_check(KnownFaces.empty(pack.dimensions), pack), network(networks, "noise"))
+
+    def certify(parts: list[dict[str, Any]]) -> None:
+        for part in parts:
+            admitted = stage(pa.table({"seed": pa.array(part["seeds"][:1], pa.int64())}))
+            ledger.commit_part(POOL, part["part"], {"pool": admitted}, {"swapper": "x", "shown": stage.shown})
+
+    with pytest.raises(LedgerError, match="shows no face of any of 20 fakes"):
+        fill_pool(ledger, pack.dimensions, wanted=5, asked=True, seed=0, certify=certify, console=Console(quiet=True))

@@ -20,11 +20,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import mfmc_ray.pipeline.fakes
+import mfmc_ray.pipeline.remote
 import mfmc_ray.pipeline.run
 import mfmc_ray.pipeline.scans
 from mfmc_ray.cli import app
 from mfmc_ray.config import load
-from mfmc_ray.pipeline.workers import load_pack
+from mfmc_ray.faces.pack import load_pack
+from mfmc_ray.pipeline.profiles import Plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CASES: dict[str, tuple[str, Callable[[Path], None]]] = {name: (name, make) for name, make in LAYOUTS.items()}
@@ -61,9 +63,10 @@ def _in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (mfmc_ray.pipeline.run, mfmc_ray.pipeline.scans, mfmc_ray.pipeline.fakes):
             patch.setattr(module, "run_parts", run_parts)
-            patch.setattr(module, "actors", lambda *_: 1)
+            patch.setattr(module, "plan_of", lambda *_, **__: Plan("local", 1, 1.0))
         patch.setattr(mfmc_ray.pipeline.run, "connect", lambda *_: contextlib.nullcontext())
-        patch.setattr(mfmc_ray.pipeline.workers, "load_pack", pack)
+        patch.setattr(mfmc_ray.pipeline.run, "prepare", lambda *_: None)
+        patch.setattr(mfmc_ray.pipeline.remote, "load_pack", pack)
         yield
 
 

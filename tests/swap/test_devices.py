@@ -53,3 +53,14 @@ def test_the_setting_does_not_decide_what_a_run_is() -> None:
     assert plain.made() == other.made()
     with pytest.raises(ConfigError, match=r"swap\.device"):
         load(None, swap__device="gpu")
+
+
+def test_builds_for_cpus_and_gpus_in_one_folder_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from mfmc_ray.swap.device import __main__ as program
+
+    monkeypatch.setattr(program, "installed", {"onnxruntime": "1.32.0"}.get)
+    assert program.main() == 0
+    assert "swap.device auto: " in capsys.readouterr().out
+    monkeypatch.setattr(program, "installed", {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1", "faiss-gpu": "1.15.1"}.get)
+    assert program.main() == 1
+    assert "pip install --no-deps --force-reinstall onnxruntime-gpu==1.31.1" in capsys.readouterr().out

@@ -41,6 +41,8 @@ def device_of(asked: str) -> str | None:
         DeviceError: it cannot be had.
     """
     assert asked in DEVICES
+    if asked == "numpy":
+        return None
     if asked == "auto" and not any(driver.exists() for driver in _DRIVERS):
         return None  # importing torch takes seconds, and 300 MB of each worker
     if importlib.util.find_spec("torch") is None:

@@ -33,8 +33,10 @@ AT_ONCE = 4
 """Identities that are tried on a face together: of more, those that nobody asks for any more would be too many."""
 PIXELS = {"cuda": 1 << 22, "cpu": 1 << 19}
 """Of windows that are drawn together at most: about 1 GB of memory on a GPU; on a CPU what is worked on should stay in its cache."""
-NOISE_KEPT = 256
-"""Identities whose grain stays on the device."""
+LARGEST = 3072
+"""Px of a window's side from which NumPy draws it: it would need several GB of a GPU."""
+NOISE_KEPT = 1 << 26
+"""Values of grain, of all identities, that stay on the device."""
 
 
 class DeviceSwapper(MorphSwapper):
@@ -52,6 +54,7 @@ class DeviceSwapper(MorphSwapper):
         super().__init__(model)
         self.device = torch.device(device)
         torch.set_num_threads(runtime.threads())
+        torch.set_float32_matmul_precision("highest")  # TF32 would be off by levels
         self._lock = threading.Lock()  # caches, and a GPU does one thing after another anyway
         self._skins, self._raster = Skins(model, self.device), Rasteriser(model.surface, self.device)
         self._uv = torch.from_numpy(model.surface.uv).to(self.device)
@@ -85,8 +88,14 @@ class DeviceSwapper(MorphSwapper):
         found: dict[int, Patch] = {}
         tasks = [self._task(number, order) for number, order in enumerate(orders)]
         with self._lock, torch.inference_mode():
-            for some in batches(tasks, PIXELS[self.device.type]):
+            for some in batches([task for task in tasks if task.sides.outer <= LARGEST], PIXELS[self.device.type]):
                 found |= zip((task.number for task in some), self._batch(some), strict=True)
+        for number, order in enumerate(orders):
+            if number not in found:
+                plain = order.image, order.mesh, order.identity
+                found[number] = super().swap(
+                    *plain, age=order.age, strength=order.strength, keep_rims=order.keep_rims, covered=order.covered
+                )
         return [found[number] for number in range(len(orders))]
 
     def _task(self, number: int, order: Order) -> Task:
@@ -259,7 +268,7 @@ class DeviceSwapper(MorphSwapper):
                 self._noise[seed] = torch.from_numpy(values).to(self.device)
             self._noise.move_to_end(seed)
         found = torch.stack([self._noise[seed][:number] for seed in seeds])
-        while len(self._noise) > NOISE_KEPT:
+        while len(self._noise) > 1 and sum(len(values) for values in self._noise.values()) > NOISE_KEPT:
             self._noise.popitem(last=False)
         return found
 

@@ -42,7 +42,7 @@ class Drawn:
 class Rasteriser:
     """Draws the meshes of a surface: each pixel shows the nearest triangle by mean depth, as `Surface.rasterise` has it.
 
-    Pixel by pixel as OpenCV fills triangles, but where one is cut by the window's border, whose outline OpenCV shortens before it draws.
+    Pixel by pixel as OpenCV fills triangles.
 
     Args:
         surface: the mesh.
@@ -82,7 +82,7 @@ class Rasteriser:
         limits = np.repeat(np.column_stack([np.arange(len(meshes)), height, width]), order.shape[1], 0)
         triangles = corners.reshape(-1, 3, 2)
         pages = torch.zeros(len(meshes) * rows * columns, dtype=torch.int64, device=device)
-        for of, x, y in (_filled(triangles, limits, device), _outlined(triangles, device)):
+        for of, x, y in (_filled(triangles, limits, device), _outlined(triangles, limits, device)):
             page, high, wide, key = torch.from_numpy(np.column_stack([limits, keys])).to(device)[of].unbind(1)
             seen = (x >= 0) & (y >= 0) & (x < wide) & (y < high)
             pixel = torch.where(seen, (page * rows + y) * columns + x, 0)
@@ -110,18 +110,23 @@ class Rasteriser:
         return Drawn(keys > 0, corners, torch.stack([1 - second - third, second, third], 3))
 
 
-def _outlined(triangles: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The pixels of the outlines of triangles (t, 3, 2), 1/16 px: triangle, x and y of each. What OpenCV's `Line2` draws."""
-    start, stop = np.roll(triangles, 1, 1).reshape(-1, 2), triangles.reshape(-1, 2)
+def _outlined(triangles: NDArray[np.int64], limits: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels of the outlines of triangles (t, 3, 2), 1/16 px, in windows (limits (t, 3): page, height, width): triangle, x and y of
+    each. What OpenCV's `Line2` draws."""
+    start, stop = np.roll(triangles, 1, 1).reshape(-1, 2) << 12, triangles.reshape(-1, 2) << 12  # 1/65536 px from here on
+    last = np.repeat((limits[:, [2, 1]] << 16) - 1, 3, 0)
+    beyond = ((np.minimum(start, stop) < 0) | (np.maximum(start, stop) > last)).any(1)
+    seen = np.ones(len(start), bool)
+    start[beyond], stop[beyond], seen[beyond] = _clipped(start[beyond], stop[beyond], last[beyond])
     off = np.abs(stop - start)
     flat = off[:, 0] > off[:, 1]
     major = np.where(flat, 0, 1)[:, None]
     back = np.take_along_axis(stop - start, major, 1) < 0
-    start, stop = np.where(back, stop, start) << 12, np.where(back, start, stop) << 12  # 1/65536 px from here on
+    start, stop = np.where(back, stop, start), np.where(back, start, stop)
     first, last = np.take_along_axis(start, major, 1)[:, 0], np.take_along_axis(stop, major, 1)[:, 0]
     low, high = np.take_along_axis(start, 1 - major, 1)[:, 0], np.take_along_axis(stop, 1 - major, 1)[:, 0]
     step = _quotient((high - low) << 16, (last - first) | 1)
-    count = ((last - first) >> 16) + 2  # and the last point, which the steps may miss
+    count = np.where(seen, ((last - first) >> 16) + 2, 0)  # and the last point, which the steps may miss
     ends = np.cumsum(count)
     table = np.column_stack(
         [ends - count, ends - 1, (first + _HALF) >> 16, low + _HALF, step, (last + _HALF) >> 16, (high + _HALF) >> 16, flat]
@@ -133,6 +138,30 @@ def _outlined(triangles: NDArray[np.int64], device: torch.device) -> tuple[Tenso
     across = torch.where(number == end, high_px, (low_at + (number - begin) * step_at) >> 16)
     lies = lying > 0
     return torch.div(of, 3, rounding_mode="floor"), torch.where(lies, along, across), torch.where(lies, across, along)
+
+
+def _clipped(
+    start: NDArray[np.int64], stop: NDArray[np.int64], last: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Lines (n, 2) cut off at 0 and `last` (n, 2), first above and below, and whether anything is left: what OpenCV's `clipLine` does
+    (Cohen and Sutherland's codes), its rounding included."""
+
+    def outside(points: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
+        return np.where(points[:, axis] < 0, 1, np.where(points[:, axis] > last[:, axis], 2, 0))
+
+    ends = [start.copy(), stop.copy()]
+    apart = ((outside(start, 0) & outside(stop, 0)) | (outside(start, 1) & outside(stop, 1))) > 0
+    for axis in (1, 0):
+        for end in ends:
+            code = outside(end, axis)
+            cut = (code > 0) & ~apart
+            to = np.where(code == 1, 0, last[:, axis])
+            run, rise = (ends[1] - ends[0])[:, axis], (ends[1] - ends[0])[:, 1 - axis]
+            moved = (to - end[:, axis]) * rise
+            end[cut, 1 - axis] += _quotient(moved[cut] * np.sign(run[cut]), np.abs(run[cut]))
+            end[cut, axis] = to[cut]
+        apart |= (outside(ends[0], 0) & outside(ends[1], 0)) > 0
+    return ends[0], ends[1], ~apart
 
 
 def _filled(triangles: NDArray[np.int64], limits: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

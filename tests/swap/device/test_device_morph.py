@@ -22,6 +22,7 @@ from mfmc_ray.faces.mesh import FaceMesh, five_points
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.swap.cover import NOTHING
+from mfmc_ray.swap.device import morph
 from mfmc_ray.swap.device.morph import DeviceSwapper
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
@@ -134,6 +135,16 @@ def test_pictures_stay_and_certified_portraits_are_the_same(orders: list[Order])
     np.testing.assert_array_equal(order.image, before)
     assert DEVICE.swap_many([]) == []
     np.testing.assert_array_equal(DEVICE.portrait(order.identity).pixels, neutral_portrait(NUMPY, order.identity))
+
+
+def test_what_is_too_large_for_a_gpu_is_drawn_by_numpy(orders: list[Order], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(morph, "LARGEST", 100)
+    small, large = orders[3], orders[8]
+    patches = DEVICE.swap_many([large, small])
+    assert patches[0] is not None
+    assert patches[1] is not None
+    np.testing.assert_array_equal(patches[0].pixels, by_numpy(large).pixels)
+    same(small, patches[1])
 
 
 def test_real_faces(shared_data: Path) -> None:
