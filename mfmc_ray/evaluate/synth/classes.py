@@ -21,6 +21,8 @@ PARTS = ("sex", "age", "tone")
 """What classes can be made of."""
 SURE = 0.7
 """Of the sex that is wanted, as read; and at least so far from the other one is everybody who is read as of a sex."""
+ADULT = 25.0
+"""Years from which somebody is taken: the networks err by six years, and some who are read as 20 to 24 look like children."""
 _AGE_ROOM, _TONE_ROOM = 2.0, 1.0  # years, degrees: how far inside of a band somebody has to be read
 
 
@@ -69,7 +71,8 @@ class Wish:
         if self.sex is not None:
             found["man"] = 4.0 if self.sex else -4.0
         if self.age is not None:
-            found["age"] = float(np.interp(self.at[0], (0, 1), _inside(*AGES[self.age], 3 * _AGE_ROOM)))
+            low, high = AGES[self.age]
+            found["age"] = float(np.interp(self.at[0], (0, 1), _inside(max(low, ADULT), high, 3 * _AGE_ROOM)))
         if self.tone is not None:
             found["tone"] = float(np.interp(self.at[1], (0, 1), _inside(_ITA[self.tone + 1], _ITA[self.tone], 4 * _TONE_ROOM)))
         return found
@@ -77,7 +80,7 @@ class Wish:
     def granted(self, man: float, age: float, ita: float) -> bool:
         """Whether somebody who is read as these is as wanted, a little inside of the bands: pictures differ."""
         found = class_of(man, age, ita)
-        if found is None:
+        if found is None or age < ADULT:
             return False
         low, high = AGES[found.age]
         roomy = low + _AGE_ROOM <= age and (age < high - _AGE_ROOM or found.age == len(AGES) - 1)

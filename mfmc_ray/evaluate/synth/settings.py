@@ -23,7 +23,7 @@ from mfmc_ray.identities.pool import Pool, Wanted
 
 VERSION = 1
 """Of the recipe: another one makes other pictures."""
-ALIKE = 0.55
+ALIKE = 0.5
 """Cosine (SFace) of two people's base portraits from which they are too much alike, and the later one is cast anew."""
 OFFERED = 1200
 """Identities that the first people choose from; further ones for more people."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from mfmc_ray.evaluate.people import PersonGenerator
 from mfmc_ray.evaluate.scenes import lit
-from mfmc_ray.evaluate.synth.classes import SURE, Wish, class_of
+from mfmc_ray.evaluate.synth.classes import ADULT, SURE, Wish, class_of
 from mfmc_ray.evaluate.synth.latent import Latent
 from mfmc_ray.faces.attributes import AttributeHead, skin_colour
 from mfmc_ray.faces.detect import YuNet
@@ -33,9 +33,12 @@ SEEDS = 12
 FEATURES, SHAPE, OPACITY = 0.3, 0.6, 0.6
 """How much of an identity is worn: of its moved features, of its shape, and over the head's own face. All of it shows patches and
 second brows on many faces; this much seldom, and holds a person's photos together all the same."""
-_TRUNCATION = 0.7
-_BARE = {"glasses": -2.5, "yaw": 0.0, "pitch": 0.0, "side": 0.0}
-"""A base portrait looks straight ahead in even light, without glasses."""
+GROWN = 18.0
+"""Years of a style, see `Latent.read`, below which nobody is taken whatever their portrait is read as: in the dark the network takes
+a boy for 30."""
+_TRUNCATION = 0.85
+_BARE = {"glasses": -2.5, "yaw": 0.0, "pitch": 0.0, "side": 0.0, "mouth": 0.12}
+"""A base portrait looks straight ahead in even light, mouth nearly closed, without glasses."""
 _BEARDLESS = 0.1
 _DARK_HAIR = {4: 70.0, 5: 50.0}  # band of skin tone → brightness of the hair
 _DAMPED = 0.8
@@ -119,11 +122,13 @@ class Studio:
         if wish.sex == 0 or (wish.sex is None and before["man"] < 0):
             aims["beard"] = _BEARDLESS
         if wish.age is None:
-            aims["age"] = float(np.clip(before["age"], 22.0, 74.0))
+            aims["age"] = float(np.clip(before["age"], ADULT + 2, 74.0))
         if wish.tone in _DARK_HAIR:
             aims["hair"] = min(before["hair"], _DARK_HAIR[wish.tone])
         for _ in range(TRIES):
             style = self.latent.towards(base, aims)
+            if self.latent.read(style)["age"] < GROWN:
+                return None
             image = small(self.generator.render(style))
             seen = self.face(image)
             if seen is None:
@@ -139,7 +144,7 @@ class Studio:
                 aims["glasses"] -= 1.5
             for name, off in _amiss(wish, man, age, ita).items():
                 aims[name] += off
-            if wish.age is None and age < 20:
+            if wish.age is None and age < ADULT:
                 aims["age"] += 4.0
             if wish.sex is None and class_of(man, 30.0, ita) is None:
                 return None
@@ -152,6 +157,8 @@ class Studio:
         """
         style = style_of(person)
         for _ in range(TRIES):
+            if self.latent.read(style)["age"] < GROWN:
+                break
             image = small(self.generator.render(style))
             seen = self.face(image)
             image = image if seen is None else self.worn(image, seen, person)
