@@ -15,10 +15,12 @@ import ray
 
 from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import told
-from mfmc_ray.faces import insight
+from mfmc_ray.faces import insight, runtime
 from mfmc_ray.pipeline import away
 from mfmc_ray.pipeline.away import call
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
+from mfmc_ray.pipeline.profiles import Role
+from mfmc_ray.pipeline.services import _Service
 from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.retry import StoreError
 
@@ -224,3 +226,20 @@ def test_workers_and_tasks_are_pinned_to_the_weights_that_this_process_has_named
 
 def pinned() -> dict[str, str] | None:
     return insight._process.pinned
+
+
+class Pinned:
+    """What a service does, and what it may load while it is made."""
+
+    def __init__(self) -> None:
+        self.weights = pinned()
+
+    def warm_up(self) -> None:
+        pass
+
+
+def test_services_are_pinned_before_they_load_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insight, "_process", insight._Process())
+    monkeypatch.setattr(runtime, "_process", runtime._Process())
+    service = _Service(Role("look", 1, 0.0, 1.0, 1, 1, 0.0), [ray.put((Pinned, {}))], "cpu", {"scrfd": "1" * 64})
+    assert service._doer.weights == {"scrfd": "1" * 64}
