@@ -97,7 +97,7 @@ def test_less_is_learnt_from_a_blur_and_least_from_boxes(pairs: list[Pair]) -> N
         assert boxes[name]["trained_on_originals"] == nothing[name]["trained_on_originals"]
         assert boxes[name]["lost"]["low"] > 0
     assert nothing["average_precision"]["trained_on_outputs"]["value"] > 0.6
-    assert boxes["average_precision"]["trained_on_outputs"]["value"] < 2.5 * boxes["guessing"] < 0.4
+    assert boxes["average_precision"]["trained_on_outputs"]["value"] < 2.5 * boxes["guessing"] < 0.5
     assert said(pairs) == nothing
 
 
