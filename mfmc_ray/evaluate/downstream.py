@@ -22,7 +22,7 @@ MOST_PICTURES = 4000
 """Among so many a picture is looked for."""
 METHOD = (
     "what a detector finds in the originals is the truth, at IoU 0.5; covered faces count as missed; withheld images are not counted. "
-    "That is what the output is worth as a test set, and to a detector that is there; `trained` says what it is worth to train one"
+    "That is what the output is worth as a test set, and to a detector that is there; “trained” says what it is worth to train one"
 )
 
 

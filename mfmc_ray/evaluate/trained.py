@@ -56,7 +56,7 @@ _TRIES = 20
 _DRAWS = 200
 METHOD = (
     "a linear classifier of gradient histograms (HOG, 48 px) learns from windows of the output and is asked about windows of originals of "
-    f"other people ({PARTS} parts, each tested once); trained_on_originals: the same with the originals' windows. Faces of "
+    f"other people ({PARTS} parts, each tested once); “trained on originals”: the same with the originals' windows. Faces of "
     f"{LEAST_SIDE:.0f} px or more in published pictures. Of the output, only faces that it shows are learnt from: OUT's table tells which "
     "are covered (of a plain folder, nothing does). All are tested. Intervals draw the people tested, not those learnt from. It is a weak "
     "detector: hold the two against each other, and against guessing (the share of windows that show a face)"
