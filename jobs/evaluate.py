@@ -1,4 +1,4 @@
-"""For `ray job submit --working-dir . -- python jobs/evaluate.py VERB …`: the same arguments as `mfmc evaluate`."""
+"""For `ray job submit --working-dir . -- python jobs/evaluate.py --config run.yaml`: the same arguments as `mfmc evaluate`."""
 
 import sys
 

@@ -35,9 +35,10 @@ class Boxes:
             x1 y1.
         keys: whether images are named by key.
         relative: whether the boxes are relative to the image's width and height; px otherwise.
-        instead: whether an image that is named has no other faces; an image that is not named is looked at all the same.
+        instead: whether an image that is named by its bytes or its whole path has no other faces; every other one is looked at all the
+            same: two images may have the same key, the same name but for the extension, or the same end of the path.
         tails: whether images are also named by the end of their path, as datasets do whose labels do not say in which folder the images
-            are. Two images may have the same end, so such boxes are never *instead* of what is found.
+            are.
         digest: sha-256, hex, over all of it.
     """
 
@@ -110,12 +111,14 @@ class Boxes:
 
     def alone(self, image_id: str | None, path: str) -> bool:
         """Whether the image has its boxes and no other faces: with `instead`, if the file names it beyond doubt."""
-        return self.instead and any(name in self.images for name in self._names(image_id, path))
+        return self.instead and (path in self.images or (image_id is not None and image_id in self.images))
 
     def version(self, image_id: str | None, path: str) -> str | None:
-        """sha-256, hex, over an image's boxes; None if the file does not name it."""
+        """sha-256, hex, over an image's boxes and whether they are all; None if the file does not name it."""
         found = self._named(image_id, path)
-        return None if found is None else hashlib.sha256(self._kind + found.tobytes()).hexdigest()
+        if found is None:
+            return None
+        return hashlib.sha256(self._kind + str(self.alone(image_id, path)).encode() + found.tobytes()).hexdigest()
 
     def _named(self, image_id: str | None, path: str) -> F32 | None:
         found = [self.images[name] for name in self._names(image_id, path) if name in self.images]

@@ -228,6 +228,14 @@ class NightlyConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateConfig:
+    """What `mfmc evaluate` asks about a result."""
+
+    labels: str | None = None
+    """`folders`, or a table with path and person (docs/evaluate.md). None: who is who is guessed."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides a run's result."""
 
@@ -246,6 +254,7 @@ class RunConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     nightly: NightlyConfig = field(default_factory=NightlyConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the manifest holds it, which is published: of places only the last name, of storage options only the keys."""
@@ -258,7 +267,7 @@ class RunConfig:
         plain["access"] = self.access.published()
         plain["swap"]["swapper"] = _last(self.swap.swapper)
         plain["output"]["c2pa_certificate"] = self.output.c2pa_certificate and _last(self.output.c2pa_certificate)
-        del plain["out"], plain["work"], plain["nightly"], plain["output"]["c2pa_key"]
+        del plain["out"], plain["work"], plain["nightly"], plain["evaluate"], plain["output"]["c2pa_key"]
         return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
     def digest(self, *sections: str) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mfmc_ray.config import ConfigError
+from mfmc_ray.config import ConfigError, load
 from mfmc_ray.folders import finished_run
 
 if TYPE_CHECKING:
@@ -25,10 +25,18 @@ PICTURED_USERS, PICTURED_FRIENDS = 12, 4
 
 
 def evaluate(
-    originals: Annotated[str, typer.Argument(help="The collection that OUT was made from, as it was given to `mfmc anonymize`.")],
+    originals: Annotated[
+        str | None, typer.Argument(help="The collection that OUT was made from, as it was given to `mfmc anonymize`.", show_default=False)
+    ] = None,
     out: Annotated[
-        str, typer.Argument(help="A run's result, or a plain folder of pictures with the same names (of another tool, a baseline).")
-    ],
+        str | None,
+        typer.Argument(
+            help="A run's result, or a plain folder of pictures with the same names (of another tool, a baseline).", show_default=False
+        ),
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file of the run: its input, out and work, and `evaluate: {labels: …}`.")
+    ] = None,
     work: Annotated[
         str | None, typer.Option(help="Private folder; all goes into its folder `evaluation`. Default: OUT-work beside a local OUT.")
     ] = None,
@@ -41,6 +49,9 @@ def evaluate(
     ] = None,
     recognizers: Annotated[str | None, typer.Option(help="Comma-separated names. Default: all that can be had.")] = None,
     sections: Annotated[str | None, typer.Option(help="Comma-separated names of docs/evaluate.md. Default: all.")] = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="NAME=WORK of another collection's evaluation: one table of them all. Repeatable.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=20, help="Of the bootstrap, for intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     storage_options: Annotated[str | None, typer.Option(help="JSON passed to fsspec.")] = None,
@@ -62,12 +73,20 @@ def evaluate(
     wanted = _names(sections)
     if unknown := [name for name in wanted or () if name not in SECTIONS]:
         raise ConfigError(f"there is no section {unknown[0]!r}; there are: {', '.join(SECTIONS)}")
-    config = finished_run(out, work, storage_options, actors, address)
+    if beside and wanted is not None and "recognition" not in wanted:
+        raise ConfigError("--beside shows who is recognised: add `recognition` to --sections")
+    told = load(config_file)
+    originals, labels = originals or told.input, labels or told.evaluate.labels
+    if not originals:
+        raise ConfigError("give ORIGINALS and OUT, or --config with a YAML file that has `input:` and `out:`")
+    config = finished_run(out, work, storage_options, actors, address, config_file=config_file)
     options = Options(recognizers=_names(recognizers), sections=wanted, seed=seed, rounds=rounds)
-    result = run(Asked(originals, config, labels, options))
+    result = run(Asked(originals, config, labels, options, tuple(beside or ())))
     console = Console(highlight=False, soft_wrap=True)
     if "recognition" in result:
         _show_recognition(result["recognition"], console)
+    if "collections" in result:
+        _show_collections(result["collections"], console)
     console.print(f"All figures: {config.work}/{EVALUATION}/evaluation.json (private; docs/evaluate.md says what they mean)")
     console.print(f"As a page: {config.work}/{EVALUATION}/{PAGE}")
 
@@ -107,6 +126,16 @@ def _show_recognition(found: dict[str, Any], console: Console) -> None:
     console.print(f"[bold]{found['verdict']['text']}[/bold]")
     if found["verdict"]["weak"]:
         console.print(f"Weak on these originals, so that their silence says little: {', '.join(found['verdict']['weak'])}.")
+
+
+def _show_collections(found: dict[str, Any], console: Console) -> None:
+    table = Table(caption="most found: rank 1, by the strong recognizer that did not guard and finds the most")
+    for heading in ("collection", "people", "pictures", "average accuracy before", "after", "most found", "chance"):
+        table.add_column(heading, justify="left" if heading == "collection" else "right")
+    for name, row in found["figures"].items():
+        figures = (_share(row["average_accuracy_before"]), _share(row["average_accuracy_after"], True), _share(row["most_found"], True))
+        table.add_row(name, f"{row['people']:,}", f"{row['pictures']:,}", *figures, _plain(row["chance"]))
+    console.print(table)
 
 
 def _share(figure: dict[str, Any] | None, interval: bool = False) -> str:

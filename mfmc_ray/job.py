@@ -24,19 +24,25 @@ import mfmc_ray
 from mfmc_ray.config import ACCESS_PLACES, MORPH, ConfigError
 from mfmc_ray.discreet import names_allowed
 from mfmc_ray.folders import run_settings
-from mfmc_ray.places import is_remote
+from mfmc_ray.places import full, inside, is_remote
 
-VERBS = {"scan": 2, "index": 2, "identities": 2, "anonymize": 2, "audit": 1, "nightly": 0, "evaluate": 0}
+VERBS = {"scan": 2, "index": 2, "identities": 2, "anonymize": 2, "audit": 1, "nightly": 0, "evaluate": 2}
 """What can be submitted, and how many places its command line may name: INPUT and OUT, or OUT."""
+FOLDERS = "folders"
+"""Labels that are no place."""
 CONFIG = "mfmc-job.yaml"
 PLACES = (
     *(("input",), ("out",), ("work",), ("find", "boxes"), ("guard", "galleries"), ("guard", "calibration")),
     *(("access", name) for name in ACCESS_PLACES),
-    *(("output", "c2pa_certificate"), ("output", "c2pa_key"), ("swap", "swapper")),
+    *(("output", "c2pa_certificate"), ("output", "c2pa_key"), ("swap", "swapper"), ("evaluate", "labels")),
 )
 """Settings that name a file or folder."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_PRIVATE = ("--config", "-c", "--storage-options", "--audience")
+_PRIVATE = ("--config", "-c", "--storage-options", "--audience", "--known", "--beside", "--work", "--calibration")
+_FILED = tuple(f"--{at[-1].replace('_', '-')}" for at in PLACES if len(at) > 1)
+_MADE = ("pseudonym.key", "run.json")
+"""Files that show that a folder is a run's WORK."""
+_NOT_SENT = (".git", ".venv", "node_modules", "__pycache__")
 _SHOWN = "what a job's command line says is shown to everybody who sees the cluster"
 
 
@@ -92,7 +98,7 @@ def job_of(
 
     Args:
         verb: of `VERBS`.
-        arguments: places first, then options; of `evaluate` anything.
+        arguments: places first, then options.
         stage: an empty folder, in which the files are put that are uploaded; it must stay until the job is submitted.
         config_file: the YAML file.
         work: WORK, instead of the file's.
@@ -113,15 +119,11 @@ def job_of(
     if name is not None and not _ID.fullmatch(name):
         raise ConfigError("--id wants up to 100 letters, digits, dots, dashes and underscores")
     places, options = _split(verb, arguments)
-    if verb == "evaluate" and (config_file or work):
-        raise ConfigError("evaluate has no run's folders: give its arguments after `--`")
     if working_dir is not None and (places or work):
         raise ConfigError("with --working-dir, name the folders in the configuration file: it is used as it is")
-    plain = {} if verb == "evaluate" else _settings(verb, places, config_file, work, as_is=working_dir is not None)
+    plain = _settings(verb, places, config_file, work, sent=working_dir)
     folder = stage if working_dir is None else working_dir
-    if verb == "evaluate":
-        config = []
-    elif working_dir is None:
+    if working_dir is None:
         (stage / CONFIG).write_text(yaml.safe_dump(plain, sort_keys=False))
         config = ["--config", CONFIG]
     else:
@@ -156,20 +158,34 @@ def _split(verb: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: an option may name a place, or there are too many places.
     """
-    if verb == "evaluate":
-        return [], list(arguments)
+    if verb == "evaluate" and arguments and arguments[0] in ("compare", "social"):
+        raise ConfigError(f"`mfmc evaluate {arguments[0]}` is the work of one process: run it on a machine, it is no job")
     first = next((i for i, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     places, options = list(arguments[:first]), list(arguments[first:])
     if len(places) > VERBS[verb] or (VERBS[verb] == 2 and len(places) == 1):
         wanted = {0: "no places: they are in the configuration file", 1: "OUT, or none", 2: "INPUT and OUT, or neither"}[VERBS[verb]]
         raise ConfigError(f"mfmc submit {verb} wants {wanted}")
-    if any("/" in text or text.startswith(_PRIVATE) for text in options):
+    if any("/" in text or _names_something(text) for text in _without_labels(options)):
         raise ConfigError(f"name places, storage options and audiences in the configuration file: {_SHOWN}")
     return places, options
 
 
-def _settings(verb: str, places: Sequence[str], config_file: Path | None, work: str | None, *, as_is: bool) -> dict[str, Any]:
-    """The settings as they are uploaded: plain data, checked; local places in full unless they stay as they are."""
+def _names_something(option: str) -> bool:
+    name = option.partition("=")[0]
+    return name in _FILED or name.startswith(_PRIVATE)
+
+
+def _without_labels(options: Sequence[str]) -> list[str]:
+    """But for `--labels folders`."""
+    text = [option for option in options if option != f"--labels={FOLDERS}"]
+    at = next((i for i in range(len(text) - 1) if text[i : i + 2] == ["--labels", FOLDERS]), None)
+    return text if at is None else text[:at] + text[at + 2 :]
+
+
+def _settings(verb: str, places: Sequence[str], config_file: Path | None, work: str | None, *, sent: Path | None) -> dict[str, Any]:
+    """The settings as they are uploaded: plain data, checked; local places in full, but as they are in a folder that is `sent`."""
+    if sent is not None:
+        _refuse_private(sent)
     given = dict(zip(("out",) if verb == "audit" else ("input", "out"), places, strict=False))
     own = ("out", "work") if verb == "audit" else ("input", "out", "work")
     settings = run_settings(config_file, **{"input": "-" if verb == "audit" else None, "out": None, **given}, work=work)
@@ -178,16 +194,20 @@ def _settings(verb: str, places: Sequence[str], config_file: Path | None, work: 
     plain.get("ray", {}).pop("address", None)  # a job's cluster is the one it is on
     for at in PLACES:
         named = _named(plain, at)
-        if as_is:
+        if sent is not None:
             if at in (("out",), ("work",)) and any(_relative(place) for place in named):
                 raise ConfigError(
                     f"`{at[-1]}:` is in the job's own folder, which goes when the job ends: give a full path that all nodes see"
                 )
+            if len(at) == 1 and any(not is_remote(place) and inside(full(place), full(str(sent))) for place in named):
+                raise ConfigError(
+                    f"`{at[-1]}:` is in --working-dir, all of which is uploaded: put it elsewhere, or leave --working-dir out"
+                )
             continue
-        full = [place if is_remote(place) else str(Path(place.removeprefix("file://")).expanduser().absolute()) for place in named]
-        if full and full != named:
+        whole = [place if is_remote(place) else str(Path(place.removeprefix("file://")).expanduser().absolute()) for place in named]
+        if whole and whole != named:
             section = plain if len(at) == 1 else plain[at[0]]
-            section[at[-1]] = full if isinstance(section[at[-1]], (list, tuple)) else full[0]
+            section[at[-1]] = whole if isinstance(section[at[-1]], (list, tuple)) else whole[0]
     return plain
 
 
@@ -196,9 +216,21 @@ def _named(plain: dict[str, Any], at: tuple[str, ...]) -> list[str]:
     value: Any = plain
     for name in at:
         value = value.get(name) if isinstance(value, dict) else None
-    if at == ("swap", "swapper") and value == MORPH:
+    if (at, value) in ((("swap", "swapper"), MORPH), (("evaluate", "labels"), FOLDERS)):
         return []
     return [value] if isinstance(value, str) else [str(place) for place in value or ()]
+
+
+def _refuse_private(folder: Path) -> None:
+    """Nothing private is uploaded, whatever the configuration names.
+
+    Raises:
+        ConfigError: there is a run's WORK in the folder.
+    """
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(_NOT_SENT)]
+        if any(name in files for name in _MADE):
+            raise ConfigError(f"{at} is a run's private folder, and --working-dir would upload it: move it out of {folder}")
 
 
 def _relative(place: str) -> bool:

@@ -42,7 +42,7 @@ __all__ = ["Ledger", "LedgerError", "Stage"]
 _PART = re.compile(r"part-(\d+)\.(parquet|json)")
 _PRIVATE = (
     *("scan", "gallery-*", "galleries.json", "people.json", "known", "pool", "fitting", "published", "placed", NEXT),
-    *("report", "audit", "calibration-used", "times.json", "watch", "quarantine", "explain", "evaluation"),
+    *("report", "audit", "calibration-used", "times.json", "watch", "quarantine", "explain", "evaluation", "comparison"),
 )
 """What a run makes in WORK, and a restart removes: an index that stayed would be taken for the new run's."""
 _PUBLISHED = ("manifest.json", "audit.json", "README.md", "images", "faces", "identities", "report")

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from mfmc_ray.places import LedgerError, full, inside, is_remote
+
 SCRATCH = ("ray", "ray-spill", "staging")
 """Folders of WORK that no command leaves there."""
 _ELSEWHERE, _SHORT, _PREFIX = "elsewhere", Path("/tmp"), "mfmc-"  # noqa: S108 (in there is a folder of mode 700)
@@ -29,6 +31,35 @@ def scratch(work: Path) -> Path:
     folder = work / "staging"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def private_folder(work: str, name: str, root: str) -> Path:
+    """WORK/name, for pictures and embeddings of real people: nobody else may read it, and nothing that is published or read is in it.
+
+    Args:
+        work: a local folder; made if it is absent.
+        name: of the folder in it.
+        root: of the collection that these people are in.
+
+    Raises:
+        LedgerError: WORK is remote, is in the collection or in what a run publishes, the collection is in the folder, or it cannot be made.
+    """
+    if is_remote(work):
+        raise LedgerError(f"WORK must be a local folder, not {work}")
+    place, root = Path(full(work)), full(root)
+    if inside(str(place), root):
+        raise LedgerError(f"WORK ({place}) is in the collection ({root}), where it would be read as input; put it elsewhere")
+    if inside(root, str(place / name)):
+        raise LedgerError(f"the collection ({root}) is in {place / name}, which is written and removed; put WORK elsewhere")
+    if published := next((one for one in (place, *place.parents) if (one / "manifest.json").is_file() and (one / "images").is_dir()), None):
+        raise LedgerError(f"WORK ({place}) is in a result ({published}), so originals would be published; put it elsewhere")
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (place / name).mkdir(exist_ok=True, mode=0o700)
+        (place / name).chmod(0o700)  # whoever made it
+    except OSError as error:
+        raise LedgerError(f"{place / name} cannot be made: {error}") from error
+    return place / name
 
 
 def complaints(work: Path) -> list[str]:

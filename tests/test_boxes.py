@@ -83,6 +83,22 @@ def test_versions_follow_the_image_alone(tmp_path: Path) -> None:
     assert of([b]) is None
 
 
+def test_only_the_bytes_or_the_whole_path_name_an_image_beyond_doubt(tmp_path: Path) -> None:
+    def of(row: dict[str, Any]) -> Boxes:
+        (tmp_path / "rows.json").write_text(json.dumps([{**row, "boxes": []}]))
+        return Boxes.load(str(tmp_path / "rows.json"), instead=True)
+
+    assert of({"image_id": ID}).alone(ID, "train/7.jpg")
+    assert of({"path": "train/7.jpg"}).alone(ID, "train/7.jpg")
+    for row in ({"key": "7"}, {"path": "train/7"}, {"file_name": "7.jpg"}):  # val/7.jpg, train/7.png may be other people
+        boxes = of(row)
+        assert boxes.of(ID, "train/7.jpg", 200, 100) is not None
+        assert not boxes.alone(ID, "train/7.jpg")
+    named = of({"file_name": "in/7.jpg"})
+    assert named.alone(ID, "in/7.jpg")
+    assert named.version(ID, "in/7.jpg") != named.version(ID, "other/in/7.jpg")  # a moved image is another one
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

@@ -101,8 +101,27 @@ def test_an_audit_needs_no_input(stage: Path, file: Path) -> None:
     assert load(stage / CONFIG).input == "s3://bucket/ada"
 
 
-def test_evaluate_takes_its_own_arguments(stage: Path) -> None:
-    assert made(stage, None, "social", "/tmp/x y", verb="evaluate").entrypoint == "python -m mfmc_ray.cli evaluate social '/tmp/x y'"
+def test_an_evaluation_names_nobody_on_its_command_line(stage: Path, file: Path, tmp_path: Path) -> None:
+    job = made(stage, None, "photos/ada", "/published", "--labels", "folders", "--rounds=50", verb="evaluate")
+    assert job.entrypoint == f"python -m mfmc_ray.cli evaluate --config {CONFIG} --labels folders --rounds=50"
+    there = load(stage / CONFIG)
+    assert (there.input, there.out) == (str(Path("photos/ada").absolute()), "/published")
+    file.write_text(file.read_text() + f"evaluate: {{labels: {tmp_path}/ada.csv}}\n")
+    assert "ada" not in made(stage, file, verb="evaluate").entrypoint
+    assert "evaluate.labels" in made(stage, file, verb="evaluate").local
+
+
+def test_nothing_private_is_uploaded(stage: Path, file: Path) -> None:
+    root = file.parent
+    file.write_text(f"input: s3://b/in\nout: s3://b/out\nwork: {root}/deep/work\n")
+    with pytest.raises(ConfigError, match="`work:` is in --working-dir"):
+        made(stage, file, working_dir=root)
+    file.write_text("input: s3://b/in\nout: s3://b/out\nwork: /work\n")
+    made(stage, file, working_dir=root)
+    (root / "old-work").mkdir()
+    (root / "old-work" / "pseudonym.key").touch()
+    with pytest.raises(ConfigError, match="private folder"):
+        made(stage, file, working_dir=root)
 
 
 def test_verbose_goes_along(stage: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +136,11 @@ def test_verbose_goes_along(stage: Path, file: Path, monkeypatch: pytest.MonkeyP
         ("anonymize", ("photos",), {}, "INPUT and OUT"),
         ("nightly", ("photos",), {}, "configuration file"),
         ("anonymize", ("--known", "people/ada"), {}, "command line"),
+        ("anonymize", ("--known", "ada-lovelace.parquet"), {}, "command line"),
+        ("anonymize", ("--never=ada.csv",), {}, "command line"),
+        ("evaluate", ("--labels", "ada.csv"), {}, "command line"),
+        ("evaluate", ("--storage-options", "{}"), {}, "command line"),
+        ("evaluate", ("social", "x"), {}, "one process"),
         ("anonymize", ("--audience", "viewer:bob"), {}, "command line"),
         ("anonymize", ("--storage-options={}",), {}, "command line"),
         ("anonymize", (), {"name": "a b"}, "--id"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mfmc_ray.private import complaints, scratch, short_link, tidy
+from mfmc_ray.places import LedgerError
+from mfmc_ray.private import complaints, private_folder, scratch, short_link, tidy
 
 
 @pytest.mark.parametrize(("mode", "words"), [(0o755, "can be read by"), (0o750, "can be read by"), (0o770, "read and changed")])
@@ -79,3 +80,30 @@ def test_scratch_is_private_and_removed(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     tidy(tmp_path)
     assert not folder.exists()
+
+
+def test_a_private_folder_is_nobody_else_s(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    (out / "images").mkdir(parents=True)
+    (out / "manifest.json").touch()
+    before = os.umask(0o022)
+    try:
+        made = private_folder(str(tmp_path / "new" / "work"), "comparison", str(photos))
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (made, made.parent)] == [0o700, 0o700]
+    made.chmod(0o755)
+    private_folder(str(tmp_path / "new" / "work"), "comparison", str(photos))
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    (tmp_path / "link").symlink_to(out)
+    for work, root, said in (
+        ("s3://bucket/work", photos, "local folder"),
+        (photos / "work", photos, "read as input"),
+        (out, photos, "published"),
+        (tmp_path / "link" / "work", photos, "published"),
+        (tmp_path / "w", tmp_path / "w" / "comparison" / "photos", "written and removed"),
+    ):
+        with pytest.raises(LedgerError, match=said):
+            private_folder(str(work), "comparison", str(root))
+    assert not (photos / "work").exists()

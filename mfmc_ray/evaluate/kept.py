@@ -17,7 +17,7 @@ from mfmc_ray.faces.attributes import AttributeHead
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.mesh import FaceMesh
 
-NOTE = Note("kept", "mfmc_ray.evaluate.kept:Kept", 1, models=("facemesh", "attribute_net"))
+NOTE = Note("kept", "mfmc_ray.evaluate.kept:Kept", 2, models=("facemesh", "attribute_net"))
 KEPT = ("detected", "landmarks", "expression", "age", "sex")
 """What the utility of a face is the mean of."""
 LOST_POINTS, LOST_YEARS, LOST_OPENING = 0.25, 20.0, 0.3
@@ -50,7 +50,8 @@ class Kept:
             scores = dict.fromkeys((f"score_{name}" for name in KEPT), 0.0)
             if faces.output_seen[i]:
                 before = self._look(pair.original, faces.boxes[i], faces.points[i])
-                after = self._look(pair.output, faces.output_boxes[i], faces.output_points[i])
+                # of the same box: what is as it was is to be read as it was
+                after = self._look(pair.output, faces.boxes[i], faces.output_points[i])
                 scores["score_detected"] = 1.0
                 scores["score_landmarks"] = _left(moved, LOST_POINTS)
                 opened = zip(before[0], after[0], strict=True)

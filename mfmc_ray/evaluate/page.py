@@ -39,6 +39,7 @@ _TITLES = {
         "Do the new faces look like faces?",
         "The set of outputs against the set of originals, by features of networks. “Real” is the best that faces of others can reach.",
     ),
+    "collections": ("Other collections", "This evaluation beside those of other collections."),
     "comparisons": ("Against other ways", "The same figures of other choices and other anonymizers."),
 }
 REASONS = {

@@ -169,6 +169,6 @@ def _exact(genuine: F64, impostors: F64) -> tuple[float, float]:
 
 def _binned(same: F64, others: F64) -> tuple[float, float]:
     auc = float(same @ (np.cumsum(others) - others / 2))
-    missed, false = np.cumsum(same), 1 - np.cumsum(others)
+    missed, false = np.cumsum(same), np.maximum(0.0, 1 - np.cumsum(others))  # sums may end a rounding above 1
     best = int(np.argmin(np.abs(missed - false)))
     return auc, float(missed[best] + false[best]) / 2

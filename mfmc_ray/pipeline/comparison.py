@@ -9,6 +9,7 @@ One process does one picture after the other, so that times can be held against 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfmc_ray import __version__
-from mfmc_ray.collection import CollectionError
+from mfmc_ray.collection import Collection, CollectionError
 from mfmc_ray.config import MORPH, ConfigError, RunConfig
 from mfmc_ray.evaluate import faces_note, frontier, kept, labels, recognition
 from mfmc_ray.evaluate.baselines import BASELINES
@@ -40,6 +41,8 @@ from mfmc_ray.pipeline.known import COMPARISON, EVALUATION
 from mfmc_ray.pipeline.methods import METRICS, RULES, Method, Plain, Swapping, fakes, pool_of, with_swapper
 from mfmc_ray.pipeline.paired import Place, places_of
 from mfmc_ray.places import replace_file, text_of
+from mfmc_ray.private import private_folder
+from mfmc_ray.runlock import RunLock
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.swap.swappers import fetch, swapper_of
 
@@ -88,9 +91,18 @@ def compare(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     started, config = time.monotonic(), asked.config
     if asked.plot:
         frontier.require()
-    names = _wanted(asked.methods)
-    folder = Path(config.work) / COMPARISON
-    folder.mkdir(parents=True, exist_ok=True)
+    names = _wanted(asked.methods, config.guard.recognizers)
+    root = Collection.open(asked.originals, config.storage_options).root
+    folder = private_folder(config.work, COMPARISON, root)
+    with contextlib.ExitStack() as held:
+        if (folder.parent / "run.json").is_file():  # whose pictures must go, goes with nobody writing
+            held.enter_context(RunLock(folder.parent / "run.lock"))
+        held.enter_context(RunLock(folder / "run.lock"))
+        return _compared(asked, names, folder, console, started)
+
+
+def _compared(asked: Asked, names: set[str], folder: Path, console: Console, started: float) -> dict[str, Any]:
+    config = asked.config
     given = labels.read(asked.labels, config.storage_options) if asked.labels not in (None, labels.FOLDERS) else None
     found = available(asked.options.recognizers)
     options = _options(asked, found)
@@ -155,19 +167,24 @@ def _write(folder: Path, result: dict[str, Any], judge: Judge, methods: Sequence
         replace_file(evaluation, text_of(json.dumps(whole, indent=1, ensure_ascii=False) + "\n"))
 
 
-def _wanted(asked: Sequence[str] | None) -> set[str]:
-    """Names of methods."""
+def _wanted(asked: Sequence[str] | None, guards: Sequence[str]) -> set[str]:
+    """Names of methods, those of groups among them.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
     groups = {
         "baselines": set(BASELINES),
         "swappers": {MORPH},
-        "fakes": {f"fake-{metric}-{{}}-{rule}" for metric in METRICS for rule in RULES},
+        "fakes": {f"fake-{metric}-{guard}-{rule}" for metric in METRICS for guard in guards for rule in RULES},
     }
-    if asked is None:
-        return set(GROUPS) | set(BASELINES) | {MORPH}
-    single = set(BASELINES) | {MORPH}
-    if unknown := [name for name in asked if name not in single | set(groups) and not name.startswith("fake-")]:
-        raise ConfigError(f"there is no method {unknown[0]!r}; there are: {', '.join([*GROUPS, *BASELINES, MORPH])}")
-    return set(asked) | {name for group in asked if group in groups for name in groups[group] | {group}}
+    every = set().union(*groups.values())
+    if unknown := [name for name in asked or () if name not in every and name not in groups]:
+        hint = ", ".join([*GROUPS, *sorted(groups["fakes"] if unknown[0].startswith("fake") else every - groups["fakes"])])
+        raise ConfigError(f"there is no method {unknown[0]!r}; there are: {hint}")
+    found = {one for name in asked or GROUPS for one in groups.get(name, {name})}
+    # the two choose the same, and cosine's row has l2's beside it
+    return {name.replace("-l2-", "-cosine-") if name in groups["fakes"] else name for name in found}
 
 
 def _methods(asked: Asked, names: set[str], pictures: Pictures) -> tuple[list[Method], dict[str, str]]:
@@ -192,7 +209,7 @@ def _methods(asked: Asked, names: set[str], pictures: Pictures) -> tuple[list[Me
         swapper = swapper_of(other.swap)
         name = "swapper-" + "".join(c if c.isalnum() else "-" for c in swapper.name.lower())
         found.append(Swapping(name, swapper.name, swapper, other, pool))
-    found += fakes(morph, own, pool, None if "fakes" in names else sorted(names))
+    found += fakes(morph, own, pool, sorted(names))
     if not found:
         raise ConfigError("nothing is left to compare: name other --methods")
     return found, left_out

@@ -22,8 +22,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from mfmc_ray import __version__
+from mfmc_ray.collection import Collection
 from mfmc_ray.config import RunConfig
-from mfmc_ray.evaluate import faces_note, labels
+from mfmc_ray.evaluate import beside, faces_note, labels
 from mfmc_ray.evaluate.compared import brief_of
 from mfmc_ray.evaluate.page import page
 from mfmc_ray.evaluate.pair import I64
@@ -42,6 +43,7 @@ from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.session import connect, plan_of, prepare
 from mfmc_ray.pipeline.shown import published_of
 from mfmc_ray.places import replace_file, text_of
+from mfmc_ray.private import private_folder
 from mfmc_ray.sources import SourceError, SourceReader
 
 PAGE = "index.html"
@@ -59,12 +61,14 @@ class Asked:
         config: `out`, `work`, `storage_options`, `ray` and `find.max_pixels` are used.
         labels: "folders", a table, or None: faces are clustered.
         options: of the sections.
+        beside: NAME=WORK of other evaluations, for one table.
     """
 
     originals: str
     config: RunConfig
     labels: str | None
     options: Options
+    beside: tuple[str, ...] = ()
 
 
 class EvaluateWorker:
@@ -149,8 +153,10 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     started = time.monotonic()
     config = asked.config
+    private_folder(config.work, EVALUATION, Collection.open(asked.originals, config.storage_options).root)
     ledger = Ledger(config.out, str(Path(config.work) / EVALUATION), config.storage_options)
     given = labels.read(asked.labels, config.storage_options) if asked.labels not in (None, labels.FOLDERS) else None
+    others = beside.read(asked.beside)
     recognizers = available(asked.options.recognizers)
     for name, why in recognizers.skipped.items():
         console.print(f"[yellow]{name} is left out:[/yellow] {why}")
@@ -182,6 +188,8 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
         }
         for name, section in sections.items():
             result[name] = section.figures(tables, about)
+        if others:
+            result["collections"] = beside.collections(result, others)
         if compared := brief_of(Path(config.work) / COMPARISON):
             result["comparisons"] = compared
         replace_file(ledger.work / "evaluation.json", text_of(json.dumps(result, indent=1, ensure_ascii=False) + "\n"))

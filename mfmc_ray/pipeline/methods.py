@@ -279,12 +279,12 @@ def pool_of(pack: Pack, scan: pa.Table, config: RunConfig, wanted: int) -> PoolO
     return PoolOf(pack, Guard(KnownFaces(ids, every, 0, "comparison"), limits, calibration), digest, wanted, config.swap.seed)
 
 
-def fakes(swapper: Swapper, config: RunConfig, pool: PoolOf, names: Sequence[str] | None = None) -> Iterator[Choosing]:
+def fakes(swapper: Swapper, config: RunConfig, pool: PoolOf, names: Sequence[str]) -> Iterator[Choosing]:
     """A method for each recognizer and rule, by cosine: of unit vectors l2 chooses the same; `Choosing.agreed` counts it."""
     for recognizer in config.guard.recognizers:
         for rule in RULES:
             one = Choosing("cosine", recognizer, rule, swapper, config, pool)
-            if names is None or one.name in names:
+            if one.name in names:
                 yield one
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mfmc_ray.config import RunConfig, SwapConfig
+from mfmc_ray.config import ConfigError, RunConfig, SwapConfig
 from mfmc_ray.evaluate.baselines import BASELINES
 from mfmc_ray.evaluate.frontier import front
 from mfmc_ray.evaluate.sections import Options
+from mfmc_ray.pipeline import comparison
 from mfmc_ray.pipeline.comparison import Asked, compare
 from mfmc_ray.pipeline.methods import METRICS, RULES, choose
 
@@ -38,6 +39,14 @@ def test_l2_and_cosine_choose_the_same_fake_of_unit_vectors() -> None:
             assert one == other
             assert vectors[one] @ face < 0.25
     assert choose("cosine", "random", vectors, face, -1.0, rng) is None
+
+
+def test_methods_are_named() -> None:
+    assert comparison._wanted(("fake-l2-sface-random", "box"), ("sface",)) == {"fake-cosine-sface-random", "box"}
+    assert comparison._wanted(None, ("dlib",)) >= {"noop", "morph", "fake-cosine-dlib-nearest"}
+    for name in ("fake-cosine-sface-best", "fake-cosine-arcface-random", "boxes"):
+        with pytest.raises(ConfigError, match=f"no method '{name}'"):
+            comparison._wanted((name,), ("sface", "dlib"))
 
 
 @pytest.mark.parametrize("name", ["noop", "blur", "pixelate", "box"])
