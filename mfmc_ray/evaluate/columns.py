@@ -51,12 +51,17 @@ def of_faces(about: About) -> Bootstrap:
 
 
 def of_images(about: About) -> Bootstrap:
-    """Draws of the people that images are of, each of the person of its largest face whom somebody knows."""
+    """Draws of the people that images are of (`whose`)."""
+    of = whose(about)
+    return Bootstrap([of.get(path, -1) for path in about.images["path"].to_pylist()], about.options.rounds, about.options.seed)
+
+
+def whose(about: About) -> dict[str, int]:
+    """Path → the person of its largest face whom somebody knows; images without one are left out."""
     sizes = np.asarray(about.faces["size"].to_numpy(), np.float64)
     known = np.flatnonzero(about.person >= 0)
     paths = about.faces["path"].to_pylist()
-    whose = {paths[i]: int(about.person[i]) for i in known[np.argsort(sizes[known], kind="stable")]}
-    return Bootstrap([whose.get(path, -1) for path in about.images["path"].to_pylist()], about.options.rounds, about.options.seed)
+    return {paths[i]: int(about.person[i]) for i in known[np.argsort(sizes[known], kind="stable")]}
 
 
 def image_rows(table: pa.Table, about: About) -> I64:

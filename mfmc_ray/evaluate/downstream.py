@@ -1,4 +1,5 @@
-"""The section `downstream`: whether the output serves what the original served: detecting faces, tagging, finding pictures."""
+"""The section `downstream`: whether the output serves what the original served: detecting faces, tagging, finding pictures,
+training a face detector."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mfmc_ray.evaluate import networks
+from mfmc_ray.evaluate import networks, trained
 from mfmc_ray.evaluate.bootstrap import Bootstrap, nothing
 from mfmc_ray.evaluate.columns import image_rows, of_images, vectors
 from mfmc_ray.evaluate.detections import OBJECTS_FROM, found_again
@@ -21,13 +22,13 @@ MOST_PICTURES = 4000
 """Among so many a picture is looked for."""
 METHOD = (
     "what a detector finds in the originals is the truth, at IoU 0.5; covered faces count as missed; withheld images are not counted. "
-    "Nothing is trained: it is what the output is worth as a test set, and to a detector that is there"
+    "That is what the output is worth as a test set, and to a detector that is there; “trained” says what it is worth to train one"
 )
 
 
 def notes(options: Options) -> Sequence[Note]:
-    """Detections; objects, if the network that knows them can be had."""
-    found = [Note("detections", "mfmc_ray.evaluate.detections:FaceDetections", VERSION, models=("yunet", "centerface"))]
+    """Detections, windows to train on; objects, if the network that knows them can be had."""
+    found = [Note("detections", "mfmc_ray.evaluate.detections:FaceDetections", VERSION, models=("yunet", "centerface")), trained.note()]
     if networks.missing("objects") is None:
         found.append(Note("objects", "mfmc_ray.evaluate.detections:ObjectsNote", VERSION, models=networks.OBJECT_MODELS))
     return found
@@ -43,6 +44,7 @@ def figures(tables: Mapping[str, pa.Table], about: About) -> dict[str, Any]:
         detectors[name] = found_again(mine, image_rows(mine, about), boot, MIN_SCORE)
     published = len(set(table["path"].to_pylist()))
     found = {"method": METHOD, "images": published, "unpublished": about.images.num_rows - published, "faces": detectors}
+    found["trained"] = trained.figures(tables[trained.TABLE], about)
     if "objects" not in tables:
         why = networks.missing("objects") or "it was not asked for"
         return {**found, "tags": {"why": why}, "surroundings": {"why": why}}

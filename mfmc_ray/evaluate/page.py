@@ -27,7 +27,8 @@ _TITLES = {
     ),
     "downstream": (
         "Do other programs work as before?",
-        "Detectors and taggers on the output against themselves on the original. 1 is best.",
+        "Detectors and taggers on the output against themselves on the original: 1 is best. And a detector that learns from the output, "
+        "against one that learns from the originals.",
     ),
     "structure": (
         "Is the picture the same elsewhere?",
