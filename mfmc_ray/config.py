@@ -122,7 +122,7 @@ class SwapConfig:
     identities: int = 0
     """Size of the pool of fake identities. 0: chosen from the number of faces."""
     attempts: int = 24
-    """Identities tried on a face before it is redacted. The best of the first twelve is taken; the others are tried only if none holds."""
+    """Identities tried on a face before it is redacted. The best of the first sixteen is taken; the others are tried only if none holds."""
     min_face: float = 20.0
     """Faces whose box has a smaller √area, in px, are redacted."""
     seed: int = 0

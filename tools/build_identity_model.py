@@ -33,7 +33,7 @@ from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, bare_skin, beard, pol
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
 SIZE = 384
 COMPONENTS = 30
-LIGHT_SIGMA = 58.0  # texels; 0.15 face widths, as the renderer's low-pass
+LIGHT_SIGMA = 58.0  # texels; 0.15 face widths; the renderer's low-pass is wider, so that less of the original's shading stays
 FLAT_EYES = 0.24
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 FLOOR = 16.0
@@ -90,13 +90,13 @@ def area(surface: Surface, landmarks: tuple[int, ...], grow: int = 0) -> F32:
     return page.astype(np.float32)
 
 
-def make_mask(surface: Surface) -> tuple[F32, NDArray[np.bool_]]:
+def make_mask(surface: Surface, half: tuple[int, int] = (165, 182), inset: int = 6, soft: int = 20) -> tuple[F32, NDArray[np.bool_]]:
     """Where a texture replaces the target, soft towards the hairline, ears and chin, with the open mouth cut out; and the whole face."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
     whole = cv2.morphologyEx(surface.inside.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((61, 61)))
-    oval = (np.abs(x - (SIZE - 1) / 2) / 141) ** 2.4 + (np.abs(y - 203) / 176) ** 2.4 < 1
-    inner = oval & (cv2.erode(whole, np.ones((3, 3)), iterations=8, borderValue=0) > 0)
-    ramp = np.clip(cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) / 17, 0, 1)
+    oval = (np.abs(x - (SIZE - 1) / 2) / half[0]) ** 2.4 + (np.abs(y - 203) / half[1]) ** 2.4 < 1
+    inner = oval & (cv2.erode(whole, np.ones((3, 3)), iterations=inset, borderValue=0) > 0)
+    ramp = np.clip(cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) / soft, 0, 1)
     mouth = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mouth, [np.round(surface.uv[list(INNER_LIPS)]).astype(np.int32)], 1)
     closed = 1 - cv2.erode(mouth, np.ones((3, 3))).astype(np.float32)
@@ -248,6 +248,7 @@ def main(folder: Path) -> None:
     portraits = read(folder)
     surface = unroll(CANONICAL, SIZE)
     mask, whole = make_mask(surface)
+    middle, _ = make_mask(surface, (141, 176), 8, 17)  # by which a source is judged: at its border there is often hair
     regions = make_regions(surface)
     bare = bare_skin(surface, SIZE)
     cheeks = np.maximum(area(surface, CHEEKS[0]), area(surface, CHEEKS[1])) > 0.5
@@ -266,7 +267,7 @@ def main(folder: Path) -> None:
         tone.append(np.degrees(np.arctan2(np.median(lab[:, 0]) - 50, np.median(lab[:, 2]))))
         visible = cv2.resize((skin & (facing > 0.4)).astype(np.uint8), (TRAIT_SIZE, TRAIT_SIZE), interpolation=cv2.INTER_NEAREST) > 0
         beards.append(beard(surface, surface.unwrap(portrait.image, portrait.mesh, TRAIT_SIZE), visible))
-        covered.append([float((skin * region * mask).sum() / (region * mask).sum()) for region in regions])
+        covered.append([float((skin * region * middle).sum() / (region * middle).sum()) for region in regions])
 
     names = [portrait.name for portrait in portraits]
     usable = np.array(covered) > [0.97, 0.95, 0.97, 0.90, 0.88, 0.85]

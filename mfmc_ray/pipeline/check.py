@@ -24,6 +24,7 @@ class Checked:
         verdict: of the guard.
         likeness: to the original: the highest of (cosine − the usual cosine of strangers) / (threshold − that) over the guard recognizers;
             0 is a stranger, 1 fails.
+        alike: the same, but the mean over the guard recognizers.
         room: how far it stays below every threshold, to any known face or the original, on the same scale; 0 fails.
     """
 
@@ -31,6 +32,7 @@ class Checked:
     embeddings: Mapping[str, F32]
     verdict: Verdict
     likeness: float
+    alike: float
     room: float
 
 
@@ -89,8 +91,8 @@ class OutputCheck:
             for i, verdict in enumerate(verdicts)
         ]
 
-    def _margins(self, verdict: Verdict) -> tuple[float, float]:
-        """`Checked.likeness` and `Checked.room`."""
+    def _margins(self, verdict: Verdict) -> tuple[float, float, float]:
+        """`Checked.likeness`, `Checked.alike` and `Checked.room`."""
         known = {c.recognizer: self._scaled(c.recognizer, c.max_similarity, c.threshold) for c in verdict.certificates}
         original = {
             c.recognizer: self._scaled(c.recognizer, verdict.similarity_to_original[c.recognizer], c.threshold)
@@ -98,7 +100,8 @@ class OutputCheck:
             if c.recognizer in verdict.similarity_to_original
         }
         every = [*known.values(), *original.values()]
-        return max(original.values(), default=0.0), 1 - max(every) if np.isfinite(every).all() else -np.inf
+        alike = float(np.mean(list(original.values()))) if original else 0.0
+        return max(original.values(), default=0.0), alike, 1 - max(every) if np.isfinite(every).all() else -np.inf
 
     def _scaled(self, recognizer: str, cosine: float, threshold: float) -> float:
         usual = self._usual[recognizer]

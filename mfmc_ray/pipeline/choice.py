@@ -28,9 +28,9 @@ YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
-CHOICE = 12
+CHOICE = 16
 """Of how many attempts the best is taken; only if none passes are there more."""
-FINALISTS = 3
+FINALISTS = 4
 """How many good results are looked at by every recognizer."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
@@ -158,7 +158,10 @@ class Chooser:
             yield from zip(some, self.swapper.swap_many(some), strict=True)
 
     def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
-        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason."""
+        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason.
+
+        What it costs to be like the original is the mean over the recognizers: one that took no part agrees with that best.
+        """
         best: Try | None = None
         least = (True, np.inf)
         passed, reason = 0, "no_identity"
@@ -170,7 +173,7 @@ class Chooser:
                 reason = checked.verdict.reason or reason
                 if not checked.verdict.passed:
                     continue
-                cost = checked.room <= ENOUGH, max(checked.likeness, STRANGER) + one.misread
+                cost = checked.room <= ENOUGH, checked.alike + one.misread
                 if best is None or cost < least:
                     best, least = replace(one, checked=checked), cost
                 passed += not cost[0]

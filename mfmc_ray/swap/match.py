@@ -9,14 +9,18 @@ from mfmc_ray.identities.surface import F32
 
 COLOURFUL = 1.1
 """How much more colour than the photo's an identity's detail may have."""
-BROW_GAIN = (0.4, 1.15)
+BROW_GAIN = (0.4, 1.3)
 """How far brows may be made fainter or stronger."""
+BROW_FOLLOW = 0.4
+"""How far their darkness follows the photo's: 0 not at all, 1 fully. It is one of the things that people are known by."""
 LEAST_GRAIN = 0.004
 """Missing grain (standard deviation of logarithmic light) that is not worth drawing."""
 MOST_GRAIN = 0.05
 """Grain that is drawn at most."""
 GRAIN_SIGMAS = (0.55, 0.8)
 """σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
+SHARPER = 1.5
+"""How much more fine structure than the photo has detail may have: a blurred face is half the original's."""
 SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
 """σ of the blurs, px, by which detail is made softer."""
 GRAINY = 24
@@ -46,7 +50,7 @@ def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:
-    """The factor that makes the brows of `detail` (h, w, 3) nearly as dark as those of `original` (h, w, 3), inside the weights (h, w).
+    """The factor that brings the darkness of the brows of `detail` (h, w, 3) nearer that of `original`, inside the weights (h, w).
 
     Black brows on a fair head look painted on. Only their mean darkness is taken from the photo, nothing of their shape.
     """
@@ -54,11 +58,11 @@ def brow_gain(detail: F32, original: F32, brows: F32) -> float:
     def dark(values: F32) -> float:
         return float((np.maximum(-luma(values), 0) * brows).sum())
 
-    return float(np.clip((dark(original) / max(dark(detail), 1e-6)) ** 0.7, *BROW_GAIN)) if brows.sum() >= 8 else 1.0
+    return float(np.clip((dark(original) / max(dark(detail), 1e-6)) ** BROW_FOLLOW, *BROW_GAIN)) if brows.sum() >= 8 else 1.0
 
 
 def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
-    """`detail` (h, w, 3) blurred until it has no more fine structure in `zone` (h, w) than the picture's own logarithmic `light`."""
+    """`detail` (h, w, 3) blurred until it has little more fine structure in `zone` (h, w) than the picture's own logarithmic `light`."""
     total = float(zone.sum())
     if total < 10:
         return detail
@@ -66,7 +70,7 @@ def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
     def strength(values: F32) -> float:
         return float((np.abs(_curvature(values)) * zone).sum()) / total
 
-    wanted = 1.2 * strength(light)
+    wanted = SHARPER * strength(light)
     blurred = detail
     for sigma in SOFTER:
         if strength(blurred) <= wanted:

@@ -21,8 +21,8 @@ from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
 """Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
-LOW_PASS = 0.15
-"""σ of the low-pass that carries light and tone, in face widths."""
+LOW_PASS = 0.3
+"""σ of the low-pass that carries light and tone, in face widths. A finer one carries the original's cheeks and eye sockets, too."""
 CHILD_SHAPE = 0.6
 """What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5

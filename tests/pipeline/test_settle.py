@@ -74,7 +74,7 @@ def unchanged(scan: pa.Table, folder: Path, pack: ModelPack) -> Drafts:
 
 def _claimed(faces: Faces, k: int) -> Result:
     vectors = {name: v[k] for name, v in faces.embeddings.items()}
-    checked = Checked(faces.points[k], vectors, None, 0.0, 1.0)  # type: ignore[arg-type]
+    checked = Checked(faces.points[k], vectors, None, 0.0, 0.0, 1.0)  # type: ignore[arg-type]
     return Result("replaced", moved=faces.need("meshes")[k], checked=checked)
 
 

@@ -187,7 +187,7 @@ def test_identities_differ_and_the_tone_is_the_pictures(drawing: OnnxSwapper, fa
     inside = tuple(slice(int(face.mesh[:, k].min()) + 8, int(face.mesh[:, k].max()) - 8) for k in (1, 0))
     assert np.abs(one[inside].astype(int) - other[inside]).mean() > 3
     for result in (one, other):
-        assert np.abs(result[inside].mean((0, 1)) - face.image[inside].mean((0, 1))).max() < 12
+        assert np.abs(result[inside].mean((0, 1)) - face.image[inside].mean((0, 1))).max() < 14
 
 
 def test_many_orders_are_as_each_alone(drawing: OnnxSwapper, face: SimpleNamespace) -> None:

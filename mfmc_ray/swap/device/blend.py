@@ -15,7 +15,7 @@ from torch import Tensor
 from mfmc_ray.swap.device import filters
 from mfmc_ray.swap.device.filters import Span
 from mfmc_ray.swap.device.warp import affine, apply, area_rows
-from mfmc_ray.swap.match import BROW_GAIN, COLOURFUL, GRAIN_SIGMAS, GRAINY, LEAST_GRAIN, MOST_GRAIN, SOFTER
+from mfmc_ray.swap.match import BROW_FOLLOW, BROW_GAIN, COLOURFUL, GRAIN_SIGMAS, GRAINY, LEAST_GRAIN, MOST_GRAIN, SHARPER, SOFTER
 
 TONE_FLOOR = 16.0
 """As of `swap.render`."""
@@ -72,7 +72,7 @@ def brow_gain(detail: Tensor, original: Tensor, brows: Tensor) -> Tensor:
     def dark(values: Tensor) -> Tensor:
         return (luma(values)[:, 0].neg().clamp(min=0) * brows).sum((1, 2))
 
-    gain = (dark(original) / dark(detail).clamp(min=1e-6)) ** 0.7
+    gain = (dark(original) / dark(detail).clamp(min=1e-6)) ** BROW_FOLLOW
     return torch.where(brows.sum((1, 2)) >= 8, gain.clamp(*BROW_GAIN), 1.0)
 
 
@@ -83,7 +83,7 @@ def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span) -> Tens
     def strength(grey: Tensor) -> Tensor:
         return (filters.laplacian(grey, span)[:, 0].abs() * zone).sum((1, 2)) / total.clamp(min=1e-6)
 
-    wanted, grey = 1.2 * strength(luma(light)), luma(detail)
+    wanted, grey = SHARPER * strength(luma(light)), luma(detail)
     softer = [filters.kernels([sigma], detail.device).expand(len(detail), -1) for sigma in SOFTER[:-1]]
     good = torch.stack([strength(page) <= wanted for page in (grey, *(filters.blur(grey, kernel, span) for kernel in softer))])
     # the first that is good; the last one, if none is

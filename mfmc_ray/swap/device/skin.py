@@ -14,7 +14,7 @@ from torch import Tensor
 from mfmc_ray.identities import features
 from mfmc_ray.identities.model import DETAIL_GREY, IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.texture import ADULT, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, GRID, INFANT, LOWEST
+from mfmc_ray.identities.texture import ADULT, BOLD, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, GRID, INFANT, LOWEST
 from mfmc_ray.swap.device.filters import gauss_rows
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample
 
@@ -98,6 +98,7 @@ class Skins:
             lowest = apply(level.lowest, low, level.lowest)
             fine += (detail - apply(level.up, low, level.up)) * level.sharp[region]
             coarse += (low - lowest) * level.soft[region] + lowest * level.broad[region]
+        coarse, fine = BOLD[0] * coarse, BOLD[1] * fine
         field = np.stack([features.flow(self._model.surface, one.features) for one in identities])
         moved = torch.from_numpy(field).to(self._device).permute(0, 3, 1, 2)
         fine, coarse = (_rearranged(page, moved, rows) for page, rows in zip((fine, coarse), level.flow, strict=True))
