@@ -189,3 +189,11 @@ def spec(folder: Path, swapper: Path, encoder: Path | None = None, **more: Any) 
     path = folder / f"{swapper.stem}.yaml"
     path.write_text(yaml.safe_dump({**plain, **more}, sort_keys=False))
     return path
+
+
+def beside(path: Path) -> Path:
+    """The network of a file, with its weights in another file beside it; that file."""
+    other = path.with_suffix(".onnx.data")
+    model = onnx.load(path)
+    onnx.save(model, str(path), save_as_external_data=True, location=other.name, size_threshold=0)
+    return other

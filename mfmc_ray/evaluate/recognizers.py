@@ -25,6 +25,7 @@ from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.openface import OpenFaceEmbedder
 from mfmc_ray.faces.protocols import Embedder
 from mfmc_ray.faces.store import ModelError, load_lock, model_path, pull
+from mfmc_ray.faces.weights import in_one_file
 
 ARCFACE = "MFMC_ARCFACE"
 """Variable that names insightface's recognition network, if it is not where insightface puts it."""
@@ -160,8 +161,10 @@ class ArcFaceEmbedder:
         if path is None:
             raise ModelError(f"there is no ArcFace: set {ARCFACE} to insightface's recognition network (w600k_r50.onnx)")
         try:
-            self._session = runtime.session(path, exact=True)
+            self._session = runtime.session(in_one_file(path), exact=True)
             (given,), (found,) = self._session.get_inputs(), self._session.get_outputs()
+        except ModelError:
+            raise
         except Exception as error:  # whatever the file is
             raise ModelError(f"{path} is no recognition network of insightface ({type(error).__name__})") from error
         if list(given.shape[1:]) != [3, TEMPLATE_SIZE, TEMPLATE_SIZE]:

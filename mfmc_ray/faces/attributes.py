@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Image, Pixels
+from mfmc_ray.faces.gather import RowsError
 from mfmc_ray.faces.mesh import CANONICAL, upright_squares
 from mfmc_ray.faces.store import model_path
 
@@ -114,8 +115,15 @@ class AttributeHead:
 
     def read(self, squares: Image) -> F32:
         """What the network says of squares, uint8 (n, 224, 224, 3) as `mesh.upright_squares` cuts them: float32 (n, 2), years and the logit
-        of "man"."""
-        return np.concatenate(self._net.run(["age", "man"], {"faces": squares}), axis=1)
+        of "man".
+
+        Raises:
+            RowsError: the network gives other rows than it is given.
+        """
+        said = np.concatenate(self._net.run(["age", "man"], {"faces": squares}), axis=1)
+        if said.shape != (len(squares), 2):
+            raise RowsError(f"ages and sexes {said.shape} of {len(squares)} faces")
+        return said
 
 
 def corrected(said: F32, older: F32, female: F32) -> tuple[F32, F32]:

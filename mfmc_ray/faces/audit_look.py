@@ -54,14 +54,14 @@ class AuditLook:
         Raises:
             ModelError: when the weights cannot be had.
         """
-        self._detector: Detector = _MidwayCenterFace(min_score=LEAST_SCORE * strictness)
-        self._closeups: tuple[Detector, ...] = (_CloseupYuNet(min_score=0.05), _CloseupCenterFace(min_score=0.05))
+        self.detector: Detector = _MidwayCenterFace(min_score=LEAST_SCORE * strictness)
+        self.closeups: tuple[Detector, ...] = (_CloseupYuNet(min_score=0.05), _CloseupCenterFace(min_score=0.05))
         self._mesh = FaceMesh()
         self._strictness = strictness
 
     def find(self, image: Image) -> Faces:
         """The faces of an upright image, best first, in px of the image as it is."""
-        seen = self._detector.detect(np.ascontiguousarray(image[:, ::-1]))
+        seen = self.detector.detect(np.ascontiguousarray(image[:, ::-1]))
         last = image.shape[1] - 1
         boxes, points = seen.boxes.copy(), seen.points[:, _MIRRORED].copy()
         boxes[:, [0, 2]] = last - seen.boxes[:, [2, 0]]
@@ -89,7 +89,7 @@ class AuditLook:
             last = part.shape[1] - 1
             there = np.array([last - here[2], here[1], last - here[0], here[3]], np.float32)
             for picture, place in ((part, here), (part[:, ::-1], there)):
-                for detector in self._closeups:
+                for detector in self.closeups:
                     seen = detector.detect(np.ascontiguousarray(picture))
                     near = overlap(seen.boxes, place[None])[0][:, 0] > 0.3
                     scores.append(float(seen.scores[near].max(initial=0)))

@@ -7,7 +7,7 @@ looked at in several views: small with a border around it (faces that fill or le
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -18,7 +18,9 @@ from onnx import helper, numpy_helper
 
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.store import model_path
+from mfmc_ray.faces.protocols import Detector
+from mfmc_ray.faces.store import ModelError, model_path
+from mfmc_ray.identities.model import load_model
 
 _STRIDE = 32
 """Sides of a network's input are multiples of this."""
@@ -30,6 +32,10 @@ _TURNED_TRUST = 0.92
 """Factor on scores from turned views: most pictures are upright, and turned ones give more false alarms."""
 _TURNED_SURE = 0.6
 """A turned face of this score lets the fine views look in that direction too."""
+_PLAIN_SCORE, _PLAIN_IOU = 0.6, 0.4
+"""Of the average head every detector here, on a CPU, is sure by 0.92, in a place that shares 0.81 and more with its mesh's box."""
+
+_ADVICE = "where networks are on a GPU, set ray.providers (outside of runs MFMC_PROVIDERS) to cpu"
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class Scanner(ABC):
         Returns:
             Best first; boxes may reach beyond the border. The five points are in the order of the face's own left and right as the viewer
             sees an upright face, so on a face upside down the first eye is on the image's right.
+
+        Raises:
+            ModelError: the network gives what is no number, which would pass for no face.
         """
         views = [view for view in self.views if max(image.shape[:2]) > view.larger_than]
         found = [np.zeros((0, 16), np.float32)]
@@ -102,7 +111,7 @@ class Scanner(ABC):
             sides = [-(-(side + 2 * view.border) // _STRIDE) * _STRIDE for side in part.shape[:2]]
             canvas = np.zeros((*sides, 3), np.uint8)
             canvas[view.border : view.border + part.shape[0], view.border : view.border + part.shape[1]] = part
-            rows = self._run(canvas)
+            (rows,) = numbers(self.name, [self._run(canvas)])
             at = rows[:, :14].reshape(-1, 7, 2) + np.array([x - view.border, y - view.border], np.float32)
             for turn in range(view.turns):
                 # undo one anticlockwise quarter: its rows were the columns, counted from the right
@@ -126,10 +135,12 @@ class _OnnxScanner(Scanner):
             threads: CPU threads for one image; None: as `runtime.use` has settled.
 
         Raises:
-            ModelError: when the weights cannot be had.
+            ModelError: when the weights cannot be had, or the network, on anything but a CPU, is blind.
         """
         self.min_score = min_score
-        self._net = runtime.session(self._graph().SerializeToString(), threads=threads)
+        self._net = runtime.session(self._graph().SerializeToString(), threads=threads, exact=True)
+        if not runtime.on_cpu(self._net):
+            prove(self)
 
     @abstractmethod
     def _graph(self) -> onnx.ModelProto:
@@ -157,11 +168,12 @@ class YuNet(_OnnxScanner):
 
     def _run(self, canvas: Image) -> F32:
         blob = np.ascontiguousarray(canvas[:, :, ::-1].transpose(2, 0, 1)[None], dtype=np.float32)
-        heads = self._net.run([f"{head}_{stride}" for stride in (8, 16, 32) for head in ("cls", "obj", "bbox", "kps")], {"input": blob})
+        names = [f"{head}_{stride}" for stride in (8, 16, 32) for head in ("cls", "obj", "bbox", "kps")]
+        heads = numbers(self.name, self._net.run(names, {"input": blob}))
         found = []
         for level, stride in enumerate((8, 16, 32)):
             cls, obj, bbox, kps = (head[0] for head in heads[4 * level : 4 * level + 4])
-            scores = np.sqrt(cls * obj)[:, 0]
+            (scores,) = numbers(self.name, [np.sqrt(cls * obj)[:, 0]])
             hits = np.flatnonzero(scores >= self.min_score)
             columns = canvas.shape[1] // stride
             cells = np.stack([hits % columns, hits // columns], axis=1)
@@ -190,9 +202,10 @@ class CenterFace(_OnnxScanner):
 
     def _run(self, canvas: Image) -> F32:
         blob = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32)
-        heat, scale, offset, landmarks = (head[0] for head in self._net.run(["537", "538", "539", "540"], {"input.1": blob}))
+        heads = numbers(self.name, self._net.run(["537", "538", "539", "540"], {"input.1": blob}))
+        heat, scale, offset, landmarks = (head[0] for head in heads)
         # at equal scores, so raised, both detectors are right about equally often
-        scores = heat[0] ** 0.6
+        (scores,) = numbers(self.name, [heat[0] ** 0.6])
         y, x = np.nonzero(scores >= self.min_score)
         # the network puts y before x; one cell is 4 px
         sizes = np.exp(scale[::-1, y, x].T) * 4
@@ -200,6 +213,31 @@ class CenterFace(_OnnxScanner):
         low = centres - sizes / 2
         points = landmarks[:, y, x].T.reshape(-1, 5, 2)[:, :, ::-1] * sizes[:, None] + low[:, None]
         return np.column_stack([low, low + sizes, points.reshape(-1, 10), scores[y, x]]).astype(np.float32)
+
+
+def numbers(name: str, outputs: Sequence[F32]) -> Sequence[F32]:
+    """What a network gives, as it is.
+
+    Raises:
+        ModelError: something of it is no finite number: no comparison with it holds, so it would pass for no face.
+    """
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ModelError(f"{name} gives what is no number: {_ADVICE}")
+    return outputs
+
+
+def prove(detector: Detector) -> None:
+    """Has a detector find the average head of the identity model, which is nobody's: one that cannot would call every picture empty.
+
+    Raises:
+        ModelError: it finds no face in its place, or gives what is no number.
+    """
+    model = load_model()
+    low, high = model.head_mesh[:, :2].min(0), model.head_mesh[:, :2].max(0)
+    seen = detector.detect(model.heads[0])
+    shared, _ = overlap(seen.boxes, np.concatenate([low, high])[None].astype(np.float32))
+    if not ((shared[:, 0] >= _PLAIN_IOU) & (seen.scores >= _PLAIN_SCORE)).any():
+        raise ModelError(f"{detector.name} does not find a face that is plain to see: {_ADVICE}")
 
 
 def overlap(boxes: F32, others: F32) -> tuple[F32, F32]:

@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.align import ARCFACE_TEMPLATE, TEMPLATE_SIZE, chips, scaled, similarity, warp
 from mfmc_ray.faces.faces import F32, Image, Pixels
+from mfmc_ray.faces.gather import RowsError
 from mfmc_ray.faces.store import model_path
 
 # on a CPU larger batches gain nothing (the activations leave the cache), and memory stays bounded in crowds
@@ -108,12 +109,19 @@ class Network:
         self._dim: int = self._session.get_outputs()[0].shape[1]
 
     def run(self, faces: Image) -> F32:
-        """float32 (n, d), unit length, of uint8 (n, side, side, 3)."""
+        """float32 (n, d), unit length, of uint8 (n, side, side, 3).
+
+        Raises:
+            RowsError: the network gives other rows than it is given.
+        """
         vectors = np.empty((len(faces), self._dim), np.float32)
         step = runtime.at_once(self._session, _BATCH)
         for i in range(0, len(faces), step):
             planes = faces[i : i + step].transpose(0, 3, 1, 2).astype(np.float32)
-            vectors[i : i + step] = self._session.run(None, {"data": planes})[0]
+            found = self._session.run(None, {"data": planes})[0]
+            if found.shape != (len(planes), self._dim):  # one row would be spread over several faces
+                raise RowsError(f"embeddings {found.shape} of {len(planes)} faces")
+            vectors[i : i + step] = found
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 

@@ -37,13 +37,13 @@ class FaceFinder:
         """
         if not detectors:
             raise ValueError("no detector is named: faces would stay unfound; name at least one")
-        self._detectors = tuple(detectors)
+        self.detectors = tuple(detectors)
         self._mesh = mesh
         self._min_score = min_score
 
     def detect(self, image: Image) -> Faces:
         """The faces that one detector is sure of or that two agree on, best first; `detectors` names all that saw it."""
-        return merge([detector.detect(image) for detector in self._detectors], self._min_score)
+        return merge([detector.detect(image) for detector in self.detectors], self._min_score)
 
     def find(self, image: Image) -> Faces:
         """The same, with `meshes`, `mesh_scores` and `poses`. No face is dropped because its mesh does not fit."""

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +81,10 @@ class Gathering:
     lanes: Lanes = field(default_factory=Lanes)
 
 
+class RowsError(ValueError):
+    """Something has other rows than what it is about."""
+
+
 @dataclass
 class _Call:
     feed: Feed
@@ -109,9 +113,10 @@ class Gatherer:
         """Waits for the result.
 
         Raises:
+            RowsError: arrays differ in their rows, or the function has given other rows than it was given.
             whatever the function raises for these rows.
         """
-        call = _Call(feed, len(next(iter(feed.values()))))
+        call = _Call(feed, _rows(feed.values()))
         with self._how.lanes.waiting():
             with self._changed:
                 self._calls.append(call)
@@ -161,7 +166,7 @@ class Gatherer:
         return [list(mine) for mine in zip(*(np.split(output, ends) for output in whole), strict=True)]
 
     def _batch(self, part: Feed) -> list[Array]:
-        rows = len(next(iter(part.values())))
+        rows = _rows(part.values())
         self.batches += 1
         self.rows += rows
         if self._full and rows < self._how.size:
@@ -169,7 +174,10 @@ class Gatherer:
                 name: np.concatenate([array, np.zeros((self._how.size - rows, *array.shape[1:]), array.dtype)])
                 for name, array in part.items()
             }
-        return [output[:rows] for output in self._run(part)]
+        outputs = self._run(part)
+        if outputs and _rows(outputs) != _rows(part.values()):  # whose rows they are nobody could say
+            raise RowsError(f"{_rows(outputs)} rows for {_rows(part.values())}")
+        return [output[:rows] for output in outputs]
 
 
 class GatheredSession:
@@ -194,3 +202,15 @@ class GatheredSession:
         """The outputs of these names (None: all) for some rows."""
         outputs = self.gatherer(feed)
         return outputs if names is None else [outputs[self._names.index(name)] for name in names]
+
+
+def _rows(arrays: Iterable[Array]) -> int:
+    """How many rows these have, each.
+
+    Raises:
+        RowsError: not all the same.
+    """
+    found = {len(array) for array in arrays}
+    if len(found) != 1:
+        raise RowsError(f"arrays of {', '.join(map(str, sorted(found)))} rows, where all must have as many")
+    return found.pop()

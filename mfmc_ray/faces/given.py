@@ -29,8 +29,8 @@ class GivenFaces:
 
     def __init__(self, mesh: MeshFitter) -> None:
         self._mesh = mesh
-        self._detectors = (YuNet(min_score=_LEAST_SCORE), CenterFace(min_score=_LEAST_SCORE))
-        for detector in self._detectors:
+        self.detectors = (YuNet(min_score=_LEAST_SCORE), CenterFace(min_score=_LEAST_SCORE))
+        for detector in self.detectors:
             detector.views = (View(160, border=32, enlarge=8),)
 
     def __call__(self, image: Image, boxes: F32, found: Faces) -> Faces:
@@ -70,7 +70,7 @@ class GivenFaces:
             part = np.ascontiguousarray(image[y0:y1, x0:x1])
             if part.size:
                 origin = np.array([x0, y0], np.float32)
-                for detector in self._detectors:
+                for detector in self.detectors:
                     one = detector.detect(part)
                     seen.append(one.with_(boxes=one.boxes + np.tile(origin, 2), points=one.points + origin))
         every = Faces.concat(seen)

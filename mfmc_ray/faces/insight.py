@@ -10,6 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ import numpy as np
 
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.align import chips
-from mfmc_ray.faces.detect import Scanner, View
+from mfmc_ray.faces.detect import Scanner, View, numbers, prove
 from mfmc_ray.faces.faces import F32, Image, Pixels
 from mfmc_ray.faces.store import ModelError
+from mfmc_ray.faces.weights import in_one_file
 
 ENVIRONMENT = "MFMC_INSIGHTFACE"
 DEFAULT = "buffalo_l"
@@ -27,6 +31,32 @@ LICENCE = "InsightFace pretrained models: non-commercial research only, unless y
 _TASKS = {"scrfd": "detection", "arcface": "recognition"}
 NAMES = tuple(_TASKS)
 _BATCH = 16
+
+
+@dataclass
+class _Process:
+    """What holds for this process.
+
+    Attributes:
+        named: sha-256, hex, of the files that were named so far.
+        pinned: of the only ones that may be loaded; None: any.
+    """
+
+    named: dict[str, str] = field(default_factory=dict)
+    pinned: dict[str, str] | None = None
+
+
+_process = _Process()
+
+
+def named() -> dict[str, str]:
+    """`scrfd` or `arcface` → sha-256, hex, of those that this process has named so far: what other processes of a run are pinned to."""
+    return dict(_process.named)
+
+
+def pin(digests: Mapping[str, str]) -> None:
+    """Has this process load no other files than these (see `named`): every node has its own, and they might be others."""
+    _process.pinned = dict(digests)
 
 
 class ScrfdDetector(Scanner):
@@ -42,13 +72,17 @@ class ScrfdDetector(Scanner):
             side: `det_size`, px: the longer side of the middle view. A finer one has twice, the coarse one half of it.
 
         Raises:
-            ModelError: insightface or the file is missing.
+            ModelError: insightface or the file is missing, or the network, on anything but a CPU, is blind.
         """
         self.min_score = min_score
         self._model = model_of(self.name)
         if not self._model.use_kps:
             raise ModelError(f"{file_of(self.name).name} finds no points of faces: name a detector with them (SCRFD …_bnkps, det_10g)")
         self.views = (View(4 * side, larger_than=5 * side // 2, enlarge=1), View(2 * side), View(side), View(side // 2, border=32))
+        on_cpu = runtime.on_cpu(self._model.session)
+        self._model.session = _Numbers(self._model.session)  # insightface passes over what is no number
+        if not on_cpu:
+            prove(self)
 
     def _run(self, canvas: Image) -> F32:
         height, width = canvas.shape[:2]
@@ -84,17 +118,35 @@ class ArcFaceEmbedder:
         for i in range(0, len(crops), step):
             parts.append(self._model.get_feat([np.ascontiguousarray(crop[:, :, ::-1]) for crop in crops[i : i + step]]))
         vectors = np.concatenate(parts)
+        if len(vectors) != len(crops):
+            raise ModelError(f"{file_of(self.name).name} gives {len(vectors)} embeddings of {len(crops)} faces: name another file")
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+class _Numbers:
+    """A session of SCRFD that raises where it would give what is no number."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> Any:
+        """As `onnxruntime.InferenceSession.run`."""
+        return numbers(ScrfdDetector.name, self._session.run(*arguments))
 
 
 def model_of(name: str) -> Any:
     """insightface's object for `scrfd` or `arcface`, with a session of ours: providers and threads are settled in one place.
 
     Raises:
-        ModelError: insightface or the file is missing.
+        ModelError: insightface or the file is missing, or it is another file than this process may load.
     """
     path = file_of(name)
+    check(name)
     model = _zoo().get_model(str(path), providers=["CPUExecutionProvider"])
+    model.static_shape_sessions = False  # SCRFD would make a session of its own for each size of picture
     model.session = runtime.session(path, exact=True)
     return model
 
@@ -114,7 +166,23 @@ def digest_of(name: str) -> str:
     Raises:
         ModelError: as `file_of`.
     """
-    return _sha256(str(file_of(name)))
+    digest = _process.named[name] = _sha256(str(file_of(name)))
+    return digest
+
+
+def check(name: str) -> None:
+    """Whether the file of `scrfd` or `arcface` is the one that this process may load.
+
+    Raises:
+        ModelError: it is another one; or as `file_of`.
+    """
+    digest = digest_of(name)
+    if _process.pinned is not None and _process.pinned.get(name) != digest:
+        wanted = _process.pinned.get(name, "none")
+        raise ModelError(
+            f"the file of {name} on {socket.gethostname()} is not the one of the machine that leads the run (SHA-256 {digest[:12]}…, "
+            f"there {wanted[:12]}…): put the same InsightFace files on every node, and set {ENVIRONMENT} to their folder there"
+        )
 
 
 @functools.cache
@@ -124,7 +192,7 @@ def _file(name: str, place: str) -> Path:
         folder = Path("~/.insightface/models").expanduser() / place
     for path in sorted(folder.glob("*.onnx")):
         try:
-            model = _zoo().get_model(str(path), providers=["CPUExecutionProvider"])
+            model = _zoo().get_model(str(in_one_file(path)), providers=["CPUExecutionProvider"])
         except ModelError:
             raise
         except Exception as error:  # whatever insightface and onnxruntime raise

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, MESH_POINTS, Image, Pixels
-from mfmc_ray.faces.store import model_path
+from mfmc_ray.faces.store import ModelError, model_path
 
 _SIDE = 192
 """Side of the network's input in px."""
@@ -83,6 +83,9 @@ class FaceMesh:
         Returns:
             Meshes float32 (n, 468, 3) in image px (z in the same unit, smaller is nearer to the viewer, 0 near the head's middle) and the
             network's belief that it saw a face, float32 (n,), 0–1. A box without area gives zeros and score 0.
+
+        Raises:
+            ModelError: the network gives what is no number, which would pass for no face.
         """
         meshes, scores = np.zeros((len(boxes), MESH_POINTS, 3), np.float32), np.zeros(len(boxes), np.float32)
         for i, (box, five) in enumerate(zip(boxes, points, strict=True)):
@@ -105,6 +108,8 @@ class FaceMesh:
         net.invoke()
         mesh = net.get_tensor(self._points).reshape(MESH_POINTS, 3)
         logit = float(net.get_tensor(self._logit).reshape(()))
+        if not (np.isfinite(mesh).all() and np.isfinite(logit)):
+            raise ModelError("the mesh network gives what is no number: run `mfmc models pull`, which checks its file")
         # the rows of `turn` are orthogonal and of length k: its inverse is its transpose / k²
         flat = (mesh[:, :2] - 0.5 - shift) @ turn / k**2
         return np.concatenate([flat, mesh[:, 2:] / k], axis=1).astype(np.float32), float(1 / (1 + np.exp(-logit)))

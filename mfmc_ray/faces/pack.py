@@ -13,7 +13,7 @@ import numpy as np
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.attributes import AttributeHead, Attributes
 from mfmc_ray.faces.audit_look import AuditLook, same_place
-from mfmc_ray.faces.detect import CenterFace, YuNet
+from mfmc_ray.faces.detect import CenterFace, YuNet, prove
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, MESH_POINTS, Faces, Image, Pixels
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
@@ -124,6 +124,16 @@ class ModelPack:
     def given(self) -> GivenFaces:
         """Makes faces of given boxes."""
         return GivenFaces(self.mesh)
+
+    def prove(self) -> None:
+        """Has each detector alone find a face that is plain to see.
+
+        Raises:
+            ModelError: one does not.
+        """
+        looks = self.audit_look.detector, *self.audit_look.closeups
+        for detector in (*self.finder.detectors, *self.second_look.detectors, *looks, *self.given.detectors):
+            prove(detector)
 
     def analyse(self, image: Image, boxes: F32 | None = None, *, instead: bool = False) -> Faces:
         """All faces of an upright image with everything `Faces` can hold.

@@ -108,7 +108,8 @@ def session(
     Args:
         model: a serialised graph, or its file.
         threads: CPU threads; None: as `use` has settled.
-        exact: of a recognizer, whose cosines are held against thresholds: no GPU may round its products to less than float32.
+        exact: of a recognizer, whose cosines are held against thresholds, or a detector, which a score too low makes blind: no GPU may
+            round its products to less than float32.
         rows: the first axis of all inputs and outputs is free, and no row depends on another: calls may be gathered.
         settings: session configuration entries.
 
@@ -159,6 +160,11 @@ def available() -> tuple[str, ...]:
     return tuple(ort.get_available_providers())
 
 
+def on_cpu(session: Any) -> bool:
+    """Whether a session runs on the CPU."""
+    return bool(session.get_providers()[0] == _CPU)
+
+
 def used() -> tuple[str, ...]:
     """The providers that the sessions of this process run on."""
     return tuple(_process.used)
@@ -196,9 +202,8 @@ def _options(provider: str, exact: bool) -> dict[str, str]:
         settled = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
         return settled | {"use_tf32": "0" if exact else "1"}
     if provider == _TENSORRT:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mfmc-ray" / "engines"
-        cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder), "trt_timing_cache_enable": "1"}
-        return cache | {"trt_fp16_enable": "0" if exact else "1"}
+        # no engine is kept on disk: nobody checks one that is read back, and a network with other weights has the same name there
+        return {"trt_engine_cache_enable": "0", "trt_timing_cache_enable": "0", "trt_fp16_enable": "0" if exact else "1"}
     return {}
 
 

@@ -30,8 +30,8 @@ class SecondLook:
 
     def __init__(self, mesh: MeshFitter) -> None:
         self._mesh = mesh
-        self._detectors = (YuNet(min_score=0.1), CenterFace(min_score=0.1))
-        for detector in self._detectors:
+        self.detectors = (YuNet(min_score=0.1), CenterFace(min_score=0.1))
+        for detector in self.detectors:
             detector.views = (View(160, border=32, enlarge=8),)
 
     def __call__(self, image: Image, faces: Faces) -> Faces:
@@ -66,7 +66,7 @@ class SecondLook:
             part = np.ascontiguousarray(image[y0:y1, x0:x1][:, ::-1])
             if part.size == 0:
                 continue
-            for detector in self._detectors:
+            for detector in self.detectors:
                 found.append(_mirrored(detector.detect(part), part.shape[1], x0, y0))
         every = Faces.concat(found)
         near = overlap(every.boxes, box[None])[0][:, 0] > _SAME_PLACE

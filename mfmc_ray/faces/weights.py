@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+import onnx
+from onnx.external_data_helper import uses_external_data
 
 from mfmc_ray.faces.store import ModelError, cache_dir, locked
 
@@ -48,6 +51,41 @@ def fetched(place: str, sha256: str) -> Path:
         raise ModelError(f"the model folder {cache_dir()} cannot be written ({error}): set MFMC_MODELS_DIR to one that can") from error
     _verified.add((place, sha256))
     return path
+
+
+def in_one_file(path: Path, model: Any | None = None) -> Path:
+    """The path of an ONNX file that holds all its weights itself, so that its SHA-256 stands for them.
+
+    Args:
+        path: of the file.
+        model: what is in it, read without what is in others; None: it is read here.
+
+    Raises:
+        ModelError: some are in other files.
+    """
+    model = onnx.load(path, load_external_data=False) if model is None else model
+    if any(uses_external_data(tensor) for tensor in _tensors([model.graph, *model.functions])):
+        raise ModelError(
+            f"{path.name} has weights in other files, which its SHA-256 says nothing of: save it as one file, with "
+            f"`python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'one.onnx')\"`, and name that"
+        )
+    return path
+
+
+def _tensors(graphs: list[Any]) -> Iterator[Any]:
+    """All tensors of graphs and functions, and of the graphs in their nodes."""
+    while graphs:
+        graph = graphs.pop()
+        yield from getattr(graph, "initializer", ())  # functions have none
+        for sparse in getattr(graph, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for node in graph.node:
+            for attribute in node.attribute:
+                yield attribute.t
+                yield from attribute.tensors
+                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                    yield from (sparse.values, sparse.indices)
+                graphs += [attribute.g, *attribute.graphs]
 
 
 def _digest(path: Path) -> str:

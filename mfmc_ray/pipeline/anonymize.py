@@ -21,7 +21,7 @@ from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Pool, keyed
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser, Sitter
+from mfmc_ray.pipeline.choice import Chooser, Sitter, misplaced
 from mfmc_ray.pipeline.pseudonyms import Assigned, version_of
 from mfmc_ray.pipeline.remote import Chooses
 from mfmc_ray.pipeline.rows import faces_of
@@ -233,6 +233,8 @@ class AnonymizeStage:
                 sitter.wanted, {name: v[0] for name, v in sitter.originals.items()}, chance, used | decided.rejected
             )
             best, result.attempts, reason = self._choose(canvas, sitter, identities)
+        if best is not None and misplaced(best.patch, sitter.mesh, canvas.shape):  # it may come from a service
+            best, reason = None, "swap_failed"
         if best is None:
             result.redact(reason)
             return

@@ -14,6 +14,7 @@ import numpy as np
 import ray
 
 from mfmc_ray.config import RayConfig
+from mfmc_ray.faces import insight
 from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import F32
 from mfmc_ray.pipeline.parts import PartError
@@ -39,13 +40,19 @@ def call(config: RayConfig, function: Callable[P, T], *args: P.args, **kwargs: P
     if cluster_of(config) is None:
         return function(*args, **kwargs)
     # A bit of a CPU keeps it off a head that has none; a whole one might never be free, as services keep theirs for the run.
-    task: Any = ray.remote(num_cpus=0.01, max_retries=RETRIES, scheduling_strategy="SPREAD")(function)
+    task: Any = ray.remote(num_cpus=0.01, max_retries=RETRIES, scheduling_strategy="SPREAD")(_pinned)
     try:
-        return ray.get(task.remote(*args, **kwargs))  # type: ignore[no-any-return]
+        return ray.get(task.remote(insight.named(), function, *args, **kwargs))  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayError as error:
         raise PartError(f"Ray failed: {str(error).splitlines()[0]}: run the same command again to resume") from error
+
+
+def _pinned(weights: Mapping[str, str], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a function returns, with no other weights of InsightFace's than these."""
+    insight.pin(weights)
+    return function(*args, **kwargs)
 
 
 def held(config: RayConfig, folder: Path, recognizers: Mapping[str, int], known: KnownFaces) -> KnownFaces:

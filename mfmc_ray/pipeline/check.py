@@ -41,8 +41,8 @@ class OutputCheck:
         self.pack = pack
         self.guard = guard
         self._usual = {name: guard.calibration.threshold_for(name, 0.5) for name in guard.recognizers}
-        self._closeup = YuNet(min_score=0.3)
-        self._closeup.views = (View(160, border=32, enlarge=8),)
+        self.closeup = YuNet(min_score=0.3)
+        self.closeup.views = (View(160, border=32, enlarge=8),)
 
     def points(self, image: Image, mesh: F32) -> F32:
         """Five points (5, 2) of the face that a detector sees where the mesh (468, 3) is; from the mesh itself if it sees none."""
@@ -50,7 +50,7 @@ class OutputCheck:
         pad = 0.5 * float((high - low).max())
         x0, y0 = (max(0, int(v)) for v in low - pad)
         x1, y1 = (max(int(v) + 1, start + 1) for v, start in zip(high + pad, (x0, y0), strict=True))
-        found = self._closeup.detect(np.ascontiguousarray(image[y0:y1, x0:x1]))
+        found = self.closeup.detect(np.ascontiguousarray(image[y0:y1, x0:x1]))
         if len(found):
             origin = np.array([x0, y0], np.float32)
             box = np.concatenate([low - origin, high - origin])[None].astype(np.float32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.mesh import five_points
 from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
@@ -32,6 +33,9 @@ CHOICE = 12
 FINALISTS = 3
 """How many good results are looked at by every recognizer."""
 LEAST_COVER = 0.3
+"""Of the face's area; what shows less of the fake is no replacement."""
+LARGEST_SHIFT = 0.3
+"""How far, in √areas of the face's box, a result's mesh may be from the face's on the average: what is further is on another face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +138,9 @@ class Chooser:
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
             orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
         for order, patch in self._swapped(orders):
-            if patch is None:
+            if patch is None or misplaced(patch, sitter.mesh, canvas.shape):
                 continue
-            if patch.cover < LEAST_COVER:
+            if not patch.cover >= LEAST_COVER:
                 return tries, "mostly_hidden"
             with worn(canvas, patch):
                 points = self.check.points(canvas, patch.mesh)[None]
@@ -191,6 +195,20 @@ def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:
     found = pack.estimate(image, mesh[None])
     sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
     return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
+
+
+def misplaced(patch: Patch, mesh: F32, shape: Sequence[int]) -> bool:
+    """Whether a result is not about the face with this mesh (468, 3), px of a picture of this shape (h, w, …).
+
+    Its mesh must be where the face's is, and its window must hold the face's five points, as far as they are in the picture.
+    """
+    low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
+    off = float(np.linalg.norm(patch.mesh[:, :2] - mesh[:, :2], axis=1).mean())
+    if not off <= LARGEST_SHIFT * float(np.sqrt(np.prod(high - low))):
+        return True
+    start, size = np.array([patch.x, patch.y]), np.array(patch.pixels.shape[1::-1])
+    points = np.clip(five_points(mesh), 0, np.array(shape[1::-1]) - 1)
+    return not ((points >= start - 1) & (points <= start + size)).all()
 
 
 @contextmanager

@@ -46,6 +46,16 @@ def given_digests(digests: Mapping[str, str]) -> dict[str, str]:
     return named | {name: digests[name] for name in insight.NAMES if name in digests}
 
 
+def name_weights(config: RunConfig) -> None:
+    """Has this process name the weights that the user has, so that other processes of the run are pinned to them (`insight.named`).
+
+    Raises:
+        ModelError: they are not here.
+    """
+    for name in _insightface(config):
+        insight.digest_of(name)
+
+
 def _insightface(config: RunConfig) -> list[str]:
     """The parts of a run whose weights are InsightFace's."""
     return [name for name in (*config.find.detectors, *config.guard.recognizers) if name in insight.NAMES]

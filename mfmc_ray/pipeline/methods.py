@@ -27,7 +27,7 @@ from mfmc_ray.known.index import KnownFaces
 from mfmc_ray.known.search import usable
 from mfmc_ray.pipeline.anonymize import AnonymizeStage
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import LEAST_COVER
+from mfmc_ray.pipeline.choice import LEAST_COVER, misplaced
 from mfmc_ray.pipeline.identities import IdentityStage
 from mfmc_ray.pipeline.known import recognisable
 from mfmc_ray.pipeline.pool import NEAREST_FAKES
@@ -182,7 +182,7 @@ class Choosing:
             patch = self._swapper.swap(canvas, mesh, identity, age=wanted.age, covered=hidden)
         except SwapError:
             return None
-        if patch.cover < LEAST_COVER:
+        if misplaced(patch, mesh, canvas.shape) or not patch.cover >= LEAST_COVER:
             return None
         patch.paste(canvas)
         return identity

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mfmc_ray.discreet import hushed, kind_and_words, told
-from mfmc_ray.faces import runtime
+from mfmc_ray.faces import insight, runtime
 from mfmc_ray.pipeline.profiles import Plan
 from mfmc_ray.pipeline.remote import alone
 from mfmc_ray.pipeline.watch import Watch
@@ -136,7 +136,7 @@ def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=plan.store_bytes)
     return dataset.map_batches(
         _Worker,
-        fn_constructor_args=(stage, attempts, plan.threads, plan.providers),
+        fn_constructor_args=(stage, attempts, plan.threads, plan.providers, insight.named()),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -202,8 +202,9 @@ class _Attempts:
 class _Worker:
     """Runs the stage in an actor. What goes wrong is handed back as a row: Ray's own reports bury the cause."""
 
-    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any, threads: int, providers: str) -> None:
+    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any, threads: int, providers: str, weights: Mapping[str, str]) -> None:
         runtime.use(threads=threads, providers=providers)
+        insight.pin(weights)
         self._source = stage
         self._stage: PartStage | None = None
         self._attempts = attempts

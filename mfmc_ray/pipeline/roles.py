@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mfmc_ray.config import FindConfig, RunConfig
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.attributes import SIDE
+from mfmc_ray.faces.detect import prove
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.gather import Gatherer, Gathering
 from mfmc_ray.faces.pack import ModelPack, load_pack
@@ -45,7 +46,11 @@ class Look:
         self.pack: ModelPack = load_pack(find, recognizers)
 
     def warm_up(self) -> None:
-        """Runs everything once, so that the first request does not wait for it."""
+        """Runs everything once, so that the first request does not wait for it, and has each detector find a face.
+
+        Raises:
+            ModelError: one finds none.
+        """
         self.pack.analyse(np.full((320, 320, 3), 127, np.uint8))
         _warm_up(self.pack)
 
@@ -94,6 +99,7 @@ class Swap:
         with contextlib.suppress(SwapError):  # a network may make no face of it
             self.swapper.portrait(someone)
             self.swapper.swap(self.model.heads[0], self.model.head_mesh, someone)
+        prove(self._choose.check.closeup)
         _warm_up(self.pack)
 
     def choose(
@@ -150,6 +156,7 @@ def _objects(some: Sequence[Any]) -> NDArray[np.object_]:
 
 
 def _warm_up(pack: ModelPack) -> None:
+    pack.prove()
     image, points = (
         np.full((320, 320, 3), 127, np.uint8),
         np.array([[[120, 140], [200, 140], [160, 180], [130, 220], [190, 220]]], np.float32),

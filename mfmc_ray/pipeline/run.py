@@ -35,7 +35,7 @@ from mfmc_ray.pipeline.known import (
     gallery_stages,
     known_faces,
 )
-from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of
+from mfmc_ray.pipeline.manifest import manifest_of, model_digests, models_of, name_weights
 from mfmc_ray.pipeline.parts import run_parts
 from mfmc_ray.pipeline.plan import Plan, images_in, plan_parts
 from mfmc_ray.pipeline.pool import admitted
@@ -158,6 +158,7 @@ class Run:
             self.console.print(f"[yellow]{escape(complaint)}[/yellow]", soft_wrap=True)
         pull(models_of(self.config))
         fetch(self.config.swap)
+        name_weights(self.config)
         with connect(self.config.ray, self.ledger.work), contextlib.closing(self._shards), contextlib.closing(self._services):
             prepare(models_of(self.config), self.config.swap)
             for line in plan_of(self.config.ray).told():

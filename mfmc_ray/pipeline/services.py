@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from mfmc_ray.faces import runtime
+from mfmc_ray.faces import insight, runtime
 from mfmc_ray.faces.gather import Gathering, Lanes
 from mfmc_ray.pipeline.deadlines import Deadlines
 from mfmc_ray.pipeline.profiles import Plan, Role
@@ -65,7 +65,7 @@ class Services:
         options = {"num_gpus": settled.gpus, "num_cpus": settled.cpus, "scheduling_strategy": "SPREAD"}
         restarts = {"max_restarts": -1, "max_task_retries": RETRIES, "max_concurrency": 1000}
         actor: Any = ray.remote(_Service).options(**options, **restarts)
-        actors = [actor.remote(settled, shared, plan.service_providers) for _ in range(settled.actors)]
+        actors = [actor.remote(settled, shared, plan.service_providers, insight.named()) for _ in range(settled.actors)]
         self._actors[role] = actors
         try:
             about = ray.get([actor.about.remote() for actor in actors], timeout=START_SECONDS)
@@ -173,11 +173,12 @@ class _Failure:
 class _Service:
     """The actor."""
 
-    def __init__(self, role: Role, shared: list[ray.ObjectRef[Any]], providers: str) -> None:
+    def __init__(self, role: Role, shared: list[ray.ObjectRef[Any]], providers: str, weights: Mapping[str, str]) -> None:
         os.environ["RAY_WARN_BLOCKING_GET_INSIDE_ASYNC"] = "0"  # here and in lanes, which may ask shards, nothing else is held up
         kind, arguments = ray.get(shared[0])
         self._lanes, self._deadlines = Lanes(), Deadlines()
         runtime.use(threads=max(1, round(role.cpus)), providers=providers)
+        insight.pin(weights)
         runtime.gather(Gathering(role.batch, role.wait_ms / 1000, lanes=self._lanes))
         self._doer = kind(**arguments)
         self._doer.warm_up()

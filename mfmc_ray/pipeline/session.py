@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mfmc_ray.config import ConfigError, RayConfig, SwapConfig
 from mfmc_ray.discreet import hushed
+from mfmc_ray.faces import insight
 from mfmc_ray.faces.runtime import available
 from mfmc_ray.faces.store import ModelError, pull
 from mfmc_ray.pipeline.growth import wait_for
@@ -127,19 +128,24 @@ def plan_of(config: RayConfig, *, services: bool = True) -> Plan:
 def prepare(names: Sequence[str], swap: SwapConfig | None = None) -> None:
     """Has each node of a cluster get the files of these models and of a swapper, once, before its workers ask for them at the same time.
 
+    InsightFace's files, which every node has of its own, must be the ones that this process has named (`insight.named`).
+
     Raises:
-        ModelError, ConfigError: a node cannot get one.
+        ModelError, ConfigError: a node cannot get one, or has another one.
     """
     others = [node for node in nodes() if node.name != ray.get_runtime_context().get_node_id()]
-    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names), swap) for node in others]
+    tasks = [ray.remote(_pulled).options(num_cpus=0, **_on(node.name)).remote(list(names), swap, insight.named()) for node in others]
     for failure in ray.get(tasks):
         if failure is not None:
             raise failure
 
 
-def _pulled(names: list[str], swap: SwapConfig | None) -> Exception | None:
+def _pulled(names: list[str], swap: SwapConfig | None, weights: Mapping[str, str]) -> Exception | None:
     try:
         pull(names, progress=False)
+        insight.pin(weights)
+        for name in weights:
+            insight.check(name)
         if swap is not None:
             fetch(swap)
     except (ModelError, ConfigError) as error:

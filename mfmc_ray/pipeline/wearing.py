@@ -17,7 +17,7 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.variation import varied
 from mfmc_ray.pipeline.check import Checked, OutputCheck
-from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, misread, worn
+from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, misplaced, misread, worn
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.swap.cover import GLASSES
 from mfmc_ray.swap.protocol import SwapError, Swapper
@@ -112,7 +112,9 @@ class Wearer:
             patch = self.swapper.swap(canvas, sitter.mesh, identity, age=age, strength=strength, keep_rims=rims, covered=covered)
         except SwapError:
             return "swap_failed"
-        if patch.cover < LEAST_COVER:
+        if misplaced(patch, sitter.mesh, canvas.shape):
+            return "swap_failed"
+        if not patch.cover >= LEAST_COVER:
             return "mostly_hidden"
         with worn(canvas, patch):
             points = self.check.points(canvas, patch.mesh)[None]

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32
 from mfmc_ray.faces.store import ModelError
+from mfmc_ray.faces.weights import in_one_file
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _SAME = 1e-4
@@ -55,19 +56,20 @@ class BatchNetwork:
         last: the last initializer of the graph, or None.
 
     Raises:
-        ModelError: it is no network that can be loaded.
+        ModelError: it is no network that can be loaded, or has weights in other files.
     """
 
     def __init__(self, path: Path, most: int = 16, *, exact: bool = False) -> None:
         self._path, self._exact = path, exact
         try:
-            model = onnx.load(str(path))
+            model = onnx.load(str(path), load_external_data=False)
+            in_one_file(path, model)
             self.last: NDArray[Any] | None = numpy_helper.to_array(model.graph.initializer[-1]) if model.graph.initializer else None
             size = _fixed_batch(model)
             session = runtime.session(str(path), exact=exact)
             freed = None if size is None else self._freed(model, session, size)
             self._session = freed or session
-        except runtime.ProviderError:
+        except (runtime.ProviderError, ModelError):
             raise
         except Exception as error:  # onnx, protobuf and onnxruntime raise what they like
             first = (str(error).splitlines() or [""])[0][:160]
@@ -102,7 +104,7 @@ class BatchNetwork:
                 first = (str(error).splitlines() or [""])[0][:160]
                 raise ModelError(f"{self._path.name} fails on faces of the size that is named for it: {first}") from error
             for name, values, into in zip(wanted, results, found, strict=True):
-                if values.ndim < 1 or len(values) < size:
+                if values.ndim < 1 or len(values) != (self.batch if self.fixed else size):
                     raise ModelError(f"{self._path.name} gives {values.shape} as {name!r} for {size} faces")
                 into.append(np.asarray(values[:size], np.float32))
         return [np.concatenate(parts) for parts in found]

@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as Pictures
+from sick_networks import Sick, blind, on_gpu
 from skimage.data import astronaut
 
-from mfmc_ray.faces.detect import CenterFace, YuNet, _resized, _starts, overlap, suppress
+from mfmc_ray.faces.detect import CenterFace, Scanner, YuNet, _resized, _starts, overlap, prove, suppress
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.protocols import Detector
-from mfmc_ray.faces.store import model_path
+from mfmc_ray.faces.store import ModelError, model_path
 
 pytestmark = pytest.mark.models
 
@@ -173,3 +174,46 @@ def test_portraits_of_every_kind(detector: Detector, shared_data: Path, load: Ca
 @pytest.fixture
 def load() -> Callable[[Path], Image]:
     return lambda path: np.asarray(Pictures.open(path).convert("RGB"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("output", [0, 2, -1])
+def test_what_is_no_number_is_no_empty_picture(
+    detector: Detector, photo: Image, output: int, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(outputs: list[np.ndarray]) -> None:
+        outputs[output].flat[0] = bad
+
+    monkeypatch.setattr(detector, "_net", Sick(detector._net, spoil))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=f"{detector.name} gives what is no number"):
+        detector.detect(photo)
+
+
+def test_boxes_that_are_no_numbers_are_no_empty_picture(detector: Detector, photo: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(outputs: list[np.ndarray]) -> None:
+        for output in outputs:
+            if output.shape[-1] == 4 or output.shape[1] == 2:  # of the sizes of boxes the exponential is taken
+                output[:] = 1000
+
+    monkeypatch.setattr(detector, "_net", Sick(detector._net, spoil))  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="no number"):
+        detector.detect(photo)
+
+
+def test_a_detector_that_is_blind_is_noticed(detector: Detector, photo: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(detector)
+    monkeypatch.setattr(detector, "_net", Sick(detector._net, blind))  # type: ignore[attr-defined]
+    assert len(detector.detect(photo)) == 0
+    with pytest.raises(ModelError, match=f"{detector.name} does not find a face that is plain to see"):
+        prove(detector)
+
+
+@pytest.mark.parametrize("kind", [YuNet, CenterFace])
+def test_on_a_gpu_each_must_see_when_it_is_loaded_and_computes_exactly(kind: type[Scanner], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        exact = on_gpu(patch, lambda outputs: None)
+        kind()
+        assert exact == [True]
+    on_gpu(monkeypatch, blind)
+    with pytest.raises(ModelError, match=r"plain to see: .* set ray.providers"):
+        kind()

@@ -13,6 +13,7 @@ from skimage.data import astronaut
 from mfmc_ray.faces.align import ARCFACE_TEMPLATE, chips, similarity, warp
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.faces import F32, Image
+from mfmc_ray.faces.gather import RowsError
 from mfmc_ray.faces.protocols import Embedder
 from mfmc_ray.faces.store import model_path
 
@@ -130,3 +131,14 @@ def test_tells_people_apart(people: tuple[list[Image], list[F32], np.ndarray], m
     accepted = cosines > THRESHOLDS[embedder.name]
     assert accepted[same].mean() > true_matches
     assert accepted[~same].mean() < 2e-3
+
+
+def test_one_embedding_is_not_spread_over_several_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = SFaceEmbedder()
+    crops = np.repeat(embedder.crops(astronaut(), ASTRONAUT), 3, 0)
+    assert embedder.embed_crops(crops).shape == (3, 128)
+    session = embedder._net._session
+    first = type("Session", (), {"run": lambda _, names, feed: [session.run(names, feed)[0][:1]]})()
+    monkeypatch.setattr(embedder._net, "_session", first)
+    with pytest.raises(RowsError, match="of 3 faces"):
+        embedder.embed_crops(crops)

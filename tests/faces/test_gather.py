@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from mfmc_ray.faces import runtime
-from mfmc_ray.faces.gather import Array, Feed, Gatherer, Gathering, Lanes
+from mfmc_ray.faces.gather import Array, Feed, Gatherer, Gathering, Lanes, RowsError
 
 
 class Doubler:
@@ -156,3 +156,22 @@ def test_on_a_cpu_nothing_is_gathered_unasked(network: bytes, monkeypatch: pytes
     monkeypatch.setattr(runtime, "_process", runtime._Process())
     runtime.gather(Gathering(size=16))
     assert runtime.at_once(runtime.session(network, rows=True), 4) == 4
+
+
+@pytest.mark.parametrize("rows", [1, 5, 7])
+def test_other_rows_than_were_given_are_nobody_s(rows: int) -> None:
+    gatherer = Gatherer(lambda feed: [feed["x"], np.zeros((rows, 2))], Gathering(size=8))
+    with pytest.raises(RowsError, match="rows"):
+        gatherer({"x": np.ones(6)})
+
+
+def test_in_a_full_batch_too() -> None:
+    gatherer = Gatherer(lambda feed: [feed["x"][:3]], Gathering(size=8), full=True)
+    with pytest.raises(RowsError):
+        gatherer({"x": np.ones(3)})  # as many as were asked for, and not as many as were run
+
+
+def test_arrays_of_other_rows_are_not_run() -> None:
+    gatherer = Gatherer(lambda feed: [feed["x"]], Gathering(size=8))
+    with pytest.raises(RowsError):
+        gatherer({"x": np.ones(3), "y": np.ones(2)})

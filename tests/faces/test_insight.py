@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_networks as tiny
+from sick_networks import Sick, on_gpu
 
 from mfmc_ray.config import FindConfig, load
 from mfmc_ray.faces import insight
@@ -15,7 +16,9 @@ from mfmc_ray.faces.align import chips
 from mfmc_ray.faces.insight import ArcFaceEmbedder, ScrfdDetector
 from mfmc_ray.faces.pack import ALL_DIMENSIONS, EMBEDDERS, digests_of, load_pack
 from mfmc_ray.faces.store import ModelError
+from mfmc_ray.pipeline.manifest import name_weights
 from mfmc_ray.pipeline.references import rendered
+from mfmc_ray.pipeline.session import _pulled
 
 pytestmark = pytest.mark.models
 
@@ -94,3 +97,75 @@ def test_runs_without_them_are_the_same() -> None:
     plain = load(None)
     assert load(None, find__det_size=320).digest() == plain.digest()
     assert load(None, find__detectors=["scrfd"], find__det_size=320).digest() != load(None, find__detectors=["scrfd"]).digest()
+
+
+@pytest.mark.usefixtures("folder", "installed")
+@pytest.mark.parametrize("output", [0, 3, 8])
+def test_what_is_no_number_is_no_empty_picture(output: int) -> None:
+    def spoil(outputs: list[np.ndarray]) -> None:
+        outputs[output].flat[0] = np.nan
+
+    detector = ScrfdDetector()
+    detector._model.session._session = Sick(detector._model.session._session, spoil)
+    with pytest.raises(ModelError, match="scrfd gives what is no number"):
+        detector.detect(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("folder", "installed")
+def test_on_a_gpu_scrfd_must_see_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = on_gpu(monkeypatch, lambda outputs: None)
+    with pytest.raises(ModelError, match="scrfd does not find a face"):  # this one never does
+        ScrfdDetector()
+    assert exact == [True]
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insight, "_process", insight._Process())
+
+
+@pytest.mark.usefixtures("installed", "fresh")
+def test_other_weights_than_the_run_s_are_not_loaded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_weights(load(None, guard__recognizers=["sface", "arcface"], find__detectors=["yunet", "scrfd"]))
+    named = insight.named()
+    assert {name: digest == insight.digest_of(name) for name, digest in named.items()} == {"arcface": True, "scrfd": True}
+    insight.pin(named)
+    ArcFaceEmbedder(), ScrfdDetector()
+    other = tmp_path / "node"  # another machine, where the variable says something else
+    other.mkdir()
+    tiny.arcface(other / "rec.onnx", batch=1)
+    tiny.scrfd(other / "det.onnx")
+    monkeypatch.setenv(insight.ENVIRONMENT, str(other))
+    ScrfdDetector()
+    with pytest.raises(ModelError, match=r"arcface .* not the one of the machine that leads the run .* on every node"):
+        ArcFaceEmbedder()
+    said = _pulled([], None, named)  # before anything is scanned
+    assert isinstance(said, ModelError)
+    assert "MFMC_INSIGHTFACE" in str(said)
+    assert str(tmp_path) not in str(said)
+
+
+@pytest.mark.usefixtures("folder", "installed", "fresh")
+def test_what_the_run_has_not_named_is_not_loaded() -> None:
+    insight.pin({})
+    with pytest.raises(ModelError, match="the file of scrfd"):
+        ScrfdDetector()
+
+
+@pytest.mark.usefixtures("installed")
+def test_weights_beside_the_file_are_refused(folder: Path) -> None:
+    tiny.beside(folder / "rec.onnx")
+    with pytest.raises(ModelError, match=r"rec\.onnx has weights in other files"):
+        ArcFaceEmbedder()
+    (folder / "rec.onnx").write_text("no network")
+    with pytest.raises(ModelError, match=r"cannot load rec\.onnx"):
+        ArcFaceEmbedder()
+
+
+@pytest.mark.usefixtures("folder", "installed")
+def test_pictures_of_all_sizes_are_looked_at_by_one_network() -> None:
+    detector, seen = ScrfdDetector(), list[int]()
+    detector._model.session._session = Sick(detector._model.session._session, lambda outputs: seen.append(len(outputs)))
+    for side in (64, 96, 128):
+        detector.detect(np.zeros((side, 64, 3), np.uint8))
+    assert len(seen) == 3 * len([view for view in detector.views if not view.larger_than])

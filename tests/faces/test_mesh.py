@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from skimage.data import astronaut
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.faces import F32, Faces, Image
 from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh, eye_opening, mouth_opening, pose, smile, upright_squares
+from mfmc_ray.faces.store import ModelError
 
 pytestmark = pytest.mark.models
 
@@ -203,3 +205,21 @@ def test_portraits_look_straight_on_average(fitter: FaceMesh, shared_data: Path)
         assert scores[0] > 0.9, path.name
         poses.append(pose(meshes)[0])
     assert np.abs(np.median(poses, axis=0)).max() < 6
+
+
+@pytest.mark.parametrize("output", ["_points", "_logit"])
+def test_what_is_no_number_raises(photo: Image, face: Faces, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitter = FaceMesh()
+    net, bad = fitter._net(), getattr(fitter, output)
+
+    class Net:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(net, name)
+
+        def get_tensor(self, index: int) -> np.ndarray:
+            found: np.ndarray = net.get_tensor(index)
+            return found * np.nan if index == bad else found
+
+    monkeypatch.setattr(fitter._nets, "net", Net())
+    with pytest.raises(ModelError, match="no number"):
+        fitter.fit(photo, face.boxes, face.points)

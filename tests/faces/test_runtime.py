@@ -195,3 +195,13 @@ def test_nobody_else_makes_sessions() -> None:
     for path in root.rglob("*.py"):
         names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert "InferenceSession" not in names or path == Path(runtime.__file__), path
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_engine_is_read_from_disk(pretend: Any, exact: bool) -> None:
+    sessions = pretend([TENSORRT, CUDA, CPU])
+    runtime.use(providers="tensorrt")
+    runtime.session(b"", exact=exact)
+    options = sessions.calls[0]["of"][TENSORRT]
+    assert (options["trt_engine_cache_enable"], options["trt_timing_cache_enable"]) == ("0", "0")
+    assert not any("path" in name for name in options)

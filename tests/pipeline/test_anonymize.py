@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from made_stages import make_stage, units
 from PIL import Image
+from sick_networks import Sick
 from skimage import data
 
 from mfmc_ray.codec import decode
@@ -321,3 +322,22 @@ def test_the_watch_knows_which_image_it_is_at_and_what_not_to_touch(
     assert done["verdict"].to_pylist() == ["failed", "failed"]
     assert done["reason"].to_pylist() == ["too_slow", "too_slow"]
     assert done["image"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["finder", "second_look", "audit_look"])
+def test_nothing_is_published_where_a_detector_gives_no_numbers(
+    stage: AnonymizeStage, pack: ModelPack, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(outputs: list[np.ndarray]) -> None:
+        outputs[0][:] = np.nan  # all scores: nothing is found
+
+    part: Any = getattr(pack, kind)
+    for detector in [part.detector] if kind == "audit_look" else part.detectors:
+        monkeypatch.setattr(detector, "_net", Sick(detector._net, spoil))
+    monkeypatch.setattr("mfmc_ray.faces.second_look.SURE_SCORE", 2.0)  # it looks at every face again
+    row = units(folder)
+    rows = ScanStage(pack, 10**8)(row.filter(pc.equal(row["path"], "face.jpg")))
+    assert rows["reason"].to_pylist() == ["internal_error: ModelError"]
+    images, _ = split(stage(rows))
+    assert images["verdict"].to_pylist() == ["failed"]
+    assert images["image"].null_count == 1

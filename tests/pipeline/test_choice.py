@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from made_stages import known_faces, make_check
-from PIL import Image
+from PIL import Image as Pictures
 from skimage import data
 
 from mfmc_ray.codec import decode
+from mfmc_ray.faces.faces import Image
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import Chooser, Sitter, Try
+from mfmc_ray.pipeline.choice import STRONGEST, Chooser, Sitter, Try, misplaced
 from mfmc_ray.pipeline.rows import faces_of
+from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.render import MorphSwapper
@@ -33,8 +37,8 @@ ATTEMPTS = 16
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
-    face = Image.fromarray(np.ascontiguousarray(data.astronaut()[:260, 100:300]))
-    face.resize((120, 156), Image.Resampling.LANCZOS).save(root / "face.png")
+    face = Pictures.fromarray(np.ascontiguousarray(data.astronaut()[:260, 100:300]))
+    face.resize((120, 156), Pictures.Resampling.LANCZOS).save(root / "face.png")
     return root
 
 
@@ -55,13 +59,18 @@ class Counting(MorphSwapper):
         return super().swap_many(orders)
 
 
-def chosen(swapper: MorphSwapper, check: OutputCheck, folder: Path, scan: pa.Table) -> tuple[Try, int]:
+def sat(swapper: MorphSwapper, check: OutputCheck, folder: Path, scan: pa.Table) -> tuple[Image, Sitter]:
+    """The picture and the face in it."""
     pixels = decode((folder / "face.png").read_bytes()).pixels
     faces = faces_of(scan["faces"][0], check.pack.dimensions)
     mesh, wanted = faces.need("meshes")[0], Wanted(0.0, float(faces.need("ages")[0]), float(faces.need("tones")[0]), 0.0)
-    identities = [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)]
     originals = {name: v[:1] for name, v in faces.embeddings.items()}
-    sitter = Sitter(mesh, wanted, swapper.covered(pixels, mesh), originals)
+    return pixels, Sitter(mesh, wanted, swapper.covered(pixels, mesh), originals)
+
+
+def chosen(swapper: MorphSwapper, check: OutputCheck, folder: Path, scan: pa.Table) -> tuple[Try, int]:
+    pixels, sitter = sat(swapper, check, folder, scan)
+    identities = [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)]
     canvas = pixels.copy()
     best, count, reason = Chooser(swapper, check, ATTEMPTS)(canvas, sitter, identities)
     np.testing.assert_array_equal(canvas, pixels)
@@ -95,3 +104,44 @@ def test_a_device_chooses_as_numpy_does(check: OutputCheck, folder: Path, scan: 
     assert np.abs(together[0].patch.pixels.astype(int) - plain[0].patch.pixels).max() <= 1
     device.at_once = 1
     same(together, chosen(device, check, folder, scan))
+
+
+class Elsewhere(MorphSwapper):
+    """Whose results are changed on their way."""
+
+    def __init__(self, change: Callable[[Patch], Patch]) -> None:
+        super().__init__(load_model())
+        self.change = change
+
+    def swap(self, *arguments: Any, **options: Any) -> Patch:
+        return self.change(super().swap(*arguments, **options))
+
+
+WRONG: dict[str, tuple[Callable[[Patch], Patch], str]] = {
+    "on another face": (lambda patch: replace(patch, mesh=patch.mesh + np.float32([60, 0, 0])), "swap_failed"),
+    "nowhere": (lambda patch: replace(patch, mesh=patch.mesh * np.float32(np.nan)), "swap_failed"),
+    "a window elsewhere": (lambda patch: replace(patch, pixels=patch.pixels[:30, :30]), "swap_failed"),
+    "covers nobody knows what": (lambda patch: replace(patch, cover=float("nan")), "mostly_hidden"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_not_on_the_face_is_no_result(check: OutputCheck, folder: Path, scan: pa.Table, wrong: str) -> None:
+    change, reason = WRONG[wrong]
+    swapper = Elsewhere(change)
+    canvas, sitter = sat(swapper, check, folder, scan)
+    identities = [sample(swapper.model, seed) for seed in range(3, 7)]
+    best, _, said = Chooser(swapper, check, 4)(canvas, sitter, identities)
+    assert (best, said) == (None, reason)
+    worn = Wearer(swapper, check)(canvas, sitter, identities[0], 2)
+    assert (worn.best, worn.reason) == (None, reason)
+
+
+def test_a_face_that_is_cut_by_the_border_is_where_it_is(check: OutputCheck, folder: Path, scan: pa.Table) -> None:
+    swapper = MorphSwapper(load_model())
+    canvas, sitter = sat(swapper, check, folder, scan)
+    for x0, y0 in ((0, 0), (50, 0), (0, 60), (55, 65)):
+        part, mesh = canvas[y0:, x0:], sitter.mesh - np.float32([x0, y0, 0])
+        patch = swapper.swap(part, mesh, sample(swapper.model, 3), strength=STRONGEST)
+        assert not misplaced(patch, mesh, part.shape)
+        assert float(np.linalg.norm(patch.mesh[:, :2] - mesh[:, :2], axis=1).mean()) < 0.1 * float(np.ptp(mesh[:, 0]))

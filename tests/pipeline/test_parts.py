@@ -15,7 +15,12 @@ import ray
 
 from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import told
+from mfmc_ray.faces import insight, runtime
+from mfmc_ray.pipeline import away
+from mfmc_ray.pipeline.away import call
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
+from mfmc_ray.pipeline.profiles import Role
+from mfmc_ray.pipeline.services import _Service
 from mfmc_ray.pipeline.session import connect, plan_of
 from mfmc_ray.retry import StoreError
 
@@ -57,7 +62,16 @@ class Work:
         note.write_text(str(os.getpid()))
         shared = None if self.shared is None else [float(self.shared.sum()), bool(self.shared.flags.writeable)]
         threads = os.environ.get("OMP_NUM_THREADS")
-        return {"images": 10, "faces": 3, "pid": os.getpid(), "started": started, "threads": threads, "echo": part, "shared": shared}
+        return {
+            "images": 10,
+            "faces": 3,
+            "pid": os.getpid(),
+            "started": started,
+            "threads": threads,
+            "echo": part,
+            "shared": shared,
+            "weights": pinned(),
+        }
 
 
 def run(folder: Path, parts: list[dict[str, Any]], size: int = 2, **kwargs: Any) -> dict[int, dict[str, Any]]:
@@ -200,3 +214,32 @@ def test_a_store_that_is_down_is_told_in_its_own_words_and_not_asked_again(tmp_p
         run(tmp_path, [{"part": 0, "store": "the store is down; run again"}])
     assert str(raised.value) == "the store is down; run again"
     assert [p.name for p in tmp_path.iterdir()] == ["0.0"]
+
+
+def test_workers_and_tasks_are_pinned_to_the_weights_that_this_process_has_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insight, "_process", insight._Process(named={"arcface": "0" * 64}))
+    assert run(tmp_path, [{"part": 0}])[0]["weights"] == {"arcface": "0" * 64}
+    monkeypatch.setattr(away, "cluster_of", lambda config: "here")
+    assert call(RayConfig(), pinned) == {"arcface": "0" * 64}
+    assert insight._process.pinned is None  # but this one
+
+
+def pinned() -> dict[str, str] | None:
+    return insight._process.pinned
+
+
+class Pinned:
+    """What a service does, and what it may load while it is made."""
+
+    def __init__(self) -> None:
+        self.weights = pinned()
+
+    def warm_up(self) -> None:
+        pass
+
+
+def test_services_are_pinned_before_they_load_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insight, "_process", insight._Process())
+    monkeypatch.setattr(runtime, "_process", runtime._Process())
+    service = _Service(Role("look", 1, 0.0, 1.0, 1, 1, 0.0), [ray.put((Pinned, {}))], "cpu", {"scrfd": "1" * 64})
+    assert service._doer.weights == {"scrfd": "1" * 64}

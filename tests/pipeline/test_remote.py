@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pytest
 from made_stages import make_stage
 from PIL import Image
+from sick_networks import Sick, blind
 from skimage import data
 
 from mfmc_ray.config import FindConfig
 from mfmc_ray.faces.gather import Gathering
 from mfmc_ray.faces.pack import ModelPack
-from mfmc_ray.pipeline.anonymize import AnonymizeStage
+from mfmc_ray.faces.store import ModelError
+from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser, Sitter
 from mfmc_ray.pipeline.profiles import LOOK, SWAP
@@ -234,3 +237,32 @@ def test_orders_of_several_threads_are_made_together_by_one() -> None:
     assert swapper.swap_many([]) == []
     with pytest.raises(SwapError):
         swapper.swap(np.zeros((1, 1, 3), np.uint8), np.zeros((468, 3), np.float32), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["finder", "second_look", "audit_look", "given"])
+def test_services_with_a_blind_detector_do_not_start(
+    elsewhere: Elsewhere, pack: ModelPack, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look: Look = elsewhere.doers[LOOK]
+    look.warm_up()
+    part: Any = getattr(pack, kind)
+    detector = part.detector if kind == "audit_look" else part.detectors[1]
+    monkeypatch.setattr(detector, "_net", Sick(detector._net, blind))
+    with pytest.raises(ModelError, match="centerface does not find a face that is plain to see"):
+        look.warm_up()
+
+
+def test_a_result_of_a_service_that_is_on_another_face_is_covered(
+    elsewhere: Elsewhere, pack: ModelPack, swapper: MorphSwapper, scan: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make_stage(scan, pack, swapper, SEEDS)
+    choose = stage._choose
+
+    def mixed_up(canvas: Any, sitter: Sitter, identities: Sequence[Any]) -> Any:
+        best, count, reason = choose(canvas, sitter, identities)
+        return best and replace(best, patch=replace(best.patch, mesh=best.patch.mesh + np.float32([200, 0, 0]))), count, reason
+
+    monkeypatch.setattr(stage, "_choose", mixed_up)
+    _, faces = split(stage(scan))
+    assert faces.num_rows > 0
+    assert set(zip(faces["verdict"].to_pylist(), faces["reason"].to_pylist(), strict=True)) == {("redacted", "swap_failed")}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,13 +15,16 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import tiny_networks as tiny
+from onnx import helper, numpy_helper
 from skimage import data
 
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.faces.store import ModelError
+from mfmc_ray.faces.weights import in_one_file
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered
@@ -209,9 +215,9 @@ def test_what_is_no_face_is_nothing(folder: Path, free: OnnxSwapper, face: Simpl
 
 
 @contextmanager
-def refused(match: str) -> Iterator[None]:
+def refused(match: str) -> Iterator[pytest.ExceptionInfo[ModelError]]:
     with pytest.raises(ModelError, match=match) as caught:
-        yield
+        yield caught
     assert "\n" not in str(caught.value)
 
 
@@ -254,3 +260,47 @@ def test_given_latents_and_mixtures_are_the_seeds_alone(folder: Path, monkeypatc
 def test_its_model_is_the_shipped_one(free: OnnxSwapper) -> None:
     assert free.model is load_model()
     assert (free.name, free.licences[0].name, free.licences[0].commercial) == ("tiny", tiny.LICENCE, False)
+
+
+@pytest.mark.parametrize("part", ["model", "encoder"])
+def test_weights_beside_the_file_are_refused(part: str, tmp_path: Path) -> None:
+    tiny.inswapper(tmp_path / "net.onnx", batch="n")
+    tiny.arcface(tmp_path / "enc.onnx")
+    file = tmp_path / ("net.onnx" if part == "model" else "enc.onnx")
+    tiny.beside(file)
+    spec = load_spec(tiny.spec(tmp_path, tmp_path / "net.onnx", tmp_path / "enc.onnx"))
+    with refused(f"{file.stem}.onnx has weights in other files, which its SHA-256 says nothing of: save it as one file") as caught:
+        OnnxSwapper(spec)
+    command = str(caught.value).split("`")[1]
+    subprocess.run(shlex.split(command.replace("python", sys.executable, 1)), cwd=tmp_path, check=True)
+    (tmp_path / "one.onnx").replace(file)
+    OnnxSwapper(load_spec(tiny.spec(tmp_path, tmp_path / "net.onnx", tmp_path / "enc.onnx")))
+
+
+def test_weights_elsewhere_are_found_wherever_they_are_used(tmp_path: Path) -> None:
+    outside = numpy_helper.from_array(np.ones(3, np.float32), "w")
+    onnx.external_data_helper.set_external_data(outside, "w.bin")
+    number = tiny.value("x", 3)
+    constant = helper.make_node("Constant", [], ["w"], value=outside)
+    branch = helper.make_graph([constant], "branch", [], [tiny.value("w", 3)])
+    whole = [helper.make_node("If", ["c"], ["x"], then_branch=branch, else_branch=branch)]
+    inner = helper.make_graph([], "inner", [], [number], [outside])
+    for nodes, functions in (
+        (whole, []),
+        ([constant], []),
+        ([helper.make_node("If", ["c"], ["x"], then_branch=inner, else_branch=inner)], []),
+        ([], [helper.make_function("own", "f", [], ["w"], [constant], [helper.make_opsetid("", 17)])]),
+    ):
+        model = helper.make_model(helper.make_graph(nodes, "g", [], [number]), functions=functions)
+        onnx.save(model, str(tmp_path / "net.onnx"))
+        with refused("weights in other files"):
+            in_one_file(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_other_pictures_than_faces_are_nobody_s(free: OnnxSwapper, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = np.zeros((3, 128, 128, 3), np.uint8)
+    real = free.network._bound
+    monkeypatch.setattr(free.network, "_bound", lambda *told: [np.resize(out, (rows, *out.shape[1:])) for out in real(*told)])
+    with refused("for 3 faces"):
+        free.run(crops, free.latents.projected(latents(3)))
