@@ -76,18 +76,20 @@ def verdict(recognition: Json) -> tuple[str, list[str], bool | None]:
     if isinstance(weak, list) and weak:
         names = {row.get("recognizer"): name_of(row) for row in recognizers_of(recognition)}
         listed = ", ".join(names.get(name, clean(name)) for name in weak)
-        notes.append(f"Not heard, since they are weak on these very originals and would see nothing in any case: {listed}.")
+        notes.append(f"Weak on these very originals, so that it says little if they find nobody: {listed}.")
     if at(recognition, "people.labels") == "clusters":
         notes.append("Who is who was guessed by recognizers, since there were no labels: figures are of what they can tell apart.")
     rank1, chance = at(found, "rank1"), at(found, "chance1")
     if value_of(rank1) is None or not is_number(chance):
         return clean(at(found, "text") or "There is no verdict: faces were not recognised in this evaluation."), notes, None
     row = next((row for row in recognizers_of(recognition) if row.get("recognizer") == at(found, "recognizer")), {})
-    heard = sum(1 for r in recognizers_of(recognition) if not r.get("guard") and not at(r, "quality.weak"))
+    heard = [r for r in recognizers_of(recognition) if not r.get("guard")]
+    strong = sum(1 for r in heard if not at(r, "quality.weak"))
     protocol = at(row, "identification.protocol") or "other_photos"
     before, people = at(row, f"identification.{protocol}.rank1_before"), at(row, f"identification.{protocol}.people")
     text = f"Of {plain(rank1.get('n'))} replaced faces, {said(rank1)} are still recognised by {name_of(row)}"
-    text += f", the one that finds the most of {heard} strong recognizers that took no part" if heard > 1 else ", which took no part"
+    most = f", the one that finds the most of {len(heard)} recognizers that took no part ({strong} of them strong)"
+    text += most if len(heard) > 1 else ", which took no part"
     text += f"; guessing finds {percent(chance)}"
     text += f", and of the originals it recognises {said(before)}." if value_of(before) is not None else "."
     at_chance = bool(at(found, "at_chance"))

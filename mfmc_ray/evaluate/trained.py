@@ -51,6 +51,7 @@ WEIGHT = 0.01
 more, what is peculiar to the output (how smooth a blur is) is learnt by heart, and faces are told even less well by it."""
 FALSE = 0.01
 """The share of windows without a face that may be taken for one, at which recall is stated."""
+SIDES, MEASURES = ("outputs", "originals"), ("average_precision", "recall_at_fpr_1e-2")
 _STEP = 510  # a histogram's 0–0.5 as a byte
 _TRIES = 20
 _DRAWS = 200
@@ -162,16 +163,15 @@ def figures(table: pa.Table, about: About) -> dict[str, Any]:
     boot = Bootstrap(_people(table, about), about.options.rounds, about.options.seed)
     counts = {"faces": int(faces.sum()), "faces_shown": int((faces & shown).sum()), "windows_without_face": int((~faces).sum())}
     found = {"method": METHOD, **counts}
-    if why := missing():
-        return {**found, "why": why}
-    if counts["faces"] < LEAST or boot.people < LEAST_PEOPLE:
-        return {**found, "why": f"fewer than {LEAST} faces of {LEAST_SIDE:.0f} px, or all in pictures of fewer than {LEAST_PEOPLE} people"}
+    why = missing()
+    if why is None and (counts["faces"] < LEAST or boot.people < LEAST_PEOPLE):
+        why = f"fewer than {LEAST} faces of {LEAST_SIDE:.0f} px, or all in pictures of fewer than {LEAST_PEOPLE} people"
+    if why is not None:
+        return {**found, **{name: {f"trained_on_{side}": nothing(why) for side in SIDES} for name in MEASURES}}
     before, after = _histograms(table)
     parts = np.random.default_rng(about.options.seed).permutation(boot.people)[boot.person] % PARTS
     with threadpool_limits(1):  # the same sums on any machine
-        scores = {
-            side: _asked(one, before, faces, parts, some) for side, one, some in (("outputs", after, shown), ("originals", before, None))
-        }
+        scores = dict(zip(SIDES, (_asked(after, before, faces, parts, shown), _asked(before, before, faces, parts)), strict=True))
     return {**found, "guessing": short(float(faces.mean())), **_measured(scores, faces, boot)}
 
 
@@ -192,7 +192,7 @@ def _some(table: pa.Table, seed: int) -> pa.Table:
 
 
 def _shown(table: pa.Table, about: About) -> Rows:
-    """bool (rows,): false for faces that the output covers."""
+    """bool (rows,): false for faces that the output covers, and for windows beside these."""
     keys = zip(about.faces["path"].to_pylist(), about.faces["face_no"].to_pylist(), strict=True)
     there = dict(zip(keys, np.isin(np.array(about.faces["verdict"].to_pylist(), np.str_), SHOWN).tolist(), strict=True))
     return np.array([there.get(key, True) for key in _keys(table)], bool)
@@ -224,8 +224,8 @@ def _numbers(rows: Sequence[bytes]) -> F32:
 
 
 def _asked(learnt: F32, asked: F32, faces: Rows, parts: I64, some: Rows | None = None) -> F64 | None:
-    """float64 (rows,): how much a window looks like a face to a classifier that learnt from the other parts; None if one of them has
-    too few faces to learn from.
+    """float64 (rows,): how much a window looks like a face to a classifier that learnt from the other parts; None if there are too few
+    faces to learn from.
 
     Args:
         learnt: float32 (rows, d), what is learnt from.
@@ -237,6 +237,8 @@ def _asked(learnt: F32, asked: F32, faces: Rows, parts: I64, some: Rows | None =
     from sklearn.linear_model import LogisticRegression
 
     scores = np.zeros(len(faces))
+    if some is not None and (faces & some).sum() < LEAST:
+        return None
     for part in range(PARTS):
         tested = parts == part
         rows = ~tested if some is None else ~tested & some
@@ -251,7 +253,7 @@ def _measured(scores: Mapping[str, F64 | None], faces: Rows, boot: Bootstrap) ->
     """Both figures of both classifiers, and what is lost between them, by the same draws."""
     weights = boot.times[: min(boot.rounds, _DRAWS), boot.person].astype(np.float64)
     result: dict[str, Any] = {}
-    for name, measure in (("average_precision", _precision), ("recall_at_fpr_1e-2", recall_at)):
+    for name, measure in zip(MEASURES, (_precision, recall_at), strict=True):
         result[name], drawn = {}, {}
         for side, values in scores.items():
             if values is None:

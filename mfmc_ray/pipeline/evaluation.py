@@ -186,8 +186,10 @@ def evaluate(asked: Asked, console: Console | None = None) -> dict[str, Any]:
             },
             "images": _images(planned, summaries, tables["images"]),
         }
-        for name, section in sections.items():
-            result[name] = section.figures(tables, about)
+        with console.status("Reckoning") as status:  # half a minute for 1,000 pictures
+            for name, section in sections.items():
+                status.update(f"Reckoning: {name}")
+                result[name] = section.figures(tables, about)
         if others:
             result["collections"] = beside.collections(result, others)
         if compared := brief_of(Path(config.work) / COMPARISON):

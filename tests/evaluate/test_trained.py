@@ -161,10 +161,12 @@ def test_rows_are_small_and_say_what_changed() -> None:
 def test_too_little_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     few = said([made_up([(100, 60, 150, 130)])])
     assert (few["faces"], few["faces_shown"]) == (1, 1)
-    assert "fewer than 40 faces" in few["why"]
+    figure = few["average_precision"]["trained_on_outputs"]
+    assert figure["value"] is None
+    assert "fewer than 40 faces" in figure["why"]
     assert said([])["faces"] == 0
     monkeypatch.setattr(trained, "missing", lambda: "training wants scikit-learn")
-    assert said([])["why"] == "training wants scikit-learn"
+    assert said([])["recall_at_fpr_1e-2"]["trained_on_originals"]["why"] == "training wants scikit-learn"
 
 
 def test_windows_go_with_whom_they_show() -> None:
