@@ -129,7 +129,7 @@ def _show_recognition(found: dict[str, Any], console: Console) -> None:
 
 
 def _show_collections(found: dict[str, Any], console: Console) -> None:
-    table = Table(caption="most found: rank 1, by the strong recognizer that did not guard and finds the most")
+    table = Table(caption="most found: rank 1, by the recognizer that did not guard and finds the most")
     for heading in ("collection", "people", "pictures", "average accuracy before", "after", "most found", "chance"):
         table.add_column(heading, justify="left" if heading == "collection" else "right")
     for name, row in found["figures"].items():

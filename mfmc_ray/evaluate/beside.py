@@ -14,7 +14,7 @@ from mfmc_ray.evaluate.sections import SCHEMA
 OWN = "this collection"
 NOTE = (
     "Figures of evaluations that were made one by one. average accuracy: rank 1, the mean of all recognizers; most found: rank 1 after, of "
-    "the strong recognizer that found the most and did not guard. A gallery of more people is harder: compare with chance."
+    "the recognizer that did not guard and finds the most. A gallery of more people is harder: compare with chance."
 )
 Json = Mapping[str, Any]
 
