@@ -41,13 +41,13 @@ def compare(
     from mfmc_ray.config import load
     from mfmc_ray.evaluate.compared import HEADINGS, cells
     from mfmc_ray.evaluate.sections import Options
-    from mfmc_ray.folders import storage_options_of
+    from mfmc_ray.folders import names_of, storage_options_of
     from mfmc_ray.pipeline.comparison import Asked
     from mfmc_ray.pipeline.comparison import compare as run
 
     config = load(None, work=work, storage_options=storage_options_of(storage_options))
-    options = Options(recognizers=_names(recognizers), sections=_names(sections), seed=seed, rounds=rounds)
-    result = run(Asked(originals, config, labels, options, _names(methods), tuple(swapper or ()), images, identities, plot))
+    options = Options(recognizers=names_of(recognizers), sections=names_of(sections), seed=seed, rounds=rounds)
+    result = run(Asked(originals, config, labels, options, names_of(methods), tuple(swapper or ()), images, identities, plot))
     console = Console(highlight=False)
     table = Table(
         title=f"{result['faces']} faces of {result['people']} people in {result['images']['looked_at']} pictures",
@@ -65,7 +65,3 @@ def compare(
     else:
         console.print(f"There is no privacy figure: {result['methods'][0]['privacy']['why']}.")
     console.print(f"All figures, plot and contact sheet: {work}/comparison (private; docs/evaluate.md)", soft_wrap=True)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())

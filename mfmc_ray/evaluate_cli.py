@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfmc_ray.config import ConfigError, load
-from mfmc_ray.folders import finished_run
+from mfmc_ray.folders import finished_run, names_of
 
 if TYPE_CHECKING:
     from mfmc_ray.evaluate.social.behaviour import Behaviour
@@ -70,7 +70,7 @@ def evaluate(
     from mfmc_ray.pipeline.evaluation import evaluate as run
     from mfmc_ray.pipeline.known import EVALUATION
 
-    wanted = _names(sections)
+    wanted = names_of(sections)
     if unknown := [name for name in wanted or () if name not in SECTIONS]:
         raise ConfigError(f"there is no section {unknown[0]!r}; there are: {', '.join(SECTIONS)}")
     if beside and wanted is not None and "recognition" not in wanted:
@@ -80,7 +80,7 @@ def evaluate(
     if not originals:
         raise ConfigError("give ORIGINALS and OUT, or --config with a YAML file that has `input:` and `out:`")
     config = finished_run(out, work, storage_options, actors, address, config_file=config_file)
-    options = Options(recognizers=_names(recognizers), sections=wanted, seed=seed, rounds=rounds)
+    options = Options(recognizers=names_of(recognizers), sections=wanted, seed=seed, rounds=rounds)
     result = run(Asked(originals, config, labels, options, tuple(beside or ())))
     console = Console(highlight=False, soft_wrap=True)
     if "recognition" in result:
@@ -89,10 +89,6 @@ def evaluate(
         _show_collections(result["collections"], console)
     console.print(f"All figures: {config.work}/{EVALUATION}/evaluation.json (private; docs/evaluate.md says what they mean)")
     console.print(f"As a page: {config.work}/{EVALUATION}/{PAGE}")
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _show_recognition(found: dict[str, Any], console: Console) -> None:

@@ -44,6 +44,11 @@ def run_settings(config_file: Path | None, *, input: str | None, out: str | None
     return load(config_file, **places, work=work, **given)
 
 
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """The names of an option that takes several, separated by commas; None if it is not given."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def storage_options_of(text: str | None) -> dict[str, Any] | None:
     """The value of --storage-options.
 
