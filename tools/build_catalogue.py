@@ -34,8 +34,8 @@ from mfmc_ray.swap.render import MorphSwapper
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/catalogue.npy"
 PROCESSES = 2
-PER_CELL = 75
-TRIES_PER_CELL = 400
+PER_CELL = 125
+TRIES_PER_CELL = 2500
 ALIKE = 0.7
 BATCH = 16
 

@@ -3,8 +3,9 @@
     python tools/build_identity_model.py ../shared/data/portraits
 
 Each portrait is unwrapped to the texture square. Texels that are turned away, hair, hats or background are masked and completed from the
-mirrored half; light is taken out (logarithm over low-pass, coarse shading made symmetric, highlights compressed). Shapes are split into an
-expression part (regressed on mouth opening, smile and mouth width) and an identity part (principal components of what is left).
+mirrored half; light is taken out (logarithm over low-pass, the sides calmed). Then all are registered: a smooth dense flow brings brows,
+nose and folds of each to where the mean of all has them, so that mixtures have no ghosts. Shapes are split into an expression part
+(regressed on mouth opening, smile and mouth width) and an identity part (principal components of what is left).
 The portraits are CC0 (faker-js/assets-person-portrait, Stable Diffusion 3); none of them can be had back from the model's regions.
 """
 
@@ -25,15 +26,18 @@ from mfmc_ray.faces.align import similarity
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import DlibEmbedder, SFaceEmbedder
 from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh
-from mfmc_ray.identities.model import DETAIL_GREY, REGIONS
+from mfmc_ray.identities.model import DETAIL_GREY, FLOW_STEP, GRID, REGIONS, SOFT
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, INNER_LIPS, Surface, place, unroll
-from mfmc_ray.identities.texture import GRID
 from mfmc_ray.identities.traits import CHEEKS, TRAIT_SIZE, bare_skin, beard, polygon
 
 OUT = Path(__file__).parents[1] / "mfmc_ray/identities/data/identity_model.npz"
 SIZE = 384
 COMPONENTS = 30
-LIGHT_SIGMA = 58.0  # texels; 0.15 face widths; the renderer's low-pass is wider, so that less of the original's shading stays
+LIGHT_SIGMA = 100.0  # texels; 0.26 face widths, about the renderer's low-pass: a finer one would leave faces flat
+CALM = 0.2  # how far the face's own shading is calmed; towards the ears it is wholly
+ROUNDS = (18.0, 14.0, 12.0, 12.0)  # σ of the flow in each round of registration, texels
+FARTHEST = 16.0  # texels that a round moves anything
+FLOW_SIDE = 48
 FLAT_EYES = 0.24
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 FLOOR = 16.0
@@ -55,6 +59,7 @@ NOSE = (168, 98, 327, 2, 48, 278, 64, 294, 197, 195, 5, 4, 1, 49, 279, 126, 355)
 MOUTH = (61, 291, 0, 17, 37, 267, 84, 314, 164, 18, 57, 287, 43, 273, 92, 322, 106, 335)
 BRIDGE = (168, 6, 197, 195, 5, 122, 351)
 LIDS = ((33, 133, 159, 145, 160, 158, 153, 144), (263, 362, 386, 374, 387, 385, 380, 373))
+LIPS = (61, 39, 0, 269, 291, 405, 17, 181)
 BROWS = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
 
 
@@ -181,7 +186,77 @@ def detail_of(texture: NDArray[np.uint8], skin: NDArray[np.bool_], bare: F32, re
     luma = np.where(luma > 0, mouth * 0.2 * np.tanh(luma / 0.2) + (1 - mouth) * luma, luma)
     colour = cv2.GaussianBlur(colour, (0, 0), 1.2)
     most = 0.2 - 0.08 * about
-    return np.asarray(np.clip(luma + 0.9 * most * np.tanh(colour / most), -2, 0.9), np.float32)
+    calmed = luma + 0.9 * most * np.tanh(colour / most)
+    # mixing calms shading enough: a face whose cheeks and lids do not shine is a mask
+    share = np.maximum(CALM, np.clip((np.abs(np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) - 85) / 40, 0, 1))[None, :, None]
+    mixed = share * calmed + (1 - share) * detail
+    low = cv2.GaussianBlur(mixed, (0, 0), 5)
+    return np.asarray(np.clip(low + lined(man) * (mixed - low), -2, 0.9), np.float32)
+
+
+def lined(man: bool) -> F32:
+    """float32 (SIZE, SIZE, 1), 0–1: how much of its fine lines a texture keeps.
+
+    Towards its border they are strands of hair, the jaw's edge and folds of the neck: scratches on another head. A beard stays more of one.
+    """
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    out = (np.abs(x - (SIZE - 1) / 2) / 165) ** 2.4 + (np.abs(y - 203) / 182) ** 2.4
+    least = np.where(y > 265, 0.5, 0.2) if man else 0.2
+    return np.asarray(1 - (1 - least) * np.clip((out - 0.4) / 0.4, 0, 1), np.float32)[..., None]
+
+
+def register(surface: Surface, details: NDArray[np.float32], weights: F32, usable: NDArray[np.bool_]) -> F32:
+    """float32 (n, SIZE, SIZE, 2), texels: how far from each texel of their mean the same lies in each of the details (n, SIZE, SIZE, 3).
+
+    Dense inverse search (Kroeger et al., "Fast optical flow using dense inverse search", 2016) against the mean, which is made anew in each
+    round, smoothed where little is to be seen. Lids and lips stay: the mesh has them already.
+    """
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(1)
+    search.setVariationalRefinementAlpha(30.0)
+    held = np.maximum.reduce([*(area(surface, lid, 2) for lid in LIDS), area(surface, LIPS, 2)])
+    luma = details.mean(-1)
+    flows = np.zeros((*luma.shape, 2), np.float32)
+    some = np.flatnonzero(usable.any(1))
+    for sigma in track(ROUNDS, "Registering"):
+        moved, seen = (np.stack([pulled(page, flow) for page, flow in zip(pages, flows, strict=True)]) for pages in (luma, weights))
+        mean = _grey((moved * seen).sum(0) / (seen.sum(0) + 1e-3))
+        edges = sum(np.abs(cv2.Sobel(mean.astype(np.float32), -1, *axes)) for axes in ((1, 0), (0, 1)))
+        edges = cv2.GaussianBlur(edges, (0, 0), 3)
+        for i in some:
+            flow = np.clip(search.calc(mean, _grey(luma[i]), None), -FARTHEST, FARTHEST) * (held == 0)[..., None]
+            sure = (edges / (edges + 15) * weights[i] + 0.02 + 3 * held)[..., None]
+            flow = cv2.GaussianBlur(flow * sure, (0, 0), sigma) / cv2.GaussianBlur(sure, (0, 0), sigma)[..., None]
+            flows[i] = 0.65 * flow + 0.35 * flow[:, ::-1] * (-1, 1)
+        flows -= flows[some].mean(0)
+    return flows
+
+
+def pulled(page: NDArray[np.float32], flow: F32) -> NDArray[np.float32]:
+    """What is at each texel of a page (SIZE, SIZE, …) that a flow (SIZE, SIZE, 2) points to."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    return np.asarray(cv2.remap(page, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _grey(page: F32) -> NDArray[np.uint8]:
+    return np.clip(150 + 85 * cv2.GaussianBlur(page, (0, 0), 1.2), 0, 255).astype(np.uint8)
+
+
+def typical(details: list[F32], men: NDArray[np.bool_], weights: F32) -> tuple[F32, F32]:
+    """float32 (2, GRID, GRID, 3) each: the mean coarse detail of women and of men, symmetric, and its standard deviation."""
+    small = [cv2.resize(page, (GRID, GRID), interpolation=cv2.INTER_AREA) for page in details]
+    coarse = np.stack([cv2.GaussianBlur(page, (0, 0), SOFT) for page in small])
+    share = np.stack([cv2.resize(page, (GRID, GRID), interpolation=cv2.INTER_AREA) for page in weights])[..., None]
+    means, spreads = [], []
+    for man in (False, True):
+        some = men == man
+        count = share[some].sum(0)
+        mean = (coarse[some] * share[some]).sum(0) / (count + 1e-3)
+        mean = (mean + mean[:, ::-1]) / 2
+        spread = np.sqrt(((coarse[some] - mean) ** 2 * share[some]).sum(0) / (count + 1))
+        means.append(mean)
+        spreads.append(cv2.GaussianBlur((spread + spread[:, ::-1]) / 2, (0, 0), 2) + 0.02)
+    return np.stack(means), np.stack(spreads)
 
 
 def split_shapes(meshes: list[F32], surface: Surface) -> tuple[F32, F32, F32]:
@@ -252,15 +327,13 @@ def main(folder: Path) -> None:
     regions = make_regions(surface)
     bare = bare_skin(surface, SIZE)
     cheeks = np.maximum(area(surface, CHEEKS[0]), area(surface, CHEEKS[1])) > 0.5
-    blobs, details, tone, skins, beards, covered = [], [], [], [], [], []
+    details, tone, skins, beards, covered = [], [], [], [], []
     for portrait in track(portraits, "Unwrapping"):
         texture = surface.unwrap(portrait.image, portrait.mesh)
         facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
         skin = skin_texels(surface, texture, facing, whole)
         detail = detail_of(texture, skin, bare, regions, portrait.man)
         details.append(detail)
-        stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
-        blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())
         seen = cheeks & skin & (facing > 0.5)
         skins.append(np.median(texture[seen], 0))
         lab = cv2.cvtColor(texture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[seen]
@@ -285,6 +358,16 @@ def main(folder: Path) -> None:
     ):
         usable[[names.index(name) for name in listed.split() if name in names], columns] = False
     print("usable textures", dict(zip(REGIONS, usable.sum(0).tolist(), strict=True)))
+
+    weights = np.einsum("nr,rhw->nhw", usable.astype(np.float32), regions)
+    flows = register(surface, np.stack(details), weights, usable)
+    details = [pulled(detail, flow) for detail, flow in zip(details, flows, strict=True)]
+    blobs = []
+    for detail in details:
+        stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
+        blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())
+    small = np.stack([cv2.resize(flow, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA) for flow in flows]) / (SIZE * FLOW_STEP)
+    usual, spreads = typical(details, np.array([p.man for p in portraits]), weights)
 
     expression, identity, spread = split_shapes([p.mesh for p in portraits], surface)
     heads = [mean_head(portraits, surface, man) for man in (False, True)]
@@ -312,6 +395,9 @@ def main(folder: Path) -> None:
         usable=usable,
         ageing=ageing_of(details, portraits, beards, usable, regions).astype(np.float16),
         blob=np.concatenate(blobs),
+        flow=np.clip(np.round(small), -127, 127).astype(np.int8),
+        usual=usual.astype(np.float16),
+        spreads=spreads.astype(np.float16),
         offsets=np.cumsum([0, *map(len, blobs)]),
         head_mesh=heads[0][1],
         **{f"regions_{k}": cv2.imencode(".png", np.round(r * 255).astype(np.uint8))[1].ravel() for k, r in enumerate(regions)},

@@ -1,7 +1,7 @@
 """Features: how brows, nose, lips and lids of an identity are moved about in its texture, beyond what its sources had.
 
 Shape alone cannot do it: the mesh network hardly sees a brow's arch or a nose's wings. A texture square is warped smoothly instead, so that
-six regions of some hundred sources make up many more faces that are nobody's.
+mixtures of some hundred sources make up many more faces that are nobody's.
 """
 
 from __future__ import annotations
@@ -77,30 +77,30 @@ GRID = 96
 """Side of the square on which `flow` moves features."""
 
 
-def rearrange(surface: Surface, page: NDArray[np.float32], features: Features) -> NDArray[np.float32]:
-    """A texture float32 (size, size, channels) with its features moved; `size` may be any level of the surface's."""
+def moved(page: NDArray[np.float32], field: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A page float32 (size, size, c) with what is on it moved by a smooth field float32 (g, g, 2): right and down, in sides of it."""
     size = page.shape[0]
-    field = cv2.resize(flow(surface, features), (size, size), interpolation=cv2.INTER_LINEAR) * (size / GRID)
+    field = cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR) * size
     x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
     return np.asarray(cv2.remap(page, x - field[..., 0], y - field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def flow(surface: Surface, features: Features) -> NDArray[np.float32]:
-    """Where the features go: float32 (GRID, GRID, 2), right and down in px of that square."""
-    moved = np.zeros((len(surface.uv), 2), np.float32)
+    """Where the features go: float32 (GRID, GRID, 2), right and down in sides of the texture square."""
+    shifts = np.zeros((len(surface.uv), 2), np.float32)
     for both, uneven, (landmarks, vectors) in zip(features.both, features.uneven, _MODES, strict=True):
         for point, (right, down) in zip(landmarks, vectors, strict=True):
             other = surface.mirror[point]
-            moved[point] += (both + uneven) * np.array((right, down), np.float32)
+            shifts[point] += (both + uneven) * np.array((right, down), np.float32)
             if other != point:
-                moved[other] += (both - uneven) * np.array((-right, down), np.float32)
+                shifts[other] += (both - uneven) * np.array((-right, down), np.float32)
     at = np.clip(np.round((surface.uv + 0.5) * (GRID / surface.size) - 0.5).astype(int), 0, GRID - 1)
     weight, field = np.zeros((GRID, GRID), np.float32), np.zeros((GRID, GRID, 2), np.float32)
     np.add.at(weight, (at[:, 1], at[:, 0]), 1)
     # the mouth's opening is the photo's: the texture's must stay on it
     lips = at[list(INNER_LIPS)]
     np.add.at(weight, (lips[:, 1], lips[:, 0]), 3)
-    np.add.at(field, (at[:, 1], at[:, 0]), moved * (GRID / 1000))
+    np.add.at(field, (at[:, 1], at[:, 0]), shifts / 1000)
     # landmarks around that stay where they are hold the rest of the face in place
     return np.asarray(
         cv2.GaussianBlur(field, (0, 0), _SPREAD * GRID) / (cv2.GaussianBlur(weight, (0, 0), _SPREAD * GRID)[..., None] + 1e-3), np.float32

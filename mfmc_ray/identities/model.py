@@ -1,7 +1,9 @@
 """The morphable identity model: what `tools/build_identity_model.py` learned from portraits of people who do not exist.
 
 A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that light and skin tone are out of it and come from the
-picture it is put into. A shape is the mean plus an expression part (kept from the target) plus an identity part (replaced).
+picture it is put into. All are *registered*: brows, nose and folds of each lie where the mean of all has them, and a flow says where they
+were, so that several can be averaged without ghosts. A shape is the mean plus an expression part (kept from the target) plus an identity
+part (replaced).
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ DETAIL_GREY = 96.0
 
 _LOGARITHM = np.log(np.maximum(np.arange(256), 1) / DETAIL_GREY).astype(np.float32)
 
+FLOW_STEP = 1 / 2048
+"""What 1 of a stored flow stands for, in sides of the texture square."""
+GRID = 96
+"""Side in texels of the coarse band."""
+SOFT = 1.5
+"""σ of the blur that takes the coarse band, in its texels."""
+
 REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
 
 
@@ -43,7 +52,9 @@ class IdentityModel:
     age, tone, beard: float32 (n,), its age in years, ITA in degrees, and beard strength (`traits.beard`).
     skin: float32 (n, 3), the median RGB of its cheeks, 0–255.
     usable: bool (n, 6), whether a source's region is free of hair, glasses, hands and hats.
-    blob, offsets: the encoded detail pictures, one after another.
+    blob, offsets: the encoded detail pictures, registered, one after another.
+    flow: int8 (n, f, f, 2), by how much a source's own features lie right and down of the mean's, in `FLOW_STEP` sides of the square.
+    usual, spreads: float16 (2, `GRID`, `GRID`, 3), mean and standard deviation of the coarse detail of women and of men.
     heads: uint8 (2, h, h, 3) RGB, the average woman's and man's head, nobody's, on which identities are rendered to be certified.
     head_mesh: float32 (468, 3), the mean mesh in them, px.
     references: recognizer name → float32 (m, d), embeddings of every portrait the model was made from.
@@ -64,6 +75,9 @@ class IdentityModel:
     usable: NDArray[np.bool_]
     blob: NDArray[np.uint8]
     offsets: NDArray[np.int64]
+    flow: NDArray[np.int8]
+    usual: NDArray[np.float16]
+    spreads: NDArray[np.float16]
     heads: NDArray[np.uint8]
     head_mesh: F32
     references: dict[str, F32]
@@ -87,21 +101,39 @@ class IdentityModel:
         page = _picture(self.blob[self.offsets[source] : self.offsets[source + 1]])
         return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
-    def weights(self, size: int, grid: int) -> tuple[F32, F32, F32]:
-        """Of each region: how its fine detail (6, size, size), coarse and coarsest shading (6, grid, grid) count; each sums to 1."""
+    def coarse(self, source: int, grid: int) -> F32:
+        """The coarse band of a source's detail: float32 (grid, grid, 3), `grid` at most `GRID`."""
+        return self._coarse(source, grid)
+
+    @cached_property
+    def _coarse(self) -> Callable[[int, int], F32]:
+        def coarse(source: int, grid: int) -> F32:
+            page = self.detail(source, max(grid, self.surface.size // 2))
+            return np.asarray(cv2.GaussianBlur(_resized(page, grid), (0, 0), SOFT * grid / GRID), np.float32)
+
+        return lru_cache(maxsize=256)(coarse)
+
+    def typical(self, man: bool, grid: int) -> tuple[F32, F32]:
+        """Mean and standard deviation of the coarse detail of a sex's sources: float32 (grid, grid, 3) each."""
+        mean, spread = (_resized(pages[int(man)].astype(np.float32), grid) for pages in (self.usual, self.spreads))
+        return mean, spread
+
+    def moved(self, source: int) -> F32:
+        """By how much a source's own features lie right and down of where its detail has them: float32 (f, f, 2), sides of the square."""
+        return np.asarray(self.flow[source].astype(np.float32) * FLOW_STEP, np.float32)
+
+    def weights(self, size: int, grid: int) -> tuple[F32, F32]:
+        """Of each region: how its fine detail (6, size, size) and its coarse shading (6, grid, grid) count; each sums to 1."""
         return self._weights(size, grid)
 
     @cached_property
-    def _weights(self) -> Callable[[int, int], tuple[F32, F32, F32]]:
+    def _weights(self) -> Callable[[int, int], tuple[F32, F32]]:
         @lru_cache(maxsize=8)
-        def weights(size: int, grid: int) -> tuple[F32, F32, F32]:
-            def softened(by: float) -> F32:
-                pages = (cv2.GaussianBlur(_resized(r, grid), (0, 0), by * grid / 96, borderType=cv2.BORDER_REFLECT) for r in self.regions)
-                soft = np.stack(list(pages))
-                return np.asarray(soft / soft.sum(0), np.float32)
-
+        def weights(size: int, grid: int) -> tuple[F32, F32]:
+            pages = (cv2.GaussianBlur(_resized(r, grid), (0, 0), 3.5 * grid / GRID, borderType=cv2.BORDER_REFLECT) for r in self.regions)
+            soft = np.stack(list(pages))
             sharp = np.stack([_resized(region, size) for region in self.regions])
-            return np.asarray(sharp / sharp.sum(0), np.float32), softened(3.5), softened(12.0)
+            return np.asarray(sharp / sharp.sum(0), np.float32), np.asarray(soft / soft.sum(0), np.float32)
 
         return weights
 
@@ -185,6 +217,9 @@ def load_model() -> IdentityModel:
             usable=data["usable"],
             blob=data["blob"],
             offsets=data["offsets"],
+            flow=data["flow"],
+            usual=data["usual"],
+            spreads=data["spreads"],
             heads=np.stack([_picture(data[f"head_{k}"]) for k in range(2)]),
             head_mesh=data["head_mesh"],
             references={name: data[f"reference_{name}"] for name in names},

@@ -107,11 +107,11 @@ class Pool:
         return [self.identities[i] for i in order if self.identities[i].identity_id not in used]
 
     def misfit(self, wanted: Wanted) -> F32:
-        """How far each identity is from what is wanted: float32 (n,), 0 the same; the sex weighs 15, 7 years of age 1."""
+        """How far each identity is from what is wanted: float32 (n,), 0 the same; the sex weighs 25, 7 years of age 1."""
         # the sex of a child's face cannot be told, and a man's features with a trace of a beard do not suit it: it takes a woman's
         man = wanted.man * min(1.0, wanted.age / GROWN)
         return np.asarray(
-            np.abs(self._man - man) * 15
+            np.abs(self._man - man) * 25
             + np.abs(self._age - wanted.age) / 7
             + np.abs(self._tone - wanted.tone) / 12
             + np.abs(self._beard - wanted.beard) / 0.35

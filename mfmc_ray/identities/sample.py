@@ -13,7 +13,7 @@ from mfmc_ray.identities.surface import F32
 
 SHAPE_REACH = 2.2
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
-SHAPE_SCALE = 2.0
+SHAPE_SCALE = 2.1
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
 
 AGES = (5.0, 90.0)
@@ -22,14 +22,21 @@ TONES = (-35.0, 60.0)
 """Skin tones of identities, ITA in degrees: into the darkest and the lightest band."""
 YOUNGEST = 22.0
 """The age whose sources a younger identity is made from."""
-BEARDED, SHAVEN = 20.0, 0.1
-"""Below this age an identity's sources have no more than this beard strength."""
+BEARDED, SHAVEN = 20.0, 0.3
+"""Below this age a man's sources have no more than this beard strength. A woman's is shading, and none of it a beard."""
+WHOLE = 4
+"""How many of its regions a source must have bare."""
 
-NEIGHBOURS = 18
-"""From how many sources near the lead one a region's source is drawn."""
-_FOREHEAD, _CHEEKS = REGIONS.index("forehead"), REGIONS.index("cheeks")
-UNLIKE = 0.2
+PARENTS = 4
+"""Sources that are mixed. Of fewer an identity resembles one too often; of more it is everybody."""
+DISTINCT = 2.0
+"""What their weights add up to."""
+NEIGHBOURS = 20
+"""From how many sources near the lead the others are drawn."""
+UNLIKE = 0.3
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
+_LINES = {"eyes": 1, "brows": 1, "nose": 2, "mouth": 2, "forehead": 3, "cheeks": 3}
+"""Which source's fine lines each region has: an eye goes with its brow, a mouth with the fold at the nose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +49,10 @@ class Identity:
         age: years, 5–90; below 18 by damped detail only, no source is a child.
         tone: ITA in degrees.
         beard: beard strength as `IdentityModel.beard`.
-        sources: int (6,), the source texture of each region, in the order of `model.REGIONS`.
-        mirrored: bool (6,), whether that region's source is flipped.
+        sources: int (PARENTS,), the source textures it is mixed from, the lead first.
+        weights: float32 (PARENTS,), how much of what each has beyond its sex's mean.
+        mirrored: bool (PARENTS,), whether that source is flipped.
+        lines: int (6,), which of the sources each region's fine lines are of, in the order of `model.REGIONS`.
         skin: float32 (3,), RGB of its skin in even light, 0–255.
         shape: float32 (k,), identity coefficients.
         features: how its features lie in the texture.
@@ -55,7 +64,9 @@ class Identity:
     tone: float
     beard: float
     sources: NDArray[np.intp]
+    weights: F32
     mirrored: NDArray[np.bool_]
+    lines: NDArray[np.intp]
     skin: F32
     shape: F32
     features: Features
@@ -74,46 +85,58 @@ class Identity:
 def sample(model: IdentityModel, seed: int) -> Identity:
     """The identity of a seed: same seed and model data, same identity, anywhere.
 
-    Sex, age and skin tone are drawn evenly, not as the sources have them, which are mostly young. A lead source comes near them; each
-    region comes from a source near the lead, so that the parts fit together; shape and features are drawn freely. At least four different
-    sources are mixed, so that no identity is a portrait's.
+    Sex, age and skin tone are drawn evenly, not as the sources have them, which are mostly young. A lead source comes near them; the others
+    come from sources near the lead, so that they fit together, and unlike each other. Weights, shape and features are drawn freely.
     """
-    rng = np.random.default_rng([0x6D666D63, seed])
-    looks = model.references["sface"]
+    rng = np.random.default_rng([0x6D666D64, seed])
     man = bool(rng.integers(2))
     age = float(rng.uniform(*AGES))
-    candidates = np.flatnonzero((model.man == man) & model.usable.any(1) & ((age >= BEARDED) | (model.beard < SHAVEN)))
+    shaven = (age >= BEARDED) | ~model.man | (model.beard < SHAVEN)
+    candidates = np.flatnonzero((model.man == man) & shaven & (model.usable.sum(1) >= WHOLE))
     lead = int(rng.choice(candidates, p=_near(model, candidates, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
-    distance = (
-        np.abs(model.age - model.age[lead]) / 9 + np.abs(model.tone - model.tone[lead]) / 14 + np.abs(model.beard - model.beard[lead]) / 0.5
-    )
-    sources = np.empty(len(REGIONS), np.intp)
-    for r in range(len(REGIONS)):
-        if r == _CHEEKS and model.usable[sources[_FOREHEAD], r]:
-            sources[r] = sources[_FOREHEAD]  # skin is one person's
-            continue
-        able = candidates[model.usable[candidates, r]]
-        nearest = np.setdiff1d(able[np.argsort(distance[able], kind="stable")[:NEIGHBOURS]], sources[:r])
-        # parts of people who look alike would make up just such a person
-        alike = (looks[nearest] @ looks[sources[:r]].T).max(1, initial=-1.0)
-        unlike = nearest[alike < UNLIKE] if (alike < UNLIKE).any() else nearest[[int(np.argmin(alike))]]
-        sources[r] = rng.choice(unlike)
+    sources = np.array([lead])
+    near = candidates[np.argsort(_apart(model, candidates, lead), kind="stable")[: NEIGHBOURS + 1]]
+    looks = model.references["sface"]
+    while len(sources) < PARENTS:
+        rest = np.setdiff1d(near, sources)
+        # people who look alike would make up just such a person
+        alike = (looks[rest] @ looks[sources].T).max(1)
+        unlike = rest[alike < UNLIKE] if (alike < UNLIKE).any() else rest[[int(np.argmin(alike))]]
+        sources = np.append(sources, rng.choice(unlike))
+    lines = np.array([_first(model.usable[sources, r], _LINES[name]) for r, name in enumerate(REGIONS)])
+    others = (1 - 1 / PARENTS) * rng.dirichlet(np.full(PARENTS - 1, 8.0))
+    weights = DISTINCT * np.concatenate([[1 / PARENTS], others])
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
-    mirrored = rng.integers(2, size=len(REGIONS)).astype(bool)
-    if sources[_CHEEKS] == sources[_FOREHEAD]:
-        mirrored[_CHEEKS] = mirrored[_FOREHEAD]
+    lower = sources[lines[[REGIONS.index("mouth"), REGIONS.index("cheeks")]]]
     return Identity(
         seed=seed,
         man=man,
         age=age,
         tone=float(model.tone[lead]),
-        beard=float(model.beard[sources[[3, 5]]].mean()),
+        beard=float((weights @ model.beard[sources] / weights.sum() + model.beard[lower].mean()) / 2),
         sources=sources,
-        mirrored=mirrored,
+        weights=weights.astype(np.float32),
+        mirrored=rng.integers(2, size=PARENTS).astype(bool),
+        lines=lines,
         skin=model.skin[lead],
         shape=shape,
         features=draw(rng),
     )
+
+
+def _apart(model: IdentityModel, some: NDArray[np.intp], lead: int) -> F32:
+    """How badly sources go together with another: float32 (n,)."""
+    return np.asarray(
+        np.abs(model.age[some] - model.age[lead]) / 6
+        + np.abs(model.tone[some] - model.tone[lead]) / 16
+        + np.abs(model.beard[some] - model.beard[lead]) / 0.5,
+        np.float32,
+    )
+
+
+def _first(usable: NDArray[np.bool_], wanted: int) -> int:
+    """Of some sources the wanted one if that is usable, else the next that is, from the lead on; the wanted one if none is."""
+    return next((k for k in (wanted, *range(len(usable))) if usable[k]), wanted)
 
 
 def _near(model: IdentityModel, candidates: NDArray[np.intp], age: float, tone: float) -> NDArray[np.float64]:

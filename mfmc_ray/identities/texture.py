@@ -7,18 +7,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mfmc_ray.identities.features import rearrange
-from mfmc_ray.identities.model import REGIONS, IdentityModel
+from mfmc_ray.identities.features import flow, moved
+from mfmc_ray.identities.model import GRID, REGIONS, IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32
 
-GRID = 96
-"""Side in texels of the coarse band."""
-BOLD = (1.25, 1.1)
-"""Factors of coarse shading and of fine detail. Light is taken out of textures, and with it some of what tells faces apart; what the
-photo leaves of the original outweighs a faint face."""
-LOWEST = 6.0
-"""σ of the coarsest band, in texels of `GRID`."""
+EVEN = 0.35
+"""How far a mixture's coarse shading is made symmetric, 0.5 is wholly: most of what is uneven in a portrait's is light."""
+MOST = 2.3
+"""How far coarse shading may depart from a sex's mean, softly, in standard deviations of its sources; beyond it looks painted."""
 ADULT, INFANT = 20.0, 6.0
 """Years at which a skin has all, and least, of its detail."""
 EAGER = 1.5
@@ -50,43 +47,72 @@ class Texture:
 def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     """The identity's detail at the age of its sources, `size` texels a side.
 
-    The regions are joined in three bands (Burt & Adelson 1983, "A multiresolution spline with application to image mosaics"): fine detail
-    sharply, coarse shading softly, the coarsest over the whole face, so that no patch of skin is lighter than the next.
+    As in an active appearance model (Cootes, Edwards & Taylor, "Active appearance models", 2001) what is averaged is registered: see
+    `shading`. Fine lines would blur: those of eyes and brows are one source's, those of nose and mouth another's, those of the skin a
+    third's. Then all is moved to where the identity has it.
     """
     grid = min(GRID, size)
-    sharp, wide, widest = model.weights(size, grid)
-    fine, coarse = np.zeros((size, size, 3), np.float32), np.zeros((grid, grid, 3), np.float32)
-    for weight, soft, broad, source, flip in zip(sharp, wide, widest, identity.sources, identity.mirrored, strict=True):
-        detail = model.detail(int(source), size)
-        detail = detail[:, ::-1] if flip else detail
-        low = np.asarray(cv2.GaussianBlur(_to(np.ascontiguousarray(detail), grid), (0, 0), 1.5 * grid / GRID), np.float32)
-        quarter = cv2.resize(low, (grid // 4, grid // 4), interpolation=cv2.INTER_AREA)
-        lowest = _to(np.asarray(cv2.GaussianBlur(quarter, (0, 0), LOWEST / 4 * grid / GRID), np.float32), grid)
-        fine += (detail - _to(low, size)) * weight[:, :, None]
-        coarse += (low - lowest) * soft[:, :, None] + lowest * broad[:, :, None]
-    return Texture(
-        rearrange(model.surface, BOLD[0] * coarse, identity.features),
-        rearrange(model.surface, BOLD[1] * fine, identity.features),
-        float(model.age[identity.sources].mean()),
-    )
+    sharp, _ = model.weights(size, grid)
+    fine = np.zeros((size, size, 3), np.float32)
+    for k in sorted(set(identity.lines.tolist())):
+        source = int(identity.sources[k])
+        lines = model.detail(source, size) - _to(model.coarse(source, grid), size)
+        fine += _mirrored(lines, identity.mirrored[k]) * sharp[identity.lines == k].sum(0)[:, :, None]
+    field = places(model, identity)
+    return Texture(moved(shading(model, identity, grid), field), moved(fine, field), years(model, identity))
 
 
-def at_age(model: IdentityModel, page: Texture, years: float) -> F32:
+def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
+    """The identity's coarse shading where the mean of all sources has its features: float32 (grid, grid, 3).
+
+    It is its sex's mean and, by the identity's weights, what its sources have beyond that. The weights add up to more than 1, because an
+    average of people is nearer to everybody than a person is.
+    """
+    _, wide = model.weights(model.surface.size, grid)
+    usual, spread = model.typical(identity.man, grid)
+    beyond = np.zeros((grid, grid, 3), np.float32)
+    for source, weight, flip in zip(identity.sources, identity.weights, identity.mirrored, strict=True):
+        bare = np.tensordot(model.usable[source].astype(np.float32), wide, 1)
+        beyond += _mirrored(weight * bare[:, :, None] * (model.coarse(int(source), grid) - usual), flip)
+    most = MOST * spread
+    return np.asarray(usual + most * np.tanh(((1 - EVEN) * beyond + EVEN * beyond[:, ::-1]) / most), np.float32)
+
+
+def places(model: IdentityModel, identity: Identity) -> F32:
+    """Where the identity has its features: float32 (g, g, 2), right and down of the mean of all sources, in sides of the square.
+
+    As its sources have them, by the identity's weights, and beyond that as its features say.
+    """
+    own = np.tensordot(identity.weights, np.stack([model.moved(int(source)) for source in identity.sources]), 1)
+    field = flow(model.surface, identity.features)
+    return np.asarray(field + _to(np.asarray((own + own[:, ::-1] * (-1, 1)) / 2, np.float32), field.shape[0]), np.float32)
+
+
+def years(model: IdentityModel, identity: Identity) -> float:
+    """The age of the identity's sources."""
+    return float(identity.weights @ model.age[identity.sources] / identity.weights.sum())
+
+
+def at_age(model: IdentityModel, page: Texture, age: float) -> F32:
     """The texture as of a person of this age: float32 (size, size, 3), natural logarithm of skin over its low-pass.
 
     Between adults it is moved along the model's regression of detail on age. No source is a child: below `ADULT` years detail is damped
     instead, which makes a face look younger but no portrait of childhood.
     """
     grid, size = page.coarse.shape[0], page.fine.shape[0]
-    later = float(np.clip(EAGER * (max(years, ADULT) - page.age), -FARTHEST, FARTHEST))
+    later = float(np.clip(EAGER * (max(age, ADULT) - page.age), -FARTHEST, FARTHEST))
     coarse = page.coarse + later * _to(model.ageing[..., :3], grid)
     gain = np.exp(later * _to(model.ageing[..., 3], grid))
-    childhood = float(np.clip((ADULT - years) / (ADULT - INFANT), 0, 1))
+    childhood = float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
     if childhood > 0:
-        _, wide, _ = model.weights(size, grid)
+        _, wide = model.weights(size, grid)
         coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_COARSE))[:, :, None]
         gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_FINE))
     return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)
+
+
+def _mirrored(page: F32, flip: bool) -> F32:
+    return page[:, ::-1] if flip else page
 
 
 def _to(page: F32, size: int) -> F32:

@@ -278,7 +278,7 @@ class CoverFinder:
             band[36:54, side] = np.maximum(band[36:54, side], 1)
         hat = np.maximum(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, _DISC), cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, _DISC))
         usual = float(np.median(hat[band == 2]))
-        rims = np.where((band > 0) & ~self._openings, np.clip((hat - 0.4 * usual) / (0.35 * usual + 1e-3), 0, 1), 0)
+        rims = np.where((band > 0) & ~self._openings, np.clip((hat - 0.3 * usual) / (0.3 * usual + 1e-3), 0, 1), 0)
         # a brow is no rim, unless a dark rim lies over it
         rims[self._brows] *= np.clip((hat[self._brows] - 0.3) / 0.2, 0, 1)
         return np.asarray(rims, np.float32)

@@ -1,4 +1,4 @@
-"""Fitting an identity's detail to the photo it is drawn into: its colour, sharpness, grain and the darkness of the brows."""
+"""Fitting an identity's detail to the photo it is drawn into: its colour, contrast, sharpness, grain and the darkness of the brows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from mfmc_ray.identities.surface import F32
 
 COLOURFUL = 1.1
 """How much more colour than the photo's an identity's detail may have."""
+CONTRAST_GAIN = (0.65, 1.2)
+"""How far detail may be made fainter or stronger."""
+CONTRAST_FOLLOW = 0.5
+"""How far its contrast follows the photo's: 0 not at all, 1 fully."""
 BROW_GAIN = (0.4, 1.3)
 """How far brows may be made fainter or stronger."""
 BROW_FOLLOW = 0.4
@@ -19,7 +23,7 @@ MOST_GRAIN = 0.05
 """Grain that is drawn at most."""
 GRAIN_SIGMAS = (0.55, 0.8)
 """σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
-SHARPER = 1.5
+SHARPER = 1.25
 """How much more fine structure than the photo has detail may have: a blurred face is half the original's."""
 SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
 """σ of the blurs, px, by which detail is made softer."""
@@ -47,6 +51,22 @@ def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
 
     gain = colour(original, luma(original)[:, :, None]) / max(colour(detail, grey), 1e-6)
     return grey + min(1.0, COLOURFUL * gain) * (detail - grey)
+
+
+def contrast_gain(detail: F32, original: F32, mask: F32) -> float:
+    """The factor that brings the contrast of `detail` (h, w, 3) nearer that of `original`, inside the weights (h, w).
+
+    A washed-out photo has a washed-out face, one under hard light a strong one. It is one number that is taken from the photo.
+    """
+    total = float(mask.sum())
+    if total < 10:
+        return 1.0
+
+    def contrast(values: F32) -> float:
+        grey = luma(values)
+        return float(np.sqrt((((grey - (grey * mask).sum() / total) ** 2) * mask).sum() / total))
+
+    return float(np.clip((contrast(original) / max(contrast(detail), 1e-6)) ** CONTRAST_FOLLOW, *CONTRAST_GAIN))
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:

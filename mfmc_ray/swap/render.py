@@ -16,7 +16,7 @@ from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
-from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
+from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
 from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
@@ -132,6 +132,7 @@ class MorphSwapper(Swapper):
         detail = _at(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
         detail = as_colourful_as(detail, light - low, mask)
         if match:
+            detail *= contrast_gain(detail, light - low, mask)
             detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
             detail = as_sharp_as(detail, light, mask * edges)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)

@@ -2,8 +2,9 @@ import dataclasses
 
 import numpy as np
 
-from mfmc_ray.identities.features import FEATURES, Features, draw, rearrange
+from mfmc_ray.identities.features import FEATURES, Features, draw, flow, moved
 from mfmc_ray.identities.model import load_model
+from mfmc_ray.identities.surface import F32, Surface
 
 NONE = np.zeros(FEATURES, np.float32)
 
@@ -12,6 +13,10 @@ def ramp(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """A page whose two channels are each texel's own place, so that a warp can be read off."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     return np.dstack([x, y])
+
+
+def rearrange(surface: Surface, page: F32, features: Features) -> F32:
+    return moved(page, flow(surface, features))
 
 
 def test_features_at_rest_move_nothing() -> None:
@@ -23,11 +28,11 @@ def test_low_brows_move_the_brows_down_and_the_mouth_not() -> None:
     surface = load_model().surface
     low = NONE.copy()
     low[0] = 1
-    moved = rearrange(surface, ramp(384), Features(low, NONE))
+    page = rearrange(surface, ramp(384), Features(low, NONE))
     x, y = surface.uv[105].astype(int)
-    assert moved[y, x, 1] < y - 3
+    assert page[y, x, 1] < y - 3
     x, y = surface.uv[0].astype(int)
-    assert abs(moved[y, x, 1] - y) < 0.3
+    assert abs(page[y, x, 1] - y) < 0.3
 
 
 def test_both_halves_move_alike_unless_uneven() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import REGIONS, load_model
-from mfmc_ray.identities.sample import AGES, BEARDED, SHAPE_REACH, SHAPE_SCALE, SHAVEN, sample
+from mfmc_ray.identities.sample import AGES, BEARDED, DISTINCT, PARENTS, SHAPE_REACH, SHAPE_SCALE, SHAVEN, sample
 
 
 def test_a_seed_gives_the_same_identity_again() -> None:
@@ -17,8 +17,8 @@ def test_a_seed_gives_the_same_identity_again() -> None:
 def test_seeds_give_different_people() -> None:
     model = load_model()
     people = [sample(model, seed) for seed in range(300)]
-    assert len({(tuple(p.sources), tuple(p.mirrored), tuple(p.shape), tuple(p.features.both)) for p in people}) == 300
-    assert len({tuple(p.sources) for p in people}) > 200
+    assert len({(tuple(p.sources), tuple(p.mirrored), tuple(p.weights), tuple(p.shape), tuple(p.features.both)) for p in people}) == 300
+    assert len({tuple(sorted(p.sources)) for p in people}) > 200
     assert 0.35 < np.mean([p.man for p in people]) < 0.65
     bands = np.histogram([p.age for p in people], np.linspace(*AGES, 6))[0]
     assert bands.min() > 300 / 5 / 2
@@ -31,13 +31,16 @@ def test_seeds_give_different_people() -> None:
 def test_no_identity_is_a_portrait(seed: int) -> None:
     model = load_model()
     identity = sample(model, seed)
-    forehead, cheeks = REGIONS.index("forehead"), REGIONS.index("cheeks")
-    skin = {forehead, cheeks} if identity.sources[forehead] == identity.sources[cheeks] else {forehead}
-    assert len(set(identity.sources.tolist())) == len(REGIONS) + 1 - len(skin)
-    assert len({bool(identity.mirrored[k]) for k in skin}) == 1
-    assert all(model.usable[source, region] for region, source in enumerate(identity.sources))
+    assert len(set(identity.sources.tolist())) == PARENTS
+    assert abs(float(identity.weights.sum()) - DISTINCT) < 1e-5
+    assert identity.weights.max() < 0.6 * DISTINCT
+    assert len(identity.lines) == len(REGIONS)
+    assert len(set(identity.lines.tolist())) > 1
+    for region, k in enumerate(identity.lines):
+        able = model.usable[identity.sources, region]
+        assert able[k] or not able.any()
     assert all(model.man[source] == identity.man for source in identity.sources)
-    assert identity.age >= BEARDED or (model.beard[identity.sources] < SHAVEN).all()
+    assert identity.age >= BEARDED or not identity.man or (model.beard[identity.sources] < SHAVEN).all()
     assert (np.abs(identity.shape) <= SHAPE_REACH * SHAPE_SCALE * model.spread + 1e-6).all()
 
 

@@ -15,7 +15,7 @@ def drawn(seed: int, years: float, size: int = 192) -> F32:
 
 def energy(page: F32, region: str) -> float:
     model = load_model()
-    zone, _, _ = model.weights(page.shape[0], GRID)
+    zone, _ = model.weights(page.shape[0], GRID)
     return float((np.abs(page).mean(2) * zone[REGIONS.index(region)]).sum())
 
 

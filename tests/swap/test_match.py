@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, grain, luma
+from mfmc_ray.swap.match import CONTRAST_GAIN, as_colourful_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
 
 RNG = np.random.default_rng(0)
 ALL = np.ones((120, 120), np.float32)
@@ -20,6 +20,11 @@ def curvature(page: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
 def test_brows_follow_the_darkness_of_the_photo(darkness: float, low: float, high: float) -> None:
     gain = brow_gain(np.full((120, 120, 3), -0.6, np.float32), np.full((120, 120, 3), -darkness, np.float32), ALL)
     assert low - 1e-6 <= gain <= high + 1e-6
+
+
+@pytest.mark.parametrize(("contrast", "gain"), [(0.01, CONTRAST_GAIN[0]), (0.15, 0.71), (0.3, 1.0), (2.0, CONTRAST_GAIN[1])])
+def test_a_washed_out_photo_gets_a_faint_face(contrast: float, gain: float) -> None:
+    assert contrast_gain(noise(0.3), noise(contrast), ALL) == pytest.approx(gain, rel=0.05)
 
 
 def test_detail_is_blurred_down_to_a_soft_photo() -> None:

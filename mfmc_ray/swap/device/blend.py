@@ -15,7 +15,19 @@ from torch import Tensor
 from mfmc_ray.swap.device import filters
 from mfmc_ray.swap.device.filters import Span
 from mfmc_ray.swap.device.warp import affine, apply, area_rows
-from mfmc_ray.swap.match import BROW_FOLLOW, BROW_GAIN, COLOURFUL, GRAIN_SIGMAS, GRAINY, LEAST_GRAIN, MOST_GRAIN, SHARPER, SOFTER
+from mfmc_ray.swap.match import (
+    BROW_FOLLOW,
+    BROW_GAIN,
+    COLOURFUL,
+    CONTRAST_FOLLOW,
+    CONTRAST_GAIN,
+    GRAIN_SIGMAS,
+    GRAINY,
+    LEAST_GRAIN,
+    MOST_GRAIN,
+    SHARPER,
+    SOFTER,
+)
 
 TONE_FLOOR = 16.0
 """As of `swap.render`."""
@@ -64,6 +76,19 @@ def as_colourful_as(detail: Tensor, original: Tensor, mask: Tensor) -> Tensor:
     grey = luma(detail)
     gain = colour(original, luma(original)) / colour(detail, grey).clamp(min=1e-6)
     return torch.where(_each(total >= 10), grey + _each((COLOURFUL * gain).clamp(max=1)) * (detail - grey), detail)
+
+
+def contrast_gain(detail: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """`match.contrast_gain`, (b,)."""
+    total = mask.sum((1, 2))
+    least = total.clamp(min=1e-6)
+
+    def contrast(values: Tensor) -> Tensor:
+        grey = luma(values)[:, 0]
+        return torch.sqrt((((grey - ((grey * mask).sum((1, 2)) / least)[:, None, None]) ** 2) * mask).sum((1, 2)) / least)
+
+    gain = (contrast(original) / contrast(detail).clamp(min=1e-6)) ** CONTRAST_FOLLOW
+    return torch.where(total >= 10, gain.clamp(*CONTRAST_GAIN), 1.0)
 
 
 def brow_gain(detail: Tensor, original: Tensor, brows: Tensor) -> Tensor:

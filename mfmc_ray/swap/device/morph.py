@@ -212,6 +212,7 @@ class DeviceSwapper(MorphSwapper):
         """The detail, fitted to the photos'."""
         original = light - low
         detail = blend.as_colourful_as(detail, original, mask)
+        detail = detail * blend.contrast_gain(detail, original, mask)[:, None, None, None]
         gain = blend.brow_gain(detail, original, mask * brows)
         detail = detail * (1 + (gain - 1)[:, None, None] * brows)[:, None]
         detail = blend.as_sharp_as(detail, light, mask * edges, span)

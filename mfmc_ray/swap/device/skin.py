@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mfmc_ray.identities import features
-from mfmc_ray.identities.model import DETAIL_GREY, IdentityModel
+from mfmc_ray.identities.model import DETAIL_GREY, GRID, IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.texture import ADULT, BOLD, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, GRID, INFANT, LOWEST
-from mfmc_ray.swap.device.filters import gauss_rows
+from mfmc_ray.identities.surface import F32
+from mfmc_ray.identities.texture import ADULT, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, INFANT, places, shading, years
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample
 
 AT_ONCE = 8
@@ -29,21 +29,16 @@ class _Level:
     """What does not depend on the identity, for textures of one size.
 
     Attributes:
-        low, lowest: float32 (1, g, size), (1, g, g): the bands' low-passes along one axis.
-        up: float32 (1, size, g), back to the texture's size.
+        up: float32 (1, size, g), from the coarse band's size to the texture's.
         flow: float32 (1, size, 96) and, for `coarse`, (1, g, 96).
-        sharp, soft, broad: float32 (6, size, size), (6, g, g), (6, g, g): how the regions count.
+        sharp: float32 (6, size, size), how the regions count.
         ageing: float32 (1, 4, g, g).
         child: float32 (2, g, g): what a child lacks of coarse and fine detail.
     """
 
-    low: Tensor
-    lowest: Tensor
     up: Tensor
     flow: tuple[Tensor, Tensor]
     sharp: Tensor
-    soft: Tensor
-    broad: Tensor
     ageing: Tensor
     child: Tensor
 
@@ -86,33 +81,34 @@ class Skins:
 
     def _make(self, identities: Sequence[Identity], size: int) -> dict[Identity, tuple[Tensor, Tensor, float]]:
         """`identities.texture.texture`: coarse (3, g, g), fine (3, size, size), the sources' age."""
-        level, grid = self._level(size), min(GRID, size)
+        level, grid, model = self._level(size), min(GRID, size), self._model
         fine = torch.zeros(len(identities), 3, size, size, device=self._device)
-        coarse = torch.zeros(len(identities), 3, grid, grid, device=self._device)
         mirrored = torch.tensor(np.array([one.mirrored for one in identities]), device=self._device)
-        for region in range(len(level.sharp)):
-            pages = torch.stack([self._source(int(one.sources[region]), size) for one in identities])
-            detail = self._value[pages.long()]
-            detail = torch.where(mirrored[:, region, None, None, None], detail.flip(3), detail)
-            low = apply(level.low, detail, level.low)
-            lowest = apply(level.lowest, low, level.lowest)
-            fine += (detail - apply(level.up, low, level.up)) * level.sharp[region]
-            coarse += (low - lowest) * level.soft[region] + lowest * level.broad[region]
-        coarse, fine = BOLD[0] * coarse, BOLD[1] * fine
-        field = np.stack([features.flow(self._model.surface, one.features) for one in identities])
-        moved = torch.from_numpy(field).to(self._device).permute(0, 3, 1, 2)
-        fine, coarse = (_rearranged(page, moved, rows) for page, rows in zip((fine, coarse), level.flow, strict=True))
-        years = [float(self._model.age[one.sources].mean()) for one in identities]
-        return dict(zip(identities, zip(coarse.unbind(0), fine.unbind(0), years, strict=True), strict=True))
+        lines = torch.tensor(np.array([one.lines for one in identities]), device=self._device)
+        for k in torch.unique(lines).tolist():
+            pages = torch.stack([self._source(int(one.sources[k]), size) for one in identities])
+            low = self._uploaded(np.stack([model.coarse(int(one.sources[k]), grid) for one in identities]))
+            detail = self._value[pages.long()] - apply(level.up, low, level.up)
+            detail = torch.where(mirrored[:, k, None, None, None], detail.flip(3), detail)
+            fine += detail * torch.einsum("br,rhw->bhw", (lines == k).float(), level.sharp)[:, None]
+        coarse = self._uploaded(np.stack([shading(model, one, grid) for one in identities]))
+        moved = self._uploaded(np.stack([places(model, one) for one in identities]))
+        fine, coarse = (_moved(page, moved, rows) for page, rows in zip((fine, coarse), level.flow, strict=True))
+        ages = [years(model, one) for one in identities]
+        return dict(zip(identities, zip(coarse.unbind(0), fine.unbind(0), ages, strict=True), strict=True))
+
+    def _uploaded(self, pages: F32) -> Tensor:
+        """Pages float32 (b, h, w, c) as (b, c, h, w)."""
+        return torch.from_numpy(np.ascontiguousarray(pages.transpose(0, 3, 1, 2))).to(self._device)
 
     def _at_age(self, pages: Sequence[tuple[Tensor, Tensor, float]], ages: Sequence[float], size: int) -> Tensor:
         """`identities.texture.at_age`."""
         level = self._level(size)
         later = [float(np.clip(EAGER * (max(age, ADULT) - page[2]), -FARTHEST, FARTHEST)) for page, age in zip(pages, ages, strict=True)]
         child = [float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1)) for age in ages]
-        years, young = (torch.tensor(v, dtype=torch.float32, device=self._device)[:, None, None, None] for v in (later, child))
-        coarse = torch.stack([page[0] for page in pages]) + years * level.ageing[:, :3]
-        gain = torch.exp(years * level.ageing[:, 3:])
+        older, young = (torch.tensor(v, dtype=torch.float32, device=self._device)[:, None, None, None] for v in (later, child))
+        coarse = torch.stack([page[0] for page in pages]) + older * level.ageing[:, :3]
+        gain = torch.exp(older * level.ageing[:, 3:])
         coarse = coarse * (1 - young * level.child[0])
         gain = gain * (1 - young * level.child[1])
         fine = torch.stack([page[1] for page in pages])
@@ -127,26 +123,24 @@ class Skins:
 
     def _leveled(self, size: int) -> _Level:
         grid, device = min(GRID, size), self._device
-        quarter = grid // 4
 
         def resized(old: int, new: int) -> Tensor:
             make = linear_rows if old < new else area_rows
             return make(torch.tensor([old], device=device), torch.tensor([new], device=device), old, new)
 
-        low = gauss_rows([grid], [1.5 * grid / GRID], grid, device) @ resized(size, grid)
-        small = gauss_rows([quarter], [LOWEST / 4 * grid / GRID], quarter, device) @ resized(grid, quarter)
-        sharp, soft, broad = (torch.from_numpy(page).to(device) for page in self._model.weights(size, grid))
+        sharp, soft = (torch.from_numpy(page).to(device) for page in self._model.weights(size, grid))
         lacks = torch.from_numpy(np.stack([1 - CHILD_COARSE, 1 - CHILD_FINE])).to(device)
         ageing = torch.from_numpy(np.ascontiguousarray(self._model.ageing.transpose(2, 0, 1)))[None].to(device)
         age = resized(ageing.shape[3], grid)
         moved = resized(features.GRID, size), resized(features.GRID, grid)
         child = (lacks[:, :, None, None] * soft).sum(1)
-        return _Level(low, resized(quarter, grid) @ small, resized(grid, size), moved, sharp, soft, broad, apply(age, ageing, age), child)
+        return _Level(resized(grid, size), moved, sharp, apply(age, ageing, age), child)
 
 
-def _rearranged(pages: Tensor, field: Tensor, rows: Tensor) -> Tensor:
+def _moved(pages: Tensor, field: Tensor, rows: Tensor) -> Tensor:
+    """`features.moved`."""
     size = pages.shape[3]
-    right, down = (apply(rows, field, rows) * (size / features.GRID)).unbind(1)
+    right, down = (apply(rows, field, rows) * size).unbind(1)
     at = torch.arange(size, dtype=torch.float32, device=pages.device)
     return sample(pages, at - right, at[:, None] - down)
 

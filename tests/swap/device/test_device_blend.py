@@ -75,6 +75,8 @@ def test_fitting_is_that_of_match() -> None:
     found = blend.as_colourful_as(pages, batch(light - soft, light - soft), weights)
     np.testing.assert_allclose(plain(found[0]), match.as_colourful_as(detail, light - soft, mask), atol=1e-4)
     np.testing.assert_array_equal(plain(found[1]), detail)  # nothing to go by
+    gains = blend.contrast_gain(pages, batch(light - soft, light - soft), weights).tolist()
+    assert gains == pytest.approx([match.contrast_gain(detail, light - soft, mask), 1.0], abs=1e-4)
     gains = blend.brow_gain(pages, batch(light - soft, light - soft), weights).tolist()
     assert gains == pytest.approx([match.brow_gain(detail, light - soft, mask), 1.0], abs=1e-4)
     found = blend.as_sharp_as(pages, batch(blurry, blurry), weights, span)
