@@ -18,14 +18,14 @@ MOST = 2.3
 """How far coarse shading may depart from a sex's mean, softly, in standard deviations of its sources; beyond it looks painted."""
 ADULT, INFANT = 20.0, 6.0
 """Years at which a skin has all, and least, of its detail."""
-EAGER = 1.5
+EAGER = 2.2
 """A regression sees less than half of what age does (fine lines lie elsewhere on each face), so it is followed further."""
-FARTHEST = 28.0
+FARTHEST = 34.0
 """Years by which a texture can be aged before it looks painted."""
 
 # What a small child's skin keeps of a young adult's detail, in the order of REGIONS: soft shading and small lines, faint brows.
-CHILD_COARSE = np.array((0.75, 0.4, 0.55, 0.65, 0.5, 0.5), np.float32)
-CHILD_FINE = np.array((0.7, 0.4, 0.3, 0.6, 0.3, 0.3), np.float32)
+CHILD_COARSE = np.array((0.7, 0.35, 0.5, 0.55, 0.4, 0.4), np.float32)
+CHILD_FINE = np.array((0.7, 0.35, 0.25, 0.5, 0.25, 0.25), np.float32)
 assert len(CHILD_COARSE) == len(CHILD_FINE) == len(REGIONS)
 
 
