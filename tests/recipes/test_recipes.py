@@ -81,7 +81,7 @@ def test_a_recipe_gives_what_it_says(case: str, tmp_path: Path, monkeypatch: pyt
     source = tmp_path / DATASET[recipe]
     make(source)
     monkeypatch.chdir(tmp_path)
-    config = ["--config", str(RECIPES / recipe / "config.yaml"), "--identities", "8", "--attempts", "2"]
+    config = ["--config", str(RECIPES / recipe / "config.yaml"), "--identities", "20", "--attempts", "6"]
     result = CliRunner().invoke(app, ["anonymize", *config, DATASET[recipe], "published"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     images, faces = (pq.read_table(tmp_path / "published" / name).to_pylist() for name in ("images", "faces"))
