@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 OUT = Path(__file__).parents[1] / "docs/before-after.jpg"
-CHOSEN = ("000", "004", "010", "012", "013", "014", "019", "022")
+CHOSEN = ("002", "004", "007", "010", "011", "012", "014", "021")
 SIDE = 176
 
 
@@ -26,7 +26,7 @@ def main(demo: Path) -> None:
     for number in CHOSEN:
         path = next(path for path in rows if path.startswith(f"portraits/{number}"))
         before = ImageOps.exif_transpose(Image.open(demo / "collection/photos" / path)).convert("RGB")
-        after = Image.open(io.BytesIO(rows[path]["image"]["bytes"])).convert("RGB")
+        after = ImageOps.exif_transpose(Image.open(io.BytesIO(rows[path]["image"]["bytes"]))).convert("RGB")
         columns.append(np.vstack([np.asarray(ImageOps.fit(picture, (SIDE, SIDE))) for picture in (before, after)]))
     Image.fromarray(np.hstack(columns)).save(OUT, quality=88)
     print(OUT)
