@@ -6,7 +6,7 @@ Each portrait is unwrapped to the texture square. Texels that are turned away, h
 mirrored half; light is taken out (logarithm over low-pass, the sides calmed). Then all are registered: a smooth dense flow brings brows,
 nose and folds of each to where the mean of all has them, so that mixtures have no ghosts. Shapes are split into an expression part
 (regressed on mouth opening, smile and mouth width) and an identity part (principal components of what is left).
-The portraits are CC0 (faker-js/assets-person-portrait, Stable Diffusion 3); none of them can be had back from the model's regions.
+The portraits are CC0 (faker-js/assets-person-portrait, Stable Diffusion 3).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The morphable identity model: what `tools/build_identity_model.py` learned from portraits of people who do not exist.
 
-A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that light and skin tone are out of it and come from the
-picture it is put into. All are *registered*: brows, nose and folds of each lie where the mean of all has them, and a flow says where they
-were, so that several can be averaged without ghosts. A shape is the mean plus an expression part (kept from the target) plus an identity
-part (replaced).
+A texture is kept as *detail*: the logarithm of skin over its own low-pass, so that skin tone and broad light are out of it and come from
+the picture it is put into; its own shading and shine stay. All are *registered*: brows, nose and folds of each lie where the mean of all
+has them, and a flow says where they were, so that several can be averaged without ghosts. A shape is the mean plus an expression part
+(kept from the target) plus an identity part (replaced).
 """
 
 from __future__ import annotations
@@ -118,24 +118,35 @@ class IdentityModel:
         mean, spread = (_resized(pages[int(man)].astype(np.float32), grid) for pages in (self.usual, self.spreads))
         return mean, spread
 
-    def moved(self, source: int) -> F32:
+    def displacement(self, source: int) -> F32:
         """By how much a source's own features lie right and down of where its detail has them: float32 (f, f, 2), sides of the square."""
         return np.asarray(self.flow[source].astype(np.float32) * FLOW_STEP, np.float32)
 
-    def weights(self, size: int, grid: int) -> tuple[F32, F32]:
-        """Of each region: how its fine detail (6, size, size) and its coarse shading (6, grid, grid) count; each sums to 1."""
-        return self._weights(size, grid)
+    def sharp(self, size: int) -> F32:
+        """How the regions count in fine detail: float32 (6, size, size), sums to 1."""
+        return self._sharp(size)
 
     @cached_property
-    def _weights(self) -> Callable[[int, int], tuple[F32, F32]]:
-        @lru_cache(maxsize=8)
-        def weights(size: int, grid: int) -> tuple[F32, F32]:
-            pages = (cv2.GaussianBlur(_resized(r, grid), (0, 0), 3.5 * grid / GRID, borderType=cv2.BORDER_REFLECT) for r in self.regions)
-            soft = np.stack(list(pages))
-            sharp = np.stack([_resized(region, size) for region in self.regions])
-            return np.asarray(sharp / sharp.sum(0), np.float32), np.asarray(soft / soft.sum(0), np.float32)
+    def _sharp(self) -> Callable[[int], F32]:
+        def sharp(size: int) -> F32:
+            pages = np.stack([_resized(region, size) for region in self.regions])
+            return np.asarray(pages / pages.sum(0), np.float32)
 
-        return weights
+        return lru_cache(maxsize=8)(sharp)
+
+    def soft(self, grid: int) -> F32:
+        """How the regions count in coarse shading: float32 (6, grid, grid), sums to 1."""
+        return self._soft(grid)
+
+    @cached_property
+    def _soft(self) -> Callable[[int], F32]:
+        def soft(grid: int) -> F32:
+            pages = np.stack(
+                [cv2.GaussianBlur(_resized(r, grid), (0, 0), 3.5 * grid / GRID, borderType=cv2.BORDER_REFLECT) for r in self.regions]
+            )
+            return np.asarray(pages / pages.sum(0), np.float32)
+
+        return lru_cache(maxsize=8)(soft)
 
     def split(self, shape: F32) -> F32:
         """The identity coefficients float32 (k,) of a shape (468, 3) in the shared frame, expression taken out.

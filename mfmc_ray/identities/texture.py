@@ -1,4 +1,4 @@
-"""An identity's skin: its sources' regions joined, its features moved, brought to an age."""
+"""An identity's skin: its sources mixed, its features moved, brought to an age."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     third's. Then all is moved to where the identity has it.
     """
     grid = min(GRID, size)
-    sharp, _ = model.weights(size, grid)
+    sharp = model.sharp(size)
     fine = np.zeros((size, size, 3), np.float32)
     for k in sorted(set(identity.lines.tolist())):
         source = int(identity.sources[k])
@@ -68,11 +68,10 @@ def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
     It is its sex's mean and, by the identity's weights, what its sources have beyond that. The weights add up to more than 1, because an
     average of people is nearer to everybody than a person is.
     """
-    _, wide = model.weights(model.surface.size, grid)
     usual, spread = model.typical(identity.man, grid)
     beyond = np.zeros((grid, grid, 3), np.float32)
     for source, weight, flip in zip(identity.sources, identity.weights, identity.mirrored, strict=True):
-        bare = np.tensordot(model.usable[source].astype(np.float32), wide, 1)
+        bare = np.tensordot(model.usable[source].astype(np.float32), model.soft(grid), 1)
         beyond += _mirrored(weight * bare[:, :, None] * (model.coarse(int(source), grid) - usual), flip)
     most = MOST * spread
     return np.asarray(usual + most * np.tanh(((1 - EVEN) * beyond + EVEN * beyond[:, ::-1]) / most), np.float32)
@@ -83,7 +82,7 @@ def places(model: IdentityModel, identity: Identity) -> F32:
 
     As its sources have them, by the identity's weights, and beyond that as its features say.
     """
-    own = np.tensordot(identity.weights, np.stack([model.moved(int(source)) for source in identity.sources]), 1)
+    own = np.tensordot(identity.weights, np.stack([model.displacement(int(source)) for source in identity.sources]), 1)
     field = flow(model.surface, identity.features)
     return np.asarray(field + _to(np.asarray((own + own[:, ::-1] * (-1, 1)) / 2, np.float32), field.shape[0]), np.float32)
 
@@ -105,7 +104,7 @@ def at_age(model: IdentityModel, page: Texture, age: float) -> F32:
     gain = np.exp(later * _to(model.ageing[..., 3], grid))
     childhood = float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
     if childhood > 0:
-        _, wide = model.weights(size, grid)
+        wide = model.soft(grid)
         coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_COARSE))[:, :, None]
         gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_FINE))
     return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from mfmc_ray.identities.model import REGIONS, load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.identities.surface import F32
-from mfmc_ray.identities.texture import GRID, at_age, texture
+from mfmc_ray.identities.texture import MOST, at_age, places, shading, texture
 
 
 def drawn(seed: int, years: float, size: int = 192) -> F32:
@@ -15,8 +17,7 @@ def drawn(seed: int, years: float, size: int = 192) -> F32:
 
 def energy(page: F32, region: str) -> float:
     model = load_model()
-    zone, _ = model.weights(page.shape[0], GRID)
-    return float((np.abs(page).mean(2) * zone[REGIONS.index(region)]).sum())
+    return float((np.abs(page).mean(2) * model.sharp(page.shape[0])[REGIONS.index(region)]).sum())
 
 
 @pytest.mark.parametrize("size", [48, 96, 192, 384])
@@ -25,6 +26,27 @@ def test_a_texture_is_the_same_again_at_any_size(size: int) -> None:
     assert page.shape == (size, size, 3)
     assert page.dtype == np.float32
     np.testing.assert_array_equal(page, drawn(7, 40, size))
+
+
+@pytest.mark.parametrize("grid", [48, 96])
+def test_shading_departs_from_the_mean_of_its_sex_as_the_weights_say(grid: int) -> None:
+    model = load_model()
+    identity = sample(model, 5)
+    usual, spread = model.typical(identity.man, grid)
+    beyond = [shading(model, replace(identity, weights=k * identity.weights), grid) - usual for k in (0, 0.5, 1, 9)]
+    np.testing.assert_allclose(beyond[0], 0, atol=1e-6)
+    apart = [float(np.abs(one).mean()) for one in beyond]
+    assert apart[1] < apart[2] < apart[3]
+    assert (np.abs(beyond[3]) <= MOST * spread + 1e-5).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mirrored_source_has_the_same_features(seed: int) -> None:
+    model = load_model()
+    identity = sample(model, seed)
+    field = places(model, identity)
+    np.testing.assert_array_equal(places(model, replace(identity, mirrored=~identity.mirrored)), field)
+    assert np.abs(field).max() < 0.15  # sides of the square: nothing is torn off its place
 
 
 def test_textures_hold_no_light() -> None:

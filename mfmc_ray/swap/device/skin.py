@@ -128,7 +128,7 @@ class Skins:
             make = linear_rows if old < new else area_rows
             return make(torch.tensor([old], device=device), torch.tensor([new], device=device), old, new)
 
-        sharp, soft = (torch.from_numpy(page).to(device) for page in self._model.weights(size, grid))
+        sharp, soft = (torch.from_numpy(page).to(device) for page in (self._model.sharp(size), self._model.soft(grid)))
         lacks = torch.from_numpy(np.stack([1 - CHILD_COARSE, 1 - CHILD_FINE])).to(device)
         ageing = torch.from_numpy(np.ascontiguousarray(self._model.ageing.transpose(2, 0, 1)))[None].to(device)
         age = resized(ageing.shape[3], grid)
