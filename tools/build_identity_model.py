@@ -40,23 +40,32 @@ FARTHEST = 16.0  # texels that a round moves anything
 FLOW_SIDE = 48
 FLAT_EYES = 0.24
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
+TONE_RIDGE = 600.0  # degrees², likewise
 FLOOR = 16.0
 FLIP = np.array([-1, 1, 1], np.float32)
 
-# Looked at, one by one, on a sheet of all unwrapped textures.
-UNUSABLE = """female_0 female_13 female_14 female_21 female_26 female_28 female_3 female_30 female_34 female_42 female_43 female_45 female_5
-female_50 female_58 female_65 female_66 female_69 female_7 female_73 female_79 female_8 female_82 female_87 female_95 male_0 male_14 male_15
-male_23 male_24 male_25 male_28 male_33 male_4 male_57 male_59 male_66 male_84 male_88 male_94 male_95"""  # glasses, hats, hard light
-HAIR_AT_EYES = """female_1 female_11 female_17 female_22 female_27 female_33 female_52 female_56 female_57 female_59 female_60 female_71
-female_77 female_88 male_5 male_63 male_71"""
-HAIR_ON_FOREHEAD = """female_1 female_11 female_22 female_27 female_33 female_38 female_52 female_56 female_59 female_77 female_78 female_85
-female_86 female_88 female_92 male_11 male_29 male_5 male_63 male_71"""
-PALE_LIPS = "female_98"
-HAIR_ON_CHEEKS = "female_1 female_22 female_56 female_60 female_88 female_89 male_11 male_26"
+# Looked at, one by one, on a sheet of all unwrapped textures: glasses, hats and hard light; hair, a shadow or a smear on one region.
+UNUSABLE = """female_0 female_13 female_14 female_21 female_26 female_28 female_3 female_30 female_34 female_35 female_40 female_42
+female_43 female_45 female_5 female_50 female_54 female_58 female_65 female_66 female_69 female_7 female_72 female_73
+female_75 female_79 female_8 female_82 female_87 female_95 male_0 male_14 male_15 male_18 male_2 male_23 male_24 male_25
+male_28 male_33 male_4 male_57 male_59 male_64 male_66 male_77 male_81 male_82 male_83 male_84 male_86 male_88 male_94 male_95"""
+SPOILT = {
+    "eyes": """female_1 female_11 female_17 female_22 female_23 female_27 female_29 female_33 female_41 female_52 female_56 female_57
+    female_59 female_60 female_71 female_77 female_88 female_89 female_99 male_34 male_38 male_39 male_46 male_48 male_49
+    male_5 male_50 male_51 male_63 male_69 male_71 male_73 male_80 male_85 male_89 male_9 male_93 male_99""",
+    "brows": """female_1 female_11 female_17 female_19 female_22 female_27 female_31 female_33 female_4 female_51 female_52 female_56
+    female_57 female_59 female_60 female_62 female_71 female_76 female_77 female_88 female_90 male_29 male_5 male_63 male_71 male_80""",
+    "nose": "female_89 male_48 male_78 male_80",
+    "mouth": "female_98 male_74 male_90",
+    "forehead": """female_1 female_11 female_22 female_27 female_33 female_38 female_52 female_56 female_59 female_77 female_78 female_85
+    female_86 female_88 female_92 male_11 male_29 male_5 male_63 male_71""",
+    "cheeks": "female_1 female_22 female_56 female_60 female_88 female_89 male_11 male_26 male_31 male_7 male_87 male_98",
+}
 
 EYES = (33, 133, 145, 159, 70, 63, 105, 66, 107, 263, 362, 374, 386, 300, 293, 334, 296, 336, 168, 6, 119, 348, 111, 340)
 NOSE = (168, 98, 327, 2, 48, 278, 64, 294, 197, 195, 5, 4, 1, 49, 279, 126, 355)
 MOUTH = (61, 291, 0, 17, 37, 267, 84, 314, 164, 18, 57, 287, 43, 273, 92, 322, 106, 335)
+MIDDLE = (70, 63, 105, 66, 107, 300, 293, 334, 296, 336, 33, 263, 61, 291, 18, 57, 287, 43, 273)
 BRIDGE = (168, 6, 197, 195, 5, 122, 351)
 LIDS = ((33, 133, 159, 145, 160, 158, 153, 144), (263, 362, 386, 374, 387, 385, 380, 373))
 LIPS = (61, 39, 0, 269, 291, 405, 17, 181)
@@ -128,15 +137,11 @@ def make_regions(surface: Surface) -> F32:
 
 
 def skin_texels(surface: Surface, texture: NDArray[np.uint8], facing: F32, whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Texels that were seen well and are skin; eyes, brows, nose and mouth count as skin whatever their colour."""
-    protect = np.maximum.reduce(
-        [
-            *(area(surface, ring, 7) for ring in LIDS),
-            *(area(surface, brow, 4) for brow in BROWS),
-            area(surface, MOUTH, 4),
-            area(surface, NOSE, 6),
-        ]
-    )
+    """Texels that were seen well and are skin; what lies between brows and chin counts as skin whatever its colour.
+
+    There a dark texel is the shadow of a socket, a nostril or a moustache.
+    """
+    protect = np.maximum.reduce([*(area(surface, brow, 4) for brow in BROWS), area(surface, MIDDLE, 6)])
     reference = np.maximum.reduce([area(surface, part) for part in (*CHEEKS, BRIDGE)]) > 0.5
     lab = cv2.cvtColor(texture, cv2.COLOR_RGB2LAB).astype(np.float32)
     seen = lab[reference & (facing > 0.5)]
@@ -296,8 +301,11 @@ def mean_head(portraits: list[Portrait], surface: Surface, man: bool, side: int 
     return (total / count).round().astype(np.uint8), mesh.astype(np.float32)
 
 
-def ageing_of(details: list[F32], portraits: list[Portrait], beards: list[float], usable: NDArray[np.bool_], regions: F32) -> F32:
-    """float32 (GRID, GRID, 4): a texel's coarse detail (3 channels) and log fine energy regressed on sex, beard and age: what a year adds.
+def slopes_of(
+    details: list[F32], portraits: list[Portrait], tones: list[float], beards: list[float], usable: NDArray[np.bool_], regions: F32
+) -> tuple[F32, F32]:
+    """What a year of age, and what a degree of ITA changes, float32 (GRID, GRID, 4) each: the coarse detail of a texel (3 channels) and its
+    log fine energy, regressed on sex, beard, age and tone.
 
     Only sources whose region is usable count; both halves of the face are averaged.
     """
@@ -312,11 +320,14 @@ def ageing_of(details: list[F32], portraits: list[Portrait], beards: list[float]
     share = cv2.resize(np.moveaxis(regions, 0, -1), (GRID, GRID), interpolation=cv2.INTER_AREA)
     count = np.einsum("nr,hwr->hwn", usable.astype(np.float32), share)
     man, age = np.array([p.man for p in portraits], float), np.array([p.age for p in portraits])
-    cues = np.stack([np.ones(len(man)), man, np.array(beards), age - 40], 1)
-    normal = np.einsum("na,hwn,nb->hwab", cues, count, cues) + np.diag([1e-3, 1e-3, 1e-3, AGE_RIDGE])
-    slopes = np.linalg.solve(normal, np.einsum("na,hwn,nhwc->hwac", cues, count, seen))[:, :, 3].astype(np.float32)
+    cues = np.stack([np.ones(len(man)), man, np.array(beards), age - 40, np.array(tones) - np.mean(tones)], 1)
+    normal = np.einsum("na,hwn,nb->hwab", cues, count, cues) + np.diag([1e-3, 1e-3, 1e-3, AGE_RIDGE, TONE_RIDGE])
+    slopes = np.linalg.solve(normal, np.einsum("na,hwn,nhwc->hwac", cues, count, seen)).astype(np.float32)
     slopes[count.sum(2) < 20] = 0
-    return np.dstack([cv2.GaussianBlur(slopes[..., :3], (0, 0), 0.7), cv2.GaussianBlur(slopes[..., 3], (0, 0), 2)])
+    age_slope, tone_slope = (
+        np.dstack([cv2.GaussianBlur(slopes[:, :, k, :3], (0, 0), 0.7), cv2.GaussianBlur(slopes[:, :, k, 3], (0, 0), 2)]) for k in (3, 4)
+    )
+    return age_slope, tone_slope
 
 
 def main(folder: Path) -> None:
@@ -349,13 +360,7 @@ def main(folder: Path) -> None:
     # an iris, its white and lashes differ; a blurred or shaded eye is a grey patch
     eyes = np.maximum(area(surface, IMAGE_LEFT_EYE), area(surface, IMAGE_RIGHT_EYE)) > 0.5
     usable[[float(d.mean(2)[eyes].std()) < FLAT_EYES for d in details], REGIONS.index("eyes")] = False
-    for listed, columns in (
-        (UNUSABLE, slice(None)),
-        (HAIR_AT_EYES, slice(2)),
-        (HAIR_ON_FOREHEAD, REGIONS.index("forehead")),
-        (PALE_LIPS, REGIONS.index("mouth")),
-        (HAIR_ON_CHEEKS, REGIONS.index("cheeks")),
-    ):
+    for listed, columns in ((UNUSABLE, slice(None)), *((listed, REGIONS.index(name)) for name, listed in SPOILT.items())):
         usable[[names.index(name) for name in listed.split() if name in names], columns] = False
     print("usable textures", dict(zip(REGIONS, usable.sum(0).tolist(), strict=True)))
 
@@ -367,6 +372,7 @@ def main(folder: Path) -> None:
         stored = np.clip(DETAIL_GREY * np.exp(detail), 0, 255).astype(np.uint8)
         blobs.append(cv2.imencode(".webp", cv2.cvtColor(stored, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 92])[1].ravel())
     small = np.stack([cv2.resize(flow, (FLOW_SIDE, FLOW_SIDE), interpolation=cv2.INTER_AREA) for flow in flows]) / (SIZE * FLOW_STEP)
+    ageing, toning = slopes_of(details, portraits, tone, beards, usable, regions)
     usual, spreads = typical(details, np.array([p.man for p in portraits]), weights)
 
     expression, identity, spread = split_shapes([p.mesh for p in portraits], surface)
@@ -393,7 +399,8 @@ def main(folder: Path) -> None:
         skin=np.array(skins, np.float32),
         beard=np.array(beards, np.float32),
         usable=usable,
-        ageing=ageing_of(details, portraits, beards, usable, regions).astype(np.float16),
+        ageing=ageing.astype(np.float16),
+        toning=toning.astype(np.float16),
         blob=np.concatenate(blobs),
         flow=np.clip(np.round(small), -127, 127).astype(np.int8),
         usual=usual.astype(np.float16),

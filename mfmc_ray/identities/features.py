@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.identities.surface import F32, INNER_LIPS, Surface
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, INNER_LIPS, Surface
 
 _SPREAD = 0.026
 """σ over which a landmark's displacement carries its neighbourhood along, in sides of the texture."""
@@ -34,10 +34,10 @@ def _down(landmarks: tuple[int, ...], *amounts: float) -> tuple[tuple[int, ...],
 
 # each: landmarks of the image's left half and their displacement (right, down) in thousandths of the texture's side
 _MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
-    _down(_BROW, 28),  # brows lower
-    _down(_BROW, *(-16, -8, 0, 8, 16) * 2),  # brows slanted
-    _down(_BROW, *(19, -10, -28, -10, 19) * 2),  # brows arched
-    _down(_BROW, *(-9,) * 5, *(9,) * 5),  # brows thick
+    _down(_BROW, 24),  # brows lower
+    _down(_BROW, *(-11, -5, 0, 5, 11) * 2),  # brows slanted
+    _down(_BROW, *(13, -7, -19, -7, 13) * 2),  # brows arched
+    _down(_BROW, *(-6,) * 5, *(6,) * 5),  # brows thick
     ((107, 55, 66, 65), [(33.0, 0.0), (33.0, 0.0), (19.0, 0.0), (19.0, 0.0)]),  # brows together
     (_WINGS, [(-38.0, 0.0)] * 4 + [(-28.0, 0.0)] * 2 + [(-23.0, 0.0), (-14.0, 0.0)]),  # nose wide
     _down(_TIP, *(38,) * 6, *(23,) * 3, *(28,) * 2),  # nose long
@@ -97,9 +97,10 @@ def flow(surface: Surface, features: Features) -> NDArray[np.float32]:
     at = np.clip(np.round((surface.uv + 0.5) * (GRID / surface.size) - 0.5).astype(int), 0, GRID - 1)
     weight, field = np.zeros((GRID, GRID), np.float32), np.zeros((GRID, GRID, 2), np.float32)
     np.add.at(weight, (at[:, 1], at[:, 0]), 1)
-    # the mouth's opening is the photo's: the texture's must stay on it
-    lips = at[list(INNER_LIPS)]
-    np.add.at(weight, (lips[:, 1], lips[:, 0]), 3)
+    # the opening of mouth and eyes is the photo's: the texture's must stay on it
+    for ring, hold in ((INNER_LIPS, 3), (IMAGE_LEFT_EYE, 1), (IMAGE_RIGHT_EYE, 1)):
+        held = at[list(ring)]
+        np.add.at(weight, (held[:, 1], held[:, 0]), hold)
     np.add.at(field, (at[:, 1], at[:, 0]), shifts / 1000)
     # landmarks around that stay where they are hold the rest of the face in place
     return np.asarray(

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mfmc_ray.identities.surface import F32, Surface
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Surface
 
 DETAIL_GREY = 96.0
 """The stored 8-bit value of detail 0; value = DETAIL_GREY · exp(detail)."""
@@ -59,6 +59,7 @@ class IdentityModel:
     head_mesh: float32 (468, 3), the mean mesh in them, px.
     references: recognizer name → float32 (m, d), embeddings of every portrait the model was made from.
     ageing: float32 (g, g, 4), by how much a year of age changes coarse detail (3 channels, added) and fine detail (factor exp(·)).
+    toning: float32 (g, g, 4), the same of a degree of ITA: dark skin shines, pale skin is flat.
     """
 
     surface: Surface
@@ -82,6 +83,7 @@ class IdentityModel:
     head_mesh: F32
     references: dict[str, F32]
     ageing: F32
+    toning: F32
 
     def detail(self, source: int, size: int | None = None) -> F32:
         """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1; `size` defaults to the surface's."""
@@ -133,6 +135,21 @@ class IdentityModel:
             return np.asarray(pages / pages.sum(0), np.float32)
 
         return lru_cache(maxsize=8)(sharp)
+
+    def openings(self, grid: int) -> F32:
+        """Where eyes lie between their lids: float32 (grid, grid), 0–1, soft."""
+        return self._openings(grid)
+
+    @cached_property
+    def _openings(self) -> Callable[[int], F32]:
+        def openings(grid: int) -> F32:
+            page = np.zeros((GRID, GRID), np.uint8)
+            for ring in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE):
+                corners = (self.surface.uv[list(ring)] + 0.5) * (GRID / self.surface.size) - 0.5
+                cv2.fillPoly(page, [np.round(corners).astype(np.int32)], 1)
+            return _resized(np.asarray(cv2.GaussianBlur(cv2.dilate(page, np.ones((5, 5))).astype(np.float32), (0, 0), 1.8)), grid)
+
+        return lru_cache(maxsize=8)(openings)
 
     def soft(self, grid: int) -> F32:
         """How the regions count in coarse shading: float32 (6, grid, grid), sums to 1."""
@@ -235,6 +252,7 @@ def load_model() -> IdentityModel:
             head_mesh=data["head_mesh"],
             references={name: data[f"reference_{name}"] for name in names},
             ageing=data["ageing"].astype(np.float32),
+            toning=data["toning"].astype(np.float32),
         )
     except (OSError, KeyError, ValueError, cv2.error) as error:
         raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error

@@ -29,8 +29,8 @@ NEAREST = 60
 LIKE = 6.0
 """Steps of misfit that it costs to be the one of these that is most like the original: what is put onto a face shows in the result
 (measured: within one face, the cosines of identity and result to the original correlate by 0.4 to 0.6)."""
-GROWN = 15.0
-"""Years from which a face shows its sex fully."""
+GROWN, BOYISH = 15.0, 6.0
+"""Years from which a face shows its sex fully, and up to which not at all."""
 STEP = 1.5
 """Misfit of one step: about 10 years of age, or one band of skin tone and a little beard."""
 CHANCE = 2.5
@@ -109,7 +109,7 @@ class Pool:
     def misfit(self, wanted: Wanted) -> F32:
         """How far each identity is from what is wanted: float32 (n,), 0 the same; the sex weighs 25, 7 years of age 1."""
         # the sex of a child's face cannot be told, and a man's features with a trace of a beard do not suit it: it takes a woman's
-        man = wanted.man * min(1.0, wanted.age / GROWN)
+        man = wanted.man * float(np.clip((wanted.age - BOYISH) / (GROWN - BOYISH), 0, 1))
         return np.asarray(
             np.abs(self._man - man) * 25
             + np.abs(self._age - wanted.age) / 7

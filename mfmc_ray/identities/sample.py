@@ -24,19 +24,20 @@ YOUNGEST = 22.0
 """The age whose sources a younger identity is made from."""
 BEARDED, SHAVEN = 20.0, 0.3
 """Below this age a man's sources have no more than this beard strength. A woman's is shading, and none of it a beard."""
-WHOLE = 4
+WHOLE = 3
 """How many of its regions a source must have bare."""
 
 PARENTS = 4
 """Sources that are mixed. Of fewer an identity resembles one too often; of more it is everybody."""
-DISTINCT = 2.0
+DISTINCT = 2.5
 """What their weights add up to."""
 NEIGHBOURS = 20
 """From how many sources near the lead the others are drawn."""
 UNLIKE = 0.3
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
-_LINES = {"eyes": 1, "brows": 1, "nose": 2, "mouth": 2, "forehead": 3, "cheeks": 3}
-"""Which source's fine lines each region has: an eye goes with its brow, a mouth with the fold at the nose."""
+_LINES = {"eyes": 1, "brows": 1, "nose": 2, "mouth": 2, "forehead": 0, "cheeks": 0}
+"""Which source's fine lines each region has: skin is the lead's, an eye goes with its brow and a mouth with the fold at the nose, of those
+that go best with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Identity:
         age: years, 5–90; below 18 by damped detail only, no source is a child.
         tone: ITA in degrees.
         beard: beard strength as `IdentityModel.beard`.
-        sources: int (PARENTS,), the source textures it is mixed from, the lead first.
+        sources: int (PARENTS,), the source textures it is mixed from: the lead, then the others, those first that go best with it.
         weights: float32 (PARENTS,), how much of what each has beyond its sex's mean.
         mirrored: bool (PARENTS,), whether that source is flipped.
         lines: int (6,), which of the sources each region's fine lines are of, in the order of `model.REGIONS`.
@@ -103,6 +104,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         alike = (looks[rest] @ looks[sources].T).max(1)
         unlike = rest[alike < UNLIKE] if (alike < UNLIKE).any() else rest[[int(np.argmin(alike))]]
         sources = np.append(sources, rng.choice(unlike))
+    sources[1:] = sources[1:][np.argsort(_apart(model, sources[1:], lead), kind="stable")]
     lines = np.array([_first(model.usable[sources, r], _LINES[name]) for r, name in enumerate(REGIONS)])
     others = (1 - 1 / PARENTS) * rng.dirichlet(np.full(PARENTS - 1, 8.0))
     weights = DISTINCT * np.concatenate([[1 / PARENTS], others])

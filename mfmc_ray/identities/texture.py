@@ -9,17 +9,20 @@ import numpy as np
 
 from mfmc_ray.identities.features import flow, moved
 from mfmc_ray.identities.model import GRID, REGIONS, IdentityModel
-from mfmc_ray.identities.sample import Identity
+from mfmc_ray.identities.sample import DISTINCT, Identity
 from mfmc_ray.identities.surface import F32
 
 EVEN = 0.35
 """How far a mixture's coarse shading is made symmetric, 0.5 is wholly: most of what is uneven in a portrait's is light."""
-MOST = 2.3
-"""How far coarse shading may depart from a sex's mean, softly, in standard deviations of its sources; beyond it looks painted."""
+MOST = np.array((1.6, 1.6, 2.3, 2.3, 2.3, 2.3), np.float32)
+"""How far coarse shading may depart from a sex's mean, softly, in standard deviations of its sources, in the order of REGIONS; beyond it
+looks painted, and brows and sockets look stern."""
 ADULT, INFANT = 20.0, 6.0
 """Years at which a skin has all, and least, of its detail."""
 EAGER = 2.2
 """A regression sees less than half of what age does (fine lines lie elsewhere on each face), so it is followed further."""
+MOST_FINER = 0.7
+"""How far a source's lines are made fainter or stronger to go with the lead's, natural logarithm."""
 FARTHEST = 34.0
 """Years by which a texture can be aged before it looks painted."""
 
@@ -57,24 +60,47 @@ def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     for k in sorted(set(identity.lines.tolist())):
         source = int(identity.sources[k])
         lines = model.detail(source, size) - _to(model.coarse(source, grid), size)
+        lines *= _to(line_gain(model, identity, k), size)[:, :, None]
         fine += _mirrored(lines, identity.mirrored[k]) * sharp[identity.lines == k].sum(0)[:, :, None]
     field = places(model, identity)
     return Texture(moved(shading(model, identity, grid), field), moved(fine, field), years(model, identity))
+
+
+def line_gain(model: IdentityModel, identity: Identity, k: int) -> F32:
+    """The factor that makes the fine lines of an identity's k-th source a person's of its tone and its lead's age: float32 (g, g)."""
+    source = identity.sources[k]
+    tone, age = identity.tone - model.tone[source], EAGER * (years(model, identity) - model.age[source])
+    gain = tone * model.toning[..., 3] + age * model.ageing[..., 3]
+    return np.asarray(np.exp(np.clip(gain, -MOST_FINER, MOST_FINER)), np.float32)
 
 
 def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
     """The identity's coarse shading where the mean of all sources has its features: float32 (grid, grid, 3).
 
     It is its sex's mean and, by the identity's weights, what its sources have beyond that. The weights add up to more than 1, because an
-    average of people is nearer to everybody than a person is.
+    average of people is nearer to everybody than a person is. Then it is brought to the tone and age of the lead: a shine that sources of
+    darker skin have looks painted on a pale one.
     """
     usual, spread = model.typical(identity.man, grid)
-    beyond = np.zeros((grid, grid, 3), np.float32)
+    alike = model.man == identity.man
+
+    def short(of: F32) -> float:
+        middle = float(of[alike].mean())
+        return float(of[identity.sources[0]] - middle - identity.weights @ (of[identity.sources] - middle))
+
+    beyond = short(model.tone) * _to(model.toning[..., :3], grid) + short(model.age) * _to(model.ageing[..., :3], grid)
     for source, weight, flip in zip(identity.sources, identity.weights, identity.mirrored, strict=True):
         bare = np.tensordot(model.usable[source].astype(np.float32), model.soft(grid), 1)
         beyond += _mirrored(weight * bare[:, :, None] * (model.coarse(int(source), grid) - usual), flip)
-    most = MOST * spread
-    return np.asarray(usual + most * np.tanh(((1 - EVEN) * beyond + EVEN * beyond[:, ::-1]) / most), np.float32)
+    beyond = (1 - EVEN) * beyond + EVEN * beyond[:, ::-1]
+    grey = beyond.mean(2, keepdims=True)
+    most = np.tensordot(MOST, model.soft(grid), 1)[:, :, None] * spread
+    # of colour there is no more than in the mean: the blue of a shine on dark skin is purple on a pale one
+    mixed = usual + most * np.tanh((grey + (beyond - grey) / DISTINCT) / most)
+    # an eye is light and dark in places that no average has
+    k = identity.lines[REGIONS.index("eyes")]
+    eyes = _mirrored(model.coarse(int(identity.sources[k]), grid), identity.mirrored[k])
+    return np.asarray(mixed + model.openings(grid)[:, :, None] * (eyes - mixed), np.float32)
 
 
 def places(model: IdentityModel, identity: Identity) -> F32:
@@ -88,8 +114,8 @@ def places(model: IdentityModel, identity: Identity) -> F32:
 
 
 def years(model: IdentityModel, identity: Identity) -> float:
-    """The age of the identity's sources."""
-    return float(identity.weights @ model.age[identity.sources] / identity.weights.sum())
+    """The age that the identity's texture shows: its lead's."""
+    return float(model.age[identity.sources[0]])
 
 
 def at_age(model: IdentityModel, page: Texture, age: float) -> F32:

@@ -13,6 +13,8 @@ CONTRAST_GAIN = (0.65, 1.2)
 """How far detail may be made fainter or stronger."""
 CONTRAST_FOLLOW = 0.5
 """How far its contrast follows the photo's: 0 not at all, 1 fully."""
+STRONGEST = 0.6
+"""Detail (natural logarithm of light) beyond this is no contrast of a face, but hair over it or an engraver's line."""
 BROW_GAIN = (0.4, 1.3)
 """How far brows may be made fainter or stronger."""
 BROW_FOLLOW = 0.4
@@ -23,10 +25,20 @@ MOST_GRAIN = 0.05
 """Grain that is drawn at most."""
 GRAIN_SIGMAS = (0.55, 0.8)
 """σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
-SHARPER = 1.25
+SHARPER = 1.1
 """How much more fine structure than the photo has detail may have: a blurred face is half the original's."""
-SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5)
+SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0, 7.0)
 """σ of the blurs, px, by which detail is made softer."""
+SPECKS = 1.0
+"""σ of the blur, px, before structure is compared: noise and the blocks of JPEG make a blurred photo no sharper."""
+COARSE = 96
+"""Smooth fields (low-pass, shading, warp) are computed with the face at most this many px wide."""
+SHADES = 0.03
+"""σ of the blur that leaves shading, in face widths."""
+SHADED = (2.2, 3.0)
+"""How far shading may go to the light and to the dark, softly, in root mean squares of the photo's on that side."""
+LEAST_SHADE = 0.03
+"""Shading (natural logarithm of light) that every face may have."""
 GRAINY = 24
 """Faces less wide than this, px, show no grain."""
 
@@ -66,7 +78,9 @@ def contrast_gain(detail: F32, original: F32, mask: F32) -> float:
         grey = luma(values)
         return float(np.sqrt((((grey - (grey * mask).sum() / total) ** 2) * mask).sum() / total))
 
-    return float(np.clip((contrast(original) / max(contrast(detail), 1e-6)) ** CONTRAST_FOLLOW, *CONTRAST_GAIN))
+    return float(
+        np.clip((contrast(np.clip(original, -STRONGEST, STRONGEST)) / max(contrast(detail), 1e-6)) ** CONTRAST_FOLLOW, *CONTRAST_GAIN)
+    )
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:
@@ -81,22 +95,46 @@ def brow_gain(detail: F32, original: F32, brows: F32) -> float:
     return float(np.clip((dark(original) / max(dark(detail), 1e-6)) ** BROW_FOLLOW, *BROW_GAIN)) if brows.sum() >= 8 else 1.0
 
 
+def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
+    """`detail` (h, w, 3) with highlights and shadows held within about those of the photo's `original` detail on the skin (weights h, w).
+
+    A shine that goes with dark skin looks painted on a pale one, deep folds do in flat light. Two numbers are taken from the photo.
+    """
+    step = max(1.0, width / COARSE)
+    size = max(1, round(detail.shape[1] / step)), max(1, round(detail.shape[0] / step))
+    weight = np.asarray(cv2.resize(skin, size, interpolation=cv2.INTER_AREA), np.float32)
+    total = float(weight.sum())
+    if total < 10:
+        return detail
+
+    def shade(values: F32) -> F32:
+        small = cv2.resize(luma(values), size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.GaussianBlur(small, (0, 0), SHADES * width / step), np.float32)
+
+    had, has = shade(original), shade(detail)
+    had = np.clip(had, -STRONGEST, STRONGEST)
+    light, dark = (
+        most * float(np.sqrt((np.maximum(side * had, 0) ** 2 * weight).sum() / total)) + LEAST_SHADE
+        for most, side in zip(SHADED, (1, -1), strict=True)
+    )
+    held = np.where(has > 0, light * np.tanh(has / light), dark * np.tanh(has / dark))
+    change = np.asarray(cv2.resize((held - has).astype(np.float32), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(detail + (change * skin)[:, :, None], np.float32)
+
+
 def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
     """`detail` (h, w, 3) blurred until it has little more fine structure in `zone` (h, w) than the picture's own logarithmic `light`."""
     total = float(zone.sum())
     if total < 10:
         return detail
 
-    def strength(values: F32) -> float:
-        return float((np.abs(_curvature(values)) * zone).sum()) / total
+    def strength(grey: F32, sigma: float) -> float:
+        soft = np.asarray(cv2.GaussianBlur(grey, (0, 0), float(np.hypot(SPECKS, sigma))), np.float32)
+        return float((np.abs(_curvature_of(soft)) * zone).sum()) / total
 
-    wanted = SHARPER * strength(light)
-    blurred = detail
-    for sigma in SOFTER:
-        if strength(blurred) <= wanted:
-            break
-        blurred = np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32)
-    return blurred
+    wanted, grey = SHARPER * strength(luma(light), 0.0), luma(detail)
+    sigma = next((sigma for sigma in (0.0, *SOFTER[:-1]) if strength(grey, sigma) <= wanted), SOFTER[-1])
+    return np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32) if sigma else detail
 
 
 def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:

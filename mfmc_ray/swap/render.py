@@ -16,7 +16,7 @@ from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
-from mfmc_ray.swap.match import as_colourful_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
+from mfmc_ray.swap.match import COARSE, as_colourful_as, as_shaded_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
 from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
@@ -29,8 +29,6 @@ SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
 FOLLOW = 0.07
 """σ over which surroundings are moved along, in face widths."""
-COARSE = 96
-"""Smooth fields (low-pass, warp) are computed with the face at most this many px wide."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
 
@@ -128,11 +126,14 @@ class MorphSwapper(Swapper):
         """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
         seen = self.seen(window, mesh, width, hidden)
         light, mask, edges, brows = seen.light, seen.mask, seen.edges, seen.brows
-        low = _low_pass(light, mask * seen.skin, width)
+        skin = mask * seen.skin
+        low = _low_pass(light, skin, width)
         detail = _at(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
         detail = as_colourful_as(detail, light - low, mask)
+        detail += seen.skin[:, :, None] * (as_colourful_as(detail, light - low, skin) - detail)
         if match:
             detail *= contrast_gain(detail, light - low, mask)
+            detail = as_shaded_as(detail, light - low, skin, width)
             detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
             detail = as_sharp_as(detail, light, mask * edges)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)

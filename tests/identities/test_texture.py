@@ -7,7 +7,7 @@ import pytest
 from mfmc_ray.identities.model import REGIONS, load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.identities.surface import F32
-from mfmc_ray.identities.texture import MOST, at_age, places, shading, texture
+from mfmc_ray.identities.texture import MOST, at_age, line_gain, places, shading, texture
 
 
 def drawn(seed: int, years: float, size: int = 192) -> F32:
@@ -31,13 +31,49 @@ def test_a_texture_is_the_same_again_at_any_size(size: int) -> None:
 @pytest.mark.parametrize("grid", [48, 96])
 def test_shading_departs_from_the_mean_of_its_sex_as_the_weights_say(grid: int) -> None:
     model = load_model()
-    identity = sample(model, 5)
+    usual_lead = np.flatnonzero(model.man == sample(model, 5).man)
+    lead = usual_lead[np.argmin(np.abs(model.tone[usual_lead] - model.tone[usual_lead].mean()) + np.abs(model.age[usual_lead] - 43))]
+    identity = replace(sample(model, 5), sources=np.array([lead, *sample(model, 5).sources[1:]]))
     usual, spread = model.typical(identity.man, grid)
-    beyond = [shading(model, replace(identity, weights=k * identity.weights), grid) - usual for k in (0, 0.5, 1, 9)]
-    np.testing.assert_allclose(beyond[0], 0, atol=1e-6)
+    skin = model.openings(grid) < 1e-3  # an eye is one source's
+    beyond = [(shading(model, replace(identity, weights=k * identity.weights), grid) - usual)[skin] for k in (0, 0.5, 1, 9)]
+    # but for what is left between the usual tone and age and its lead's
+    assert np.abs(beyond[0]).max() < 0.1
     apart = [float(np.abs(one).mean()) for one in beyond]
-    assert apart[1] < apart[2] < apart[3]
-    assert (np.abs(beyond[3]) <= MOST * spread + 1e-5).all()
+    assert apart[0] < apart[1] < apart[2] < apart[3]
+    most = np.tensordot(MOST, model.soft(grid), 1)[:, :, None] * spread
+    assert (np.abs(beyond[3]) <= most[skin] + 2e-3).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_eye_is_that_of_one_source(seed: int) -> None:
+    model = load_model()
+    identity = sample(model, seed)
+    k = identity.lines[REGIONS.index("eyes")]
+    own = model.coarse(int(identity.sources[k]), 96)
+    eye = model.openings(96) > 0.9
+    assert eye.any()
+    np.testing.assert_allclose(shading(model, identity, 96)[eye], (own[:, ::-1] if identity.mirrored[k] else own)[eye], atol=0.1)
+
+
+def test_sources_of_another_tone_shine_as_the_lead_does() -> None:
+    model = load_model()
+    women = ~model.man & model.usable.all(1)
+    pale, dark = (int(np.flatnonzero(women)[pick(model.tone[women])]) for pick in (np.argmax, np.argmin))
+    identity = replace(
+        sample(model, 0), man=False, lines=np.zeros(6, np.intp), mirrored=np.zeros(4, bool), weights=np.full(4, 0.5, np.float32)
+    )
+    cheek = np.zeros((96, 96), bool)
+    cheek[46:58, 24:34] = cheek[46:58, 62:72] = True
+
+    def shine(lead: int) -> float:
+        mixed = shading(model, replace(identity, tone=float(model.tone[lead]), sources=np.array([lead, dark, dark, dark])), 96)
+        return float(mixed[cheek].mean())
+
+    assert shine(pale) < shine(dark)
+    assert line_gain(
+        model, replace(identity, sources=np.array([pale, dark, dark, dark]), tone=float(model.tone[pale])), 0
+    ) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -24,9 +24,13 @@ from mfmc_ray.swap.match import (
     GRAIN_SIGMAS,
     GRAINY,
     LEAST_GRAIN,
+    LEAST_SHADE,
     MOST_GRAIN,
+    SHADED,
     SHARPER,
     SOFTER,
+    SPECKS,
+    STRONGEST,
 )
 
 TONE_FLOOR = 16.0
@@ -87,7 +91,7 @@ def contrast_gain(detail: Tensor, original: Tensor, mask: Tensor) -> Tensor:
         grey = luma(values)[:, 0]
         return torch.sqrt((((grey - ((grey * mask).sum((1, 2)) / least)[:, None, None]) ** 2) * mask).sum((1, 2)) / least)
 
-    gain = (contrast(original) / contrast(detail).clamp(min=1e-6)) ** CONTRAST_FOLLOW
+    gain = (contrast(original.clamp(-STRONGEST, STRONGEST)) / contrast(detail).clamp(min=1e-6)) ** CONTRAST_FOLLOW
     return torch.where(total >= 10, gain.clamp(*CONTRAST_GAIN), 1.0)
 
 
@@ -101,16 +105,29 @@ def brow_gain(detail: Tensor, original: Tensor, brows: Tensor) -> Tensor:
     return torch.where(brows.sum((1, 2)) >= 8, gain.clamp(*BROW_GAIN), 1.0)
 
 
+def shade_change(has: Tensor, had: Tensor, weight: Tensor) -> Tensor:
+    """What `match.as_shaded_as` adds to the shading `has` of a detail beside the photo's `had`, all (b, 1, g, g)."""
+    total = weight.sum((1, 2, 3), keepdim=True)
+    had = had.clamp(-STRONGEST, STRONGEST)
+    light, dark = (
+        most * torch.sqrt(((side * had).clamp(min=0) ** 2 * weight).sum((1, 2, 3), keepdim=True) / total.clamp(min=1e-6)) + LEAST_SHADE
+        for most, side in zip(SHADED, (1, -1), strict=True)
+    )
+    held = torch.where(has > 0, light * torch.tanh(has / light), dark * torch.tanh(has / dark))
+    return torch.where(total >= 10, held - has, 0.0)
+
+
 def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span) -> Tensor:
     """`match.as_sharp_as`: blurred, each item by the first of `SOFTER` that leaves no more fine structure than the photo has."""
     total = zone.sum((1, 2))
 
-    def strength(grey: Tensor) -> Tensor:
-        return (filters.laplacian(grey, span)[:, 0].abs() * zone).sum((1, 2)) / total.clamp(min=1e-6)
+    def strength(grey: Tensor, sigma: float) -> Tensor:
+        kernel = filters.kernels([float(np.hypot(SPECKS, sigma))], detail.device).expand(len(detail), -1)
+        curved = filters.laplacian(filters.blur(grey, kernel, span), span)
+        return (curved[:, 0].abs() * zone).sum((1, 2)) / total.clamp(min=1e-6)
 
-    wanted, grey = SHARPER * strength(luma(light)), luma(detail)
-    softer = [filters.kernels([sigma], detail.device).expand(len(detail), -1) for sigma in SOFTER[:-1]]
-    good = torch.stack([strength(page) <= wanted for page in (grey, *(filters.blur(grey, kernel, span) for kernel in softer))])
+    wanted, grey = SHARPER * strength(luma(light), 0.0), luma(detail)
+    good = torch.stack([strength(grey, sigma) <= wanted for sigma in (0.0, *SOFTER[:-1])])
     # the first that is good; the last one, if none is
     first = torch.where(good.any(0), good.int().argmax(0), len(SOFTER))
     first = torch.where(total >= 10, first, 0)

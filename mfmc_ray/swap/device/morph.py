@@ -24,6 +24,7 @@ from mfmc_ray.swap.device.plan import Task, batches
 from mfmc_ray.swap.device.raster import Rasteriser
 from mfmc_ray.swap.device.skin import Skins
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample, window
+from mfmc_ray.swap.match import SHADES
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.render import FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, window_of
 
@@ -202,22 +203,42 @@ class DeviceSwapper(MorphSwapper):
             u, v = ((w + 0.5) * (PAGE / size) - 0.5 for w in (u, v))
             mask = mask * (1 - sample(torch.from_numpy(pages).to(self.device), u, v)[:, 0])
         low = self._low_pass(light, mask * skin, tasks, high, wide)
-        fake = self._fitted(torch.stack(detail, 1), light, low, mask, edges, brows, span, tasks)
+        zones = edges, brows, skin
+        fake = self._fitted(torch.stack(detail, 1), light, low, mask, zones, span, tasks, high, wide)
         shown = blend.mixed(pixels, torch.exp(low + fake) - blend.TONE_FLOOR, mask)
         return shown, mask.sum((1, 2)) / drawn.sum((1, 2)).clamp(min=1)
 
     def _fitted(
-        self, detail: Tensor, light: Tensor, low: Tensor, mask: Tensor, edges: Tensor, brows: Tensor, span: Span, tasks: Sequence[Task]
+        self,
+        detail: Tensor,
+        light: Tensor,
+        low: Tensor,
+        mask: Tensor,
+        zones: tuple[Tensor, Tensor, Tensor],
+        span: Span,
+        tasks: Sequence[Task],
+        high: F32,
+        wide: F32,
     ) -> Tensor:
-        """The detail, fitted to the photos'."""
-        original = light - low
+        """The detail, fitted to the photos'; zones are edges, brows and bare skin."""
+        original, (edges, brows, skin) = light - low, zones
         detail = blend.as_colourful_as(detail, original, mask)
+        detail = detail + skin[:, None] * (blend.as_colourful_as(detail, original, mask * skin) - detail)
         detail = detail * blend.contrast_gain(detail, original, mask)[:, None, None, None]
+        detail = self._shaded(detail, original, mask * skin, tasks, high, wide)
         gain = blend.brow_gain(detail, original, mask * brows)
         detail = detail * (1 + (gain - 1)[:, None, None] * brows)[:, None]
         detail = blend.as_sharp_as(detail, light, mask * edges, span)
         seeds, widths = [task.order.identity.seed for task in tasks], [task.width for task in tasks]
         return blend.grain(detail, light, mask * (1 - edges), widths, lambda number: self._grain(seeds, number))
+
+    def _shaded(self, detail: Tensor, original: Tensor, skin: Tensor, tasks: Sequence[Task], high: F32, wide: F32) -> Tensor:
+        """`match.as_shaded_as`."""
+        shrink, soft, back = self._coarsely(tasks, high, wide, detail.shape[2], SHADES)
+        small = apply(shrink[0], torch.cat([blend.luma(detail), blend.luma(original), skin[:, None]], 1), shrink[1])
+        has, had = apply(soft[0], small[:, :2], soft[1]).split(1, 1)
+        change = blend.shade_change(has, had, small[:, 2:])
+        return detail + apply(back[0], change, back[1]) * skin[:, None]
 
     def _uncovered(self, light: Tensor, mask: Tensor, zone: Tensor, span: Span, widths: Sequence[float]) -> Tensor:
         """`render._uncovered`."""
@@ -235,20 +256,22 @@ class DeviceSwapper(MorphSwapper):
 
     def _low_pass(self, light: Tensor, skin: Tensor, tasks: Sequence[Task], high: F32, wide: F32) -> Tensor:
         """`render._low_pass`."""
-        steps = [task.step for task in tasks]
-        side = light.shape[2]
-        grid = tasks[0].sides.coarse_inner
-        small = _coarse(list(zip(high.tolist(), wide.tolist(), strict=True)), steps)
-        sigmas = [LOW_PASS * task.width / step for task, step in zip(tasks, steps, strict=True)]
-        shrink, back, soft = [], [], []
-        for full, counts in zip((high, wide), small, strict=True):
-            old, new = torch.from_numpy(full).to(self.device), torch.tensor(counts, device=self.device)
-            shrink.append(area_rows(old, new, side, grid))
-            back.append(linear_rows(new, old, grid, side))
-            soft.append(filters.gauss_rows(counts, sigmas, grid, self.device))
+        shrink, soft, back = self._coarsely(tasks, high, wide, light.shape[2], LOW_PASS)
         weight = apply(shrink[0], torch.where(skin > 0.3, skin, 0)[:, None], shrink[1])
         blurred = apply(soft[0], torch.cat([apply(shrink[0], light, shrink[1]) * weight, weight], 1), soft[1])
         return apply(back[0], blurred[:, :3] / (blurred[:, 3:] + 1e-4), back[1])
+
+    def _coarsely(self, tasks: Sequence[Task], high: F32, wide: F32, side: int, sigma: float) -> list[tuple[Tensor, Tensor]]:
+        """Matrices, down and across, that shrink windows to where smooth fields are computed, blur there (σ in face widths), enlarge."""
+        steps, grid = [task.step for task in tasks], tasks[0].sides.coarse_inner
+        small = _coarse(list(zip(high.tolist(), wide.tolist(), strict=True)), steps)
+        sigmas = [sigma * task.width / step for task, step in zip(tasks, steps, strict=True)]
+        made = []
+        for full, counts in zip((high, wide), small, strict=True):
+            old, new = torch.from_numpy(full).to(self.device), torch.tensor(counts, device=self.device)
+            soft = filters.gauss_rows(counts, sigmas, grid, self.device)
+            made.append((area_rows(old, new, side, grid), soft, linear_rows(new, old, grid, side)))
+        return list(zip(*made, strict=True))
 
     def _fixed(self, size: int) -> Tensor:
         """The mask and the four zones, float32 (1, 5, size, size)."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mfmc_ray.faces.faces import F32
+from mfmc_ray.swap.match import COARSE
 from mfmc_ray.swap.protocol import Order
-from mfmc_ray.swap.render import COARSE
 
 
 class Sides(NamedTuple):

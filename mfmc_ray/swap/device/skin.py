@@ -15,7 +15,7 @@ from mfmc_ray.identities import features
 from mfmc_ray.identities.model import DETAIL_GREY, GRID, IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32
-from mfmc_ray.identities.texture import ADULT, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, INFANT, places, shading, years
+from mfmc_ray.identities.texture import ADULT, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, INFANT, line_gain, places, shading, years
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample
 
 AT_ONCE = 8
@@ -89,6 +89,8 @@ class Skins:
             pages = torch.stack([self._source(int(one.sources[k]), size) for one in identities])
             low = self._uploaded(np.stack([model.coarse(int(one.sources[k]), grid) for one in identities]))
             detail = self._value[pages.long()] - apply(level.up, low, level.up)
+            gain = torch.from_numpy(np.stack([line_gain(model, one, k) for one in identities])).to(self._device)
+            detail = detail * apply(level.flow[0], gain[:, None], level.flow[0])
             detail = torch.where(mirrored[:, k, None, None, None], detail.flip(3), detail)
             fine += detail * torch.einsum("br,rhw->bhw", (lines == k).float(), level.sharp)[:, None]
         coarse = self._uploaded(np.stack([shading(model, one, grid) for one in identities]))

@@ -82,6 +82,9 @@ def test_fitting_is_that_of_match() -> None:
     found = blend.as_sharp_as(pages, batch(blurry, blurry), weights, span)
     np.testing.assert_allclose(plain(found[0]), match.as_sharp_as(detail, blurry, mask), atol=1e-5)
     np.testing.assert_array_equal(plain(found[1]), detail)
+    change = blend.shade_change(batch(detail[:, :, :1]), batch(detail[:, :, :1] / 3), weights[:, None])
+    assert float(change[0].abs().max()) > 0.1
+    assert not change[1].any()
     grainy = light + rng.normal(0, 0.05, (*light.shape[:2], 1)).astype(np.float32)
 
     def noise(number: int) -> "torch.Tensor":
