@@ -55,7 +55,7 @@ def look(generator: PersonGenerator, seeds: tuple[int, ...]) -> tuple[F32, F32]:
     """Styles (n, 512) and what `values` says of them (n, len(NAMES))."""
     detector, mesher, attributes = YuNet(min_score=0.6), FaceMesh(), AttributeHead()
     model, reader = load_model(), GlassesReader()
-    covers = CoverFinder(model, reader)
+    covers = CoverFinder(model, reader, None)
     styles, rows = [], []
     for seed in seeds:
         style = generator.style(seed, truncation(seed))

@@ -95,7 +95,7 @@ def examples(textures: list[Texture], rng: np.random.Generator) -> tuple[NDArray
 
 
 def main(folder: Path) -> None:
-    rng, finder = np.random.default_rng(SEED), CoverFinder(load_model(), None)
+    rng, finder = np.random.default_rng(SEED), CoverFinder(load_model(), None, None)
     textures = [finder.unwrap(p.image, p.mesh) for p in read(folder) if p.name not in REAL.split()]
     apart = np.arange(len(textures)) % 5 == 0
     seen, labels = examples([t for t, out in zip(textures, apart, strict=True) if not out], rng)

@@ -18,7 +18,6 @@ from mfmc_ray.config import OutputConfig, SwapConfig
 from mfmc_ray.credentials import Credential
 from mfmc_ray.faces.attributes import Attributes
 from mfmc_ray.faces.faces import Faces, Image
-from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Pool, keyed
 from mfmc_ray.pipeline.check import OutputCheck
 from mfmc_ray.pipeline.choice import Chooser, Sitter, misplaced
@@ -78,7 +77,6 @@ class AnonymizeStage:
         self.watch = watch or Watch()
         self.swap, self.output, self.max_pixels = swap, output, max_pixels
         self.check, self.pool, self.swapper, self.access, self.key = check, pool, swapper, access, key
-        self._surface = load_model().surface
         self.recognizers = check.pack.dimensions
         self.needs: pa.Schema = scan_schema(self.recognizers)
         self.adds: pa.Schema = anonymized_schema(self.recognizers)
@@ -218,7 +216,7 @@ class AnonymizeStage:
             result.redact("pseudonyms_none")
             return
         covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = unfit(self._surface, self.swap.min_face, original, faces, i, covered)
+        rule = unfit(self.swap.min_face, faces, i, covered)
         if rule is not None:
             result.redact(rule)
             return

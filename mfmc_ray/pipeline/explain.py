@@ -44,6 +44,7 @@ from mfmc_ray.review.decisions import RULE, LostFaceError
 from mfmc_ray.sources import SourceReader, Unit, escape
 from mfmc_ray.swap.cover import CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
+from mfmc_ray.swap.mouth import MouthReader
 
 _IMAGE_ID = re.compile(r"[0-9a-fA-F]{12,64}")
 
@@ -200,11 +201,10 @@ def _rules(config: RunConfig, original: Image | None, faces: Faces, decided: lis
     rules: list[str | None] = [RULE if one.redact else None for one in decided]
     left = [i for i, one in enumerate(decided) if not one.keep and not one.redact]
     if original is not None and left:
-        model = load_model()
-        covers = CoverFinder(model, GlassesReader())
+        covers = CoverFinder(load_model(), GlassesReader(), MouthReader())
         for i in left:
             covered = covers.find(original, faces.need("meshes")[i])
-            rules[i] = unfit(model.surface, config.swap.min_face, original, faces, i, covered)
+            rules[i] = unfit(config.swap.min_face, faces, i, covered)
     return rules
 
 

@@ -185,7 +185,7 @@ class FittingWorker:
                 boxes=faces.boxes - np.tile(origin[:2], 2), points=faces.points - origin[:2], meshes=faces.need("meshes") - origin
             )
             covered = self.swapper.covered(image, faces.need("meshes")[0])
-            if unfit(self.model.surface, self.config.swap.min_face, image, faces, 0, covered) is not None:
+            if unfit(self.config.swap.min_face, faces, 0, covered) is not None:
                 return None
         return _Seat((image_id, number), image, Sitter.of(faces, 0, covered))
 

@@ -151,7 +151,6 @@ class Choosing:
         self.agreed: list[bool] = []
         """Of each face: whether the other metric chose the same."""
         self._swapper, self._config, self._pool = swapper, config, pool
-        self._surface = load_model().surface
 
     def __call__(self, row: pa.Table, data: bytes, picture: Decoded, faces: Faces) -> Applied:
         """See `Method`."""
@@ -172,7 +171,7 @@ class Choosing:
     def _swapped(self, image_id: str, original: Image, canvas: Image, faces: Faces, i: int, used: set[str]) -> Identity | None:
         mesh = faces.need("meshes")[i]
         hidden = self._swapper.covered(original, mesh)
-        if unfit(self._surface, self._config.swap.min_face, original, faces, i, hidden) is not None:
+        if unfit(self._config.swap.min_face, faces, i, hidden) is not None:
             return None
         wanted = Wanted.of(faces, i)
         identity = self._choice(wanted, faces.embeddings[self.recognizer][i], keyed(KEY, image_id, i), used)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mfmc_ray.faces.faces import F32, Faces, Image
+from mfmc_ray.faces.faces import F32, Faces
 from mfmc_ray.faces.mesh import five_points
-from mfmc_ray.identities.surface import Surface
-from mfmc_ray.identities.traits import mouth_covered
 from mfmc_ray.swap.cover import Covered
 
 LIPS_COVERED = 0.5
@@ -20,13 +18,11 @@ LARGEST_PITCH = 45.0
 LARGEST_DISAGREEMENT = 0.22
 
 
-def unfit(surface: Surface, min_face: float, original: Image, faces: Faces, i: int, covered: Covered) -> str | None:
+def unfit(min_face: float, faces: Faces, i: int, covered: Covered) -> str | None:
     """The rule by which the i-th face cannot be swapped well; None if it can.
 
     Args:
-        surface: says where the mouth is.
         min_face: px, √area of the box; smaller faces cannot.
-        original: uint8 (h, w, 3) RGB.
         faces: of the picture, with all that `Faces` can hold.
         i: the face.
         covered: what lies before it.
@@ -45,8 +41,7 @@ def unfit(surface: Surface, min_face: float, original: Image, faces: Faces, i: i
     mesh = faces.need("meshes")[i]
     if disagreement(mesh, faces.points[i], faces.boxes[i]) > LARGEST_DISAGREEMENT:
         return "unsure_mesh"
-    hidden = mouth_covered(surface, original, mesh) or covered.mouth > LIPS_COVERED
-    return "mouth_covered" if hidden else None
+    return "mouth_covered" if covered.mouth > LIPS_COVERED else None
 
 
 def disagreement(mesh: F32, points: F32, box: F32) -> float:

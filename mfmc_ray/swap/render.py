@@ -17,6 +17,7 @@ from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
 from mfmc_ray.swap.match import COARSE, as_colourful_as, as_shaded_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
+from mfmc_ray.swap.mouth import MouthReader
 from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
@@ -78,7 +79,7 @@ class MorphSwapper(Swapper):
         self.model = model
         self._textures = lru_cache(maxsize=64)(self._texture)
         self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
-        self._covers = CoverFinder(model, GlassesReader())
+        self._covers = CoverFinder(model, GlassesReader(), MouthReader())
         self._zones = lru_cache(maxsize=8)(lambda size: _shrink(_make_zones(model), size))
 
     def swap(

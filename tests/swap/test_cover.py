@@ -16,6 +16,7 @@ from mfmc_ray.identities.sample import sample
 from mfmc_ray.identities.surface import IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE
 from mfmc_ray.swap.cover import GLASSES, PAGE, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
+from mfmc_ray.swap.mouth import MouthReader
 from mfmc_ray.swap.render import MorphSwapper
 
 pytestmark = pytest.mark.models
@@ -41,7 +42,7 @@ def mesh(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def finder() -> CoverFinder:
-    return CoverFinder(load_model(), GlassesReader())
+    return CoverFinder(load_model(), GlassesReader(), MouthReader())
 
 
 def eyes(mesh: np.ndarray) -> list[tuple[int, int]]:
