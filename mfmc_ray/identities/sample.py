@@ -24,12 +24,12 @@ YOUNGEST = 22.0
 """The age whose sources a younger identity is made from."""
 BEARDED, SHAVEN = 20.0, 0.3
 """Below this age a man's sources have no more than this beard strength. A woman's is shading, and none of it a beard."""
-WHOLE = 3
+WHOLE = 5
 """How many of its regions a source must have bare."""
 
 PARENTS = 4
 """Sources that are mixed. Of fewer an identity resembles one too often; of more it is everybody."""
-DISTINCT = 2.5
+DISTINCT = 2.6
 """What their weights add up to."""
 NEIGHBOURS = 20
 """From how many sources near the lead the others are drawn."""

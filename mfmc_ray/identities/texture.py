@@ -85,6 +85,7 @@ def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
     alike = model.man == identity.man
 
     def short(of: F32) -> float:
+        """By how much the mixture falls short of what its lead has."""
         middle = float(of[alike].mean())
         return float(of[identity.sources[0]] - middle - identity.weights @ (of[identity.sources] - middle))
 

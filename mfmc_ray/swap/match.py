@@ -25,12 +25,13 @@ MOST_GRAIN = 0.05
 """Grain that is drawn at most."""
 GRAIN_SIGMAS = (0.55, 0.8)
 """σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
-SHARPER = 1.1
+SHARPER = 1.25
 """How much more fine structure than the photo has detail may have: a blurred face is half the original's."""
 SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0, 7.0)
 """σ of the blurs, px, by which detail is made softer."""
-SPECKS = 1.0
-"""σ of the blur, px, before structure is compared: noise and the blocks of JPEG make a blurred photo no sharper."""
+SPECKS = 0.006, 1.0
+"""σ of the blur before structure is compared, in face widths, and at most, px: noise and the blocks of JPEG make a blurred photo no
+sharper."""
 COARSE = 96
 """Smooth fields (low-pass, shading, warp) are computed with the face at most this many px wide."""
 SHADES = 0.03
@@ -78,9 +79,8 @@ def contrast_gain(detail: F32, original: F32, mask: F32) -> float:
         grey = luma(values)
         return float(np.sqrt((((grey - (grey * mask).sum() / total) ** 2) * mask).sum() / total))
 
-    return float(
-        np.clip((contrast(np.clip(original, -STRONGEST, STRONGEST)) / max(contrast(detail), 1e-6)) ** CONTRAST_FOLLOW, *CONTRAST_GAIN)
-    )
+    ratio = contrast(np.clip(original, -STRONGEST, STRONGEST)) / max(contrast(detail), 1e-6)
+    return float(np.clip(ratio**CONTRAST_FOLLOW, *CONTRAST_GAIN))
 
 
 def brow_gain(detail: F32, original: F32, brows: F32) -> float:
@@ -96,7 +96,8 @@ def brow_gain(detail: F32, original: F32, brows: F32) -> float:
 
 
 def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
-    """`detail` (h, w, 3) with highlights and shadows held within about those of the photo's `original` detail on the skin (weights h, w).
+    """`detail` (h, w, 3) of a face `width` px wide with highlights and shadows held within about those of the photo's `original` detail on
+    its skin (weights h, w).
 
     A shine that goes with dark skin looks painted on a pale one, deep folds do in flat light. Two numbers are taken from the photo.
     """
@@ -122,14 +123,19 @@ def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     return np.asarray(detail + (change * skin)[:, :, None], np.float32)
 
 
-def as_sharp_as(detail: F32, light: F32, zone: F32) -> F32:
+def specks(width: float) -> float:
+    """σ in px of the blur that takes noise out of a face `width` px wide before its sharpness is measured; at least 0.1."""
+    return max(0.1, min(SPECKS[0] * width, SPECKS[1]))
+
+
+def as_sharp_as(detail: F32, light: F32, zone: F32, width: float) -> F32:
     """`detail` (h, w, 3) blurred until it has little more fine structure in `zone` (h, w) than the picture's own logarithmic `light`."""
     total = float(zone.sum())
     if total < 10:
         return detail
 
     def strength(grey: F32, sigma: float) -> float:
-        soft = np.asarray(cv2.GaussianBlur(grey, (0, 0), float(np.hypot(SPECKS, sigma))), np.float32)
+        soft = np.asarray(cv2.GaussianBlur(grey, (0, 0), float(np.hypot(specks(width), sigma))), np.float32)
         return float((np.abs(_curvature_of(soft)) * zone).sum()) / total
 
     wanted, grey = SHARPER * strength(luma(light), 0.0), luma(detail)

@@ -186,7 +186,7 @@ def _matched(fake: F32, seen: Seen, mask: F32, width: float, seed: int | None) -
         spread = [float(np.sqrt(((luma(v - m) ** 2) * weight).sum() / total)) for v, m in ((light, usual), (seen.light, wanted))]
         light = (light - usual) * np.float32(np.clip(spread[1] / max(spread[0], 1e-6), *_CONTRAST)) + wanted
     if seed is not None:
-        light = as_sharp_as(light, seen.light, mask * seen.edges)
+        light = as_sharp_as(light, seen.light, mask * seen.edges, width)
         light = grain(light, seen.light, mask * (1 - seen.edges), width, seed)
     return np.asarray(np.exp(light) - TONE_FLOOR, np.float32)
 

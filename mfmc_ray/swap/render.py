@@ -136,7 +136,7 @@ class MorphSwapper(Swapper):
             detail *= contrast_gain(detail, light - low, mask)
             detail = as_shaded_as(detail, light - low, skin, width)
             detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
-            detail = as_sharp_as(detail, light, mask * edges)
+            detail = as_sharp_as(detail, light, mask * edges, width)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
         return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover)

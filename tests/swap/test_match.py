@@ -2,7 +2,17 @@ import cv2
 import numpy as np
 import pytest
 
-from mfmc_ray.swap.match import CONTRAST_GAIN, as_colourful_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
+from mfmc_ray.swap.match import (
+    CONTRAST_GAIN,
+    LEAST_SHADE,
+    as_colourful_as,
+    as_shaded_as,
+    as_sharp_as,
+    brow_gain,
+    contrast_gain,
+    grain,
+    luma,
+)
 
 RNG = np.random.default_rng(0)
 ALL = np.ones((120, 120), np.float32)
@@ -29,7 +39,40 @@ def test_a_washed_out_photo_gets_a_faint_face(contrast: float, gain: float) -> N
 
 def test_detail_is_blurred_down_to_a_soft_photo() -> None:
     soft = np.asarray(cv2.GaussianBlur(noise(0.3), (0, 0), 2), np.float32)
-    assert curvature(as_sharp_as(noise(0.3), soft, ALL)) < 2 * curvature(soft)
+    assert curvature(as_sharp_as(noise(0.3), soft, ALL, 120.0)) < 2 * curvature(soft)
+
+
+def test_noise_makes_a_large_blurred_photo_no_sharper() -> None:
+    blurred = np.asarray(cv2.GaussianBlur(noise(0.3), (0, 0), 5), np.float32)
+    detail = noise(0.3)
+    got = [as_sharp_as(detail, photo, ALL, 240.0) for photo in (blurred, blurred + noise(0.002))]
+    assert curvature(got[1]) < 2 * curvature(got[0])
+    assert curvature(got[0]) < 0.1 * curvature(detail)
+
+
+def hill(height: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    y, x = np.mgrid[-1:1:120j, -1:1:120j]
+    return np.repeat((height * np.exp(-8 * (x**2 + y**2)))[:, :, None], 3, 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_flat_photo_gets_no_painted_highlight(side: int) -> None:
+    painted, width = side * hill(0.5), 120.0
+    flat, lively = (side * as_shaded_as(painted, side * hill(height), ALL, width) for height in (0.05, 0.6))
+    assert flat.max() < 0.15
+    assert lively.max() > 0.3
+    faint = hill(LEAST_SHADE / 3)
+    np.testing.assert_allclose(as_shaded_as(faint, hill(0.3), ALL, width), faint, atol=0.002)
+    np.testing.assert_array_equal(as_shaded_as(painted, hill(0.1), 0 * ALL, width), painted)  # nothing to go by
+
+
+def test_hair_over_a_face_is_no_contrast_of_it() -> None:
+    photo = hill(0.2)
+    with_hair = photo.copy()
+    with_hair[:30] = -3.0
+    gains = [contrast_gain(hill(0.4), one, ALL) for one in (photo, with_hair)]
+    assert gains[1] <= CONTRAST_GAIN[1]
+    assert contrast_gain(hill(0.4), np.clip(with_hair, -0.6, 0.6), ALL) == pytest.approx(gains[1])
 
 
 def test_a_smooth_texture_gets_the_grain_of_the_photo() -> None:

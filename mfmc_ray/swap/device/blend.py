@@ -29,8 +29,8 @@ from mfmc_ray.swap.match import (
     SHADED,
     SHARPER,
     SOFTER,
-    SPECKS,
     STRONGEST,
+    specks,
 )
 
 TONE_FLOOR = 16.0
@@ -117,12 +117,12 @@ def shade_change(has: Tensor, had: Tensor, weight: Tensor) -> Tensor:
     return torch.where(total >= 10, held - has, 0.0)
 
 
-def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span) -> Tensor:
+def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span, widths: Sequence[float]) -> Tensor:
     """`match.as_sharp_as`: blurred, each item by the first of `SOFTER` that leaves no more fine structure than the photo has."""
     total = zone.sum((1, 2))
 
     def strength(grey: Tensor, sigma: float) -> Tensor:
-        kernel = filters.kernels([float(np.hypot(SPECKS, sigma))], detail.device).expand(len(detail), -1)
+        kernel = filters.kernels([float(np.hypot(specks(width), sigma)) for width in widths], detail.device)
         curved = filters.laplacian(filters.blur(grey, kernel, span), span)
         return (curved[:, 0].abs() * zone).sum((1, 2)) / total.clamp(min=1e-6)
 

@@ -228,8 +228,8 @@ class DeviceSwapper(MorphSwapper):
         detail = self._shaded(detail, original, mask * skin, tasks, high, wide)
         gain = blend.brow_gain(detail, original, mask * brows)
         detail = detail * (1 + (gain - 1)[:, None, None] * brows)[:, None]
-        detail = blend.as_sharp_as(detail, light, mask * edges, span)
         seeds, widths = [task.order.identity.seed for task in tasks], [task.width for task in tasks]
+        detail = blend.as_sharp_as(detail, light, mask * edges, span, widths)
         return blend.grain(detail, light, mask * (1 - edges), widths, lambda number: self._grain(seeds, number))
 
     def _shaded(self, detail: Tensor, original: Tensor, skin: Tensor, tasks: Sequence[Task], high: F32, wide: F32) -> Tensor:

@@ -79,8 +79,8 @@ def test_fitting_is_that_of_match() -> None:
     assert gains == pytest.approx([match.contrast_gain(detail, light - soft, mask), 1.0], abs=1e-4)
     gains = blend.brow_gain(pages, batch(light - soft, light - soft), weights).tolist()
     assert gains == pytest.approx([match.brow_gain(detail, light - soft, mask), 1.0], abs=1e-4)
-    found = blend.as_sharp_as(pages, batch(blurry, blurry), weights, span)
-    np.testing.assert_allclose(plain(found[0]), match.as_sharp_as(detail, blurry, mask), atol=1e-5)
+    found = blend.as_sharp_as(pages, batch(blurry, blurry), weights, span, [120.0, 120.0])
+    np.testing.assert_allclose(plain(found[0]), match.as_sharp_as(detail, blurry, mask, 120.0), atol=1e-5)
     np.testing.assert_array_equal(plain(found[1]), detail)
     change = blend.shade_change(batch(detail[:, :, :1]), batch(detail[:, :, :1] / 3), weights[:, None])
     assert float(change[0].abs().max()) > 0.1
