@@ -1,4 +1,4 @@
-"""Things drawn before mouths on textures of faces: masks, scarves, hands, microphones, food; and worse photos of them. For `build_mouth.py`.
+"""Things drawn before mouths on textures of faces: masks, scarves, hands, microphones, food; and worse photos of them.
 
 Textures are uint8 (PAGE, PAGE, 3) RGB.
 """
