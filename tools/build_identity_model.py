@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from portraits_seen import HALF_SPOILT, SHAVEN, SPOILT, UNUSABLE
 from rich.progress import track
 
 from mfmc_ray.faces.align import similarity
@@ -39,28 +40,11 @@ ROUNDS = (18.0, 14.0, 12.0, 12.0)  # σ of the flow in each round of registratio
 FARTHEST = 16.0  # texels that a round moves anything
 FLOW_SIDE = 48
 FLAT_EYES = 0.24
+BRIDGE_HALF = 18  # texels from the middle line that a spoilt half keeps, or there would be a seam
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 TONE_RIDGE = 600.0  # degrees², likewise
 FLOOR = 16.0
 FLIP = np.array([-1, 1, 1], np.float32)
-
-# Looked at, one by one, on a sheet of all unwrapped textures: glasses, hats and hard light; hair, a shadow or a smear on one region.
-UNUSABLE = """female_0 female_13 female_14 female_21 female_26 female_28 female_3 female_30 female_34 female_35 female_40 female_42
-female_43 female_45 female_5 female_50 female_54 female_58 female_65 female_66 female_69 female_7 female_72 female_73
-female_75 female_79 female_8 female_82 female_87 female_95 male_0 male_14 male_15 male_18 male_2 male_23 male_24 male_25
-male_28 male_33 male_4 male_57 male_59 male_64 male_66 male_77 male_81 male_82 male_83 male_84 male_86 male_88 male_94 male_95"""
-SPOILT = {
-    "eyes": """female_1 female_11 female_17 female_22 female_23 female_27 female_29 female_33 female_41 female_52 female_56 female_57
-    female_59 female_60 female_71 female_77 female_88 female_89 female_99 male_34 male_38 male_39 male_46 male_48 male_49
-    male_5 male_50 male_51 male_63 male_69 male_71 male_73 male_80 male_85 male_89 male_9 male_93 male_99""",
-    "brows": """female_1 female_11 female_17 female_19 female_22 female_27 female_31 female_33 female_4 female_51 female_52 female_56
-    female_57 female_59 female_60 female_62 female_71 female_76 female_77 female_88 female_90 male_29 male_5 male_63 male_71 male_80""",
-    "nose": "female_89 male_48 male_78 male_80",
-    "mouth": "female_98 male_74 male_90",
-    "forehead": """female_1 female_11 female_22 female_27 female_33 female_38 female_52 female_56 female_59 female_77 female_78 female_85
-    female_86 female_88 female_92 male_11 male_29 male_5 male_63 male_71""",
-    "cheeks": "female_1 female_22 female_56 female_60 female_88 female_89 male_11 male_26 male_31 male_7 male_87 male_98",
-}
 
 EYES = (33, 133, 145, 159, 70, 63, 105, 66, 107, 263, 362, 374, 386, 300, 293, 334, 296, 336, 168, 6, 119, 348, 111, 340)
 NOSE = (168, 98, 327, 2, 48, 278, 64, 294, 197, 195, 5, 4, 1, 49, 279, 126, 355)
@@ -343,6 +327,9 @@ def main(folder: Path) -> None:
         texture = surface.unwrap(portrait.image, portrait.mesh)
         facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
         skin = skin_texels(surface, texture, facing, whole)
+        for side, spoilt in (("left", slice(None, SIZE // 2 - BRIDGE_HALF)), ("right", slice(SIZE // 2 + BRIDGE_HALF, None))):
+            if portrait.name in HALF_SPOILT[side].split():
+                skin[:, spoilt] = False
         detail = detail_of(texture, skin, bare, regions, portrait.man)
         details.append(detail)
         seen = cheeks & skin & (facing > 0.5)
@@ -351,10 +338,10 @@ def main(folder: Path) -> None:
         tone.append(np.degrees(np.arctan2(np.median(lab[:, 0]) - 50, np.median(lab[:, 2]))))
         visible = cv2.resize((skin & (facing > 0.4)).astype(np.uint8), (TRAIT_SIZE, TRAIT_SIZE), interpolation=cv2.INTER_NEAREST) > 0
         beards.append(beard(surface, surface.unwrap(portrait.image, portrait.mesh, TRAIT_SIZE), visible))
-        covered.append([float((skin * region * middle).sum() / (region * middle).sum()) for region in regions])
+        covered.append([float(((skin | skin[:, ::-1]) * region * middle).sum() / (region * middle).sum()) for region in regions])
 
     names = [portrait.name for portrait in portraits]
-    usable = np.array(covered) > [0.97, 0.95, 0.97, 0.90, 0.88, 0.85]
+    usable = np.array(covered) > [0.93, 0.95, 0.95, 0.90, 0.88, 0.85]
     open_mouth = [np.linalg.norm(p.mesh[13] - p.mesh[14]) / np.linalg.norm(p.mesh[78] - p.mesh[308]) > 0.13 for p in portraits]
     usable[open_mouth, REGIONS.index("mouth")] = False
     # an iris, its white and lashes differ; a blurred or shaded eye is a grey patch
@@ -398,6 +385,7 @@ def main(folder: Path) -> None:
         tone=np.array(tone, np.float32),
         skin=np.array(skins, np.float32),
         beard=np.array(beards, np.float32),
+        shaven=np.array([not p.man or p.name in SHAVEN.split() for p in portraits]),
         usable=usable,
         ageing=ageing.astype(np.float16),
         toning=toning.astype(np.float16),

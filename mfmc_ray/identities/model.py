@@ -50,6 +50,7 @@ class IdentityModel:
     mask: float32 (size, size), 0–1: where a texture replaces the target.
     man: bool (n,), whether each source texture is a man's.
     age, tone, beard: float32 (n,), its age in years, ITA in degrees, and beard strength (`traits.beard`).
+    shaven: bool (n,), no beard and no moustache is seen, whatever `beard` says of a shaded jaw.
     skin: float32 (n, 3), the median RGB of its cheeks, 0–255.
     usable: bool (n, 6), whether a source's region is free of hair, glasses, hands and hats.
     blob, offsets: the encoded detail pictures, registered, one after another.
@@ -72,6 +73,7 @@ class IdentityModel:
     age: F32
     tone: F32
     beard: F32
+    shaven: NDArray[np.bool_]
     skin: F32
     usable: NDArray[np.bool_]
     blob: NDArray[np.uint8]
@@ -241,6 +243,7 @@ def load_model() -> IdentityModel:
             age=data["age"],
             tone=data["tone"],
             beard=data["beard"],
+            shaven=data["shaven"],
             skin=data["skin"],
             usable=data["usable"],
             blob=data["blob"],

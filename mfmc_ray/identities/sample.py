@@ -22,10 +22,10 @@ TONES = (-35.0, 60.0)
 """Skin tones of identities, ITA in degrees: into the darkest and the lightest band."""
 YOUNGEST = 22.0
 """The age whose sources a younger identity is made from."""
-BEARDED, SHAVEN = 20.0, 0.3
-"""Below this age a man's sources have no more than this beard strength. A woman's is shading, and none of it a beard."""
-WHOLE, PALEST = 5, 55.0
-"""How many of its regions a source must have bare; one less is enough for a lead from this ITA on, of which there are few."""
+BEARDED = 20.0
+"""Below this age a man's sources are shaven."""
+WHOLE = 5
+"""How many of its regions a source must have bare."""
 
 PARENTS = 4
 """Sources that are mixed. Of fewer an identity resembles one too often; of more it is everybody."""
@@ -92,11 +92,8 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     rng = np.random.default_rng([0x6D666D64, seed])
     man = bool(rng.integers(2))
     age = float(rng.uniform(*AGES))
-    shaven = (age >= BEARDED) | ~model.man | (model.beard < SHAVEN)
-    fit, bare = (model.man == man) & shaven, model.usable.sum(1)
-    candidates = np.flatnonzero(fit & (bare >= WHOLE))
-    leads = np.flatnonzero(fit & (bare >= np.where(model.tone >= PALEST, WHOLE - 1, WHOLE)))
-    lead = int(rng.choice(leads, p=_near(model, leads, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
+    candidates = np.flatnonzero((model.man == man) & (model.shaven | (age >= BEARDED)) & (model.usable.sum(1) >= WHOLE))
+    lead = int(rng.choice(candidates, p=_near(model, candidates, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
     sources = np.array([lead])
     near = candidates[np.argsort(_apart(model, candidates, lead), kind="stable")[: NEIGHBOURS + 1]]
     looks = model.references["sface"]
