@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_enrolled_people_are_known_faces_until_they_are_removed(ledger: Ledger, 
     assert [known.known_id(row) for row in range(len(known))][-3:] == registry.known_ids()
     assert enrolled_ids(ledger) == set(registry.known_ids())
     assert indexed(ledger, registry).digest == known.digest
-    assert "ada" not in b"".join(path.read_bytes() for path in ledger.work.rglob("*") if path.is_file()).decode("latin-1")
+    written = b"".join(path.read_bytes() for path in ledger.work.rglob("*") if path.is_file()).decode("latin-1")
+    assert "ada" not in re.sub("[0-9a-f]{32,}", "", written)  # a digest may say so by chance
     left = indexed(ledger, registry.without({"ada"}))
     assert len(left) == len(without) + 1
     traces = look_for(ledger.work, {name: registry.vectors(name)[:2] for name in GUARDS})
