@@ -39,7 +39,8 @@ TRIES_PER_CELL = 2500
 ALIKE = 0.7
 BATCH = 16
 
-# Looked at, one by one, on sheets of all that passed: nobody would take them for a person of their sex and age. Of this model only.
+# Looked at, one by one, on sheets of all that passed, and some on portraits that wore them: nobody would take them for a person of their sex
+# and age, or they have a streak or a patch. Of this model only.
 # fmt: off
 STRUCK = {
     291, 391, 401, 474, 587, 905, 1135, 1178, 1272, 1596, 1674, 1728, 2044, 2073, 2479, 2548, 2621, 2651, 2869, 3205, 3284, 3475,

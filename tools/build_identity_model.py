@@ -40,7 +40,7 @@ ROUNDS = (18.0, 14.0, 12.0, 12.0)  # σ of the flow in each round of registratio
 FARTHEST = 16.0  # texels that a round moves anything
 FLOW_SIDE = 48
 FLAT_EYES = 0.24
-BRIDGE_HALF = 18  # texels from the middle line that a spoilt half keeps, or there would be a seam
+STRIP = 18  # texels from the middle line that a spoilt half keeps, or there would be a seam
 AGE_RIDGE = 300.0  # years², against slopes read out of few sources
 TONE_RIDGE = 600.0  # degrees², likewise
 FLOOR = 16.0
@@ -327,7 +327,7 @@ def main(folder: Path) -> None:
         texture = surface.unwrap(portrait.image, portrait.mesh)
         facing = surface.texels.interpolate(surface.facing(portrait.mesh)[:, None], surface.corners, (SIZE, SIZE), 0.0)[:, :, 0]
         skin = skin_texels(surface, texture, facing, whole)
-        for side, spoilt in (("left", slice(None, SIZE // 2 - BRIDGE_HALF)), ("right", slice(SIZE // 2 + BRIDGE_HALF, None))):
+        for side, spoilt in (("left", slice(None, SIZE // 2 - STRIP)), ("right", slice(SIZE // 2 + STRIP, None))):
             if portrait.name in HALF_SPOILT[side].split():
                 skin[:, spoilt] = False
         detail = detail_of(texture, skin, bare, regions, portrait.man)
