@@ -39,7 +39,7 @@ TRIES_PER_CELL = 2500
 ALIKE = 0.7
 BATCH = 16
 
-# Looked at, one by one, on sheets of all that passed, and some on portraits that wore them: nobody would take them for a person of their sex
+# Looked at, one by one, on sheets of all that passed, some on portraits that wore them: nobody would take them for a person of their sex
 # and age, or they have a streak or a patch. Of this model only.
 # fmt: off
 STRUCK = {
