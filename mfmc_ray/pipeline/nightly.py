@@ -29,6 +29,8 @@ __all__ = ["DONE", "NOTHING", "REFUTED", "TOO_LONG", "TOO_MANY_GONE", "Night", "
 
 FOLDER = "nights"
 """In WORK: a summary of each night, as a page and as JSON."""
+OWED = "owed"
+"""In that folder while a night that has begun still owes its audit and its summary; after a kill the next one makes up for both."""
 DONE, NOTHING, REFUTED = "done", "nothing to do", "done, and refuted by the audit"
 TOO_LONG, TOO_MANY_GONE = "not started: it would take too long", "not started: too many images are gone"
 
@@ -75,10 +77,11 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         started = datetime.now(UTC)
         run.scans.list_units(listing)
         expected = _outlook(run)
+        owed = run.ledger.work / FOLDER / OWED
         show(expected)
         if only_plan:
             return None
-        if not expected.lines and _is_whole(run):
+        if not expected.lines and _is_whole(run) and not owed.exists():
             return Night(NOTHING, expected)
         if expected.deleted > config.nightly.max_deleted:
             return Night(TOO_MANY_GONE, expected)
@@ -86,13 +89,16 @@ def nightly(config: RunConfig, *, only_plan: bool = False, show: Callable[[Outlo
         if hours is not None and expected.seconds > 3600 * hours:
             return Night(TOO_LONG, expected)
         before = _counts(run)
+        owed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owed.touch()
         clock = time.monotonic()
         fallen = bring_up_to_date(run, expected.change)
         seconds = time.monotonic() - clock
     summary = _summary(run, started, seconds, expected, before, fallen)
     if config.nightly.audit is not None:
         summary["audit"] = _audited(config)
-    page = _keep(run.ledger.work / FOLDER, summary, config.nightly.kept)
+    page = _keep(owed.parent, summary, config.nightly.kept)
+    owed.unlink(missing_ok=True)
     return Night(REFUTED if summary.get("audit") is False else DONE, expected, summary, page)
 
 
@@ -210,7 +216,6 @@ def _audited(config: RunConfig) -> bool:
 
 def _keep(folder: Path, summary: dict[str, Any], kept: int) -> Path:
     """Writes the summary and removes the oldest ones; the page."""
-    folder.mkdir(mode=0o700, exist_ok=True)
     name = datetime.fromisoformat(summary["started"]).strftime("%Y-%m-%dT%H-%M-%SZ")
     replace_file(folder / f"{name}.json", lambda path: path.write_text(json.dumps(summary, indent=1) + "\n"))
     nights = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))[-kept:]]

@@ -152,6 +152,29 @@ def test_only_what_changed_is_done_though_the_night_is_killed(nights: Nights) ->
     assert content(out) == after
 
 
+def test_a_night_that_is_killed_after_it_published_still_gets_its_audit_and_summary(nights: Nights) -> None:
+    before, summaries = content(nights.out), {path.name for path in (nights.work / "nights").iterdir()}
+    (nights.photos / "14.jpg").rename(nights.photos / "late.jpg")
+    time.sleep(RACY)
+    process = nights.mfmc.start("nightly", "--config", nights.config, "--audit", "all")
+    end = time.monotonic() + 300
+    while not (nights.work / "ledger/finished.json").exists() or content(nights.out) == before:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()  # while it audits
+    process.wait()
+    assert {path.name for path in (nights.work / "nights").glob("*.json")} <= summaries
+
+    done = nights("--audit", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_up_to_date(nights.photos, nights.out)
+    new = {path.name for path in (nights.work / "nights").glob("*.json")} - summaries
+    (summary,) = (json.loads((nights.work / "nights" / name).read_text()) for name in new)
+    assert summary["audit"] is True
+    assert nights("--audit", "all").stdout.strip() == "Nothing has changed."
+
+
 def test_a_known_face_reopens_what_resembles_it(nights: Nights, tmp_path: Path) -> None:
     """Somebody who looks like a published fake becomes known: in a gallery that the settings name from now on, and then no more."""
     fakes = [row for row in rows(nights.out / "faces") if row["verdict"] == "replaced"]
