@@ -32,7 +32,7 @@ SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0, 7.0)
 SPECKS = 0.006, 1.0
 """σ of the blur before structure is compared, in face widths, and at most, px: noise and the blocks of JPEG make a blurred photo no
 sharper."""
-COARSE = 96
+COARSE = 64
 """Smooth fields (low-pass, shading, warp) are computed with the face at most this many px wide."""
 SHADES = 0.03
 """σ of the blur that leaves shading, in face widths."""
@@ -60,7 +60,8 @@ def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
     grey = luma(detail)[:, :, None]
 
     def colour(values: F32, middle: F32) -> float:
-        return float(np.sqrt((((values - middle) ** 2).sum(2) * mask).sum() / total))
+        squares = (values - middle) ** 2
+        return float(np.sqrt((mask.reshape(-1) @ squares.reshape(-1, 3)).sum() / total))
 
     gain = colour(original, luma(original)[:, :, None]) / max(colour(detail, grey), 1e-6)
     return grey + min(1.0, COLOURFUL * gain) * (detail - grey)

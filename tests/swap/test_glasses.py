@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage.feature import hog
 
 from mfmc_ray.swap.glasses import GlassesReader, gradients
 
@@ -18,6 +19,13 @@ def test_gradients_do_not_see_how_bright_a_face_is() -> None:
     alike = np.corrcoef(found)
     assert alike[0, 1] > 0.85  # but for rounding
     assert alike[0, 2] < 0.5
+
+
+def test_gradients_are_those_of_a_library() -> None:
+    for seed in range(5):
+        grey = cv2.cvtColor(page(seed)[26:66, 6:122], cv2.COLOR_RGB2GRAY).astype(np.float32)
+        usual = hog(np.log(grey + 16), orientations=8, pixels_per_cell=(4, 4), cells_per_block=(2, 2))
+        np.testing.assert_allclose(gradients(page(seed)), usual, atol=2e-3)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
