@@ -121,7 +121,7 @@ class SwapConfig:
 
     identities: int = 0
     """Size of the pool of fake identities. 0: chosen from the number of faces."""
-    attempts: int = 24
+    attempts: int = 48
     """Identities tried on a face before it is redacted. The best of the first sixteen is taken; the others are tried only if none holds."""
     min_face: float = 20.0
     """Faces whose box has a smaller √area, in px, are redacted."""

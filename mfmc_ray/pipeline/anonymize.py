@@ -34,6 +34,7 @@ from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.protocol import Swapper
+from mfmc_ray.swap.redact import Cover, cover_of
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
 GROUP, GROUP_PIXELS = 16, 64_000_000
@@ -161,11 +162,15 @@ class AnonymizeStage:
         canvas = picture.pixels.copy()
         used: set[str] = set()
         # large faces first: a small one beside it is then drawn over its moved surroundings, not moved by them
-        for i in np.argsort(-faces.sizes, kind="stable"):
-            if decided[i].redact:
-                results[i].redact(RULE)
-            elif results[i].verdict != "kept":
-                self._replace(row["image_id"], int(i), picture.pixels, canvas, faces, results[i], used, decided[i])
+        order = [int(i) for i in np.argsort(-faces.sizes, kind="stable") if results[i].verdict != "kept"]
+        sitters = {i: self._seated(picture.pixels, faces, i, results[i], decided[i]) for i in order}
+        covers = [Cover.of(canvas, cover_of(faces.boxes[i], canvas.shape)) for i in order if sitters[i] is None]
+        for i in order:
+            if (sitter := sitters[i]) is None:
+                continue
+            self._replace(row["image_id"], i, canvas, sitter.beside(covers), results[i], used, decided[i])
+            if results[i].verdict == "redacted":
+                covers.append(Cover.of(canvas, cover_of(faces.boxes[i], canvas.shape)))
         self._restore(picture.pixels, canvas, faces, results)
         for i, result in enumerate(results):
             if result.verdict == "redacted":
@@ -200,27 +205,32 @@ class AnonymizeStage:
             "published": _published(draft.results),
         }
 
+    def _seated(self, original: Image, faces: Faces, i: int, result: Result, decided: Decision) -> Sitter | None:
+        """A face as it is to be replaced; None, and its result a redaction with the rule's name, if it is not to be."""
+        if decided.redact:
+            result.redact(RULE)
+            return None
+        if self.pool is None and self._wear is None:
+            result.redact("pseudonyms_none")
+            return None
+        covered = self.swapper.covered(original, faces.need("meshes")[i])
+        rule = unfit(self.swap.min_face, faces, i, covered)
+        if rule is not None:
+            result.redact(rule)
+            return None
+        return Sitter.of(faces, i, covered)
+
     def _replace(
         self,
         image_id: str,
         i: int,
-        original: Image,
         canvas: Image,
-        faces: Faces,
+        sitter: Sitter,
         result: Result,
         used: set[str],
         decided: Decision,
     ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
-        if self.pool is None and self._wear is None:
-            result.redact("pseudonyms_none")
-            return
-        covered = self.swapper.covered(original, faces.need("meshes")[i])
-        rule = unfit(self.swap.min_face, faces, i, covered)
-        if rule is not None:
-            result.redact(rule)
-            return
-        sitter = Sitter.of(faces, i, covered)
         best, reason = None, "no_identity"
         if self._wear is not None:
             best, result.attempts, reason = self._wear((image_id, i), canvas, sitter, used | decided.rejected)

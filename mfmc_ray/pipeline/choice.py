@@ -14,8 +14,10 @@ from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.pipeline.window import REACH
 from mfmc_ray.swap.cover import GLASSES, Covered
 from mfmc_ray.swap.protocol import Order, Patch, Swapper
+from mfmc_ray.swap.redact import Cover
 
 ENOUGH = 0.06
 """The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
@@ -47,17 +49,26 @@ class Sitter:
         wanted: what it is to be read as.
         covered: what lies before it.
         originals: recognizer → float32 (1, d), its embedding.
+        covers: of faces beside it, which lie over its picture when it is published and change what recognizers see of it.
     """
 
     mesh: F32
     wanted: Wanted
     covered: Covered
     originals: Mapping[str, F32]
+    covers: tuple[Cover, ...] = ()
 
     @classmethod
     def of(cls, faces: Faces, i: int, covered: Covered) -> Sitter:
         """Face i, as it was scanned."""
         return cls(faces.need("meshes")[i], Wanted.of(faces, i), covered, {name: v[i : i + 1] for name, v in faces.embeddings.items()})
+
+    def beside(self, covers: Sequence[Cover]) -> Sitter:
+        """The same with those of these covers that are near it."""
+        low, high = self.mesh[:, :2].min(0), self.mesh[:, :2].max(0)
+        reach = REACH * float((high - low).max())
+        near = [one for one in covers if (np.array(one.area[:2]) < high + reach).all() and (np.array(one.area[2:]) > low - reach).all()]
+        return replace(self, covers=tuple(near))
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Chooser:
             some = identities[start : min(start + CHOICE, self.attempts)]
             tries, nothing = self._tries(canvas, sitter, some, start > 0)
             count += len(tries)
-            best, reason = self._best(canvas, tries, sitter.originals) if tries else (None, nothing)
+            best, reason = self._best(canvas, tries, sitter) if tries else (None, nothing)
             if best is not None or not tries:
                 break
         return best, count, reason
@@ -142,7 +153,7 @@ class Chooser:
                 continue
             if not patch.cover >= LEAST_COVER:
                 return tries, "mostly_hidden"
-            with worn(canvas, patch):
+            with worn(canvas, patch, sitter.covers):
                 points = self.check.points(canvas, patch.mesh)[None]
                 seen, likeness = self.check.glance(canvas, points, sitter.originals)
                 cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
@@ -157,7 +168,7 @@ class Chooser:
             some = orders[start : start + self.swapper.at_once]
             yield from zip(some, self.swapper.swap_many(some), strict=True)
 
-    def _best(self, canvas: Image, tries: list[Try], originals: Mapping[str, F32]) -> tuple[Try | None, str]:
+    def _best(self, canvas: Image, tries: list[Try], sitter: Sitter) -> tuple[Try | None, str]:
         """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason.
 
         What it costs to be like the original is the mean over the recognizers: one that took no part agrees with that best.
@@ -169,7 +180,7 @@ class Chooser:
         while ranked and passed < FINALISTS:
             # as many as are looked at in any case
             some, ranked = ranked[: FINALISTS - passed], ranked[FINALISTS - passed :]
-            for one, checked in zip(some, self._certified(canvas, some, originals), strict=True):
+            for one, checked in zip(some, self._certified(canvas, some, sitter), strict=True):
                 reason = checked.verdict.reason or reason
                 if not checked.verdict.passed:
                     continue
@@ -179,16 +190,16 @@ class Chooser:
                 passed += not cost[0]
         return best, reason
 
-    def _certified(self, canvas: Image, tries: Sequence[Try], originals: Mapping[str, F32]) -> list[Checked]:
+    def _certified(self, canvas: Image, tries: Sequence[Try], sitter: Sitter) -> list[Checked]:
         """What every recognizer says of these, together."""
         looks = []
         for one in tries:
-            with worn(canvas, one.patch):
+            with worn(canvas, one.patch, sitter.covers):
                 looks.append(self.check.crops(canvas, one.points, tuple(one.seen)))
         return self.check.certify(
             np.concatenate([one.points for one in tries]),
             {name: np.concatenate([look[name] for look in looks]) for name in looks[0]},
-            {name: np.repeat(vector, len(tries), 0) for name, vector in originals.items()},
+            {name: np.repeat(vector, len(tries), 0) for name, vector in sitter.originals.items()},
             {name: np.concatenate([one.seen[name] for one in tries]) for name in tries[0].seen},
         )
 
@@ -215,13 +226,16 @@ def misplaced(patch: Patch, mesh: F32, shape: Sequence[int]) -> bool:
 
 
 @contextmanager
-def worn(canvas: Image, patch: Patch) -> Iterator[None]:
-    """The canvas with a patch on it; taken off again."""
+def worn(canvas: Image, patch: Patch, covers: Sequence[Cover] = ()) -> Iterator[None]:
+    """The canvas with a patch on it, and over that some covers; taken off again."""
     height, width = patch.pixels.shape[:2]
-    window = slice(patch.y, patch.y + height), slice(patch.x, patch.x + width)
-    kept = canvas[window].copy()
+    windows = [(slice(patch.y, patch.y + height), slice(patch.x, patch.x + width)), *(cover.window for cover in covers)]
+    kept = [(window, canvas[window].copy()) for window in windows]
     patch.paste(canvas)
+    for cover in covers:
+        cover.paste(canvas)
     try:
         yield
     finally:
-        canvas[window] = kept
+        for window, pixels in kept:
+            canvas[window] = pixels

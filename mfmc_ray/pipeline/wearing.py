@@ -116,7 +116,7 @@ class Wearer:
             return "swap_failed"
         if not patch.cover >= LEAST_COVER:
             return "mostly_hidden"
-        with worn(canvas, patch):
+        with worn(canvas, patch, sitter.covers):
             points = self.check.points(canvas, patch.mesh)[None]
             (checked,) = self.check.certify(points, self.check.crops(canvas, points), sitter.originals)
             cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)

@@ -15,9 +15,9 @@ CONTRAST_FOLLOW = 0.5
 """How far its contrast follows the photo's: 0 not at all, 1 fully."""
 STRONGEST = 0.6
 """Detail (natural logarithm of light) beyond this is no contrast of a face, but hair over it or an engraver's line."""
-BROW_GAIN = (0.4, 1.3)
+BROW_GAIN = (0.3, 1.3)
 """How far brows may be made fainter or stronger."""
-BROW_FOLLOW = 0.4
+BROW_FOLLOW = 0.7
 """How far their darkness follows the photo's: 0 not at all, 1 fully. It is one of the things that people are known by."""
 LEAST_GRAIN = 0.004
 """Missing grain (standard deviation of logarithmic light) that is not worth drawing."""

@@ -27,6 +27,7 @@ from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
 from mfmc_ray.swap.protocol import Order, Patch
+from mfmc_ray.swap.redact import Cover
 from mfmc_ray.swap.render import MorphSwapper
 
 pytestmark = pytest.mark.models
@@ -76,6 +77,25 @@ def chosen(swapper: MorphSwapper, check: OutputCheck, folder: Path, scan: pa.Tab
     np.testing.assert_array_equal(canvas, pixels)
     assert best is not None, reason
     return best, count
+
+
+def test_covers_beside_a_face_lie_over_it_when_it_is_looked_at(check: OutputCheck, folder: Path, scan: pa.Table) -> None:
+    swapper = MorphSwapper(load_model())
+    pixels, sitter = sat(swapper, check, folder, scan)
+    (x0, y0), (x1, y1) = (np.round(edge).astype(int).tolist() for edge in (sitter.mesh[:, :2].min(0), sitter.mesh[:, :2].max(0)))
+    near, far = Cover((x1 - (x1 - x0) // 4, y0, x1 + 9, y1), (90, 20, 200)), Cover((9000, 0, 9002, 2), (0, 0, 0))
+    seated = sitter.beside([near, far])
+    assert seated.covers == (near,)
+    canvas, identities = pixels.copy(), [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)]
+    best, _, reason = Chooser(swapper, check, ATTEMPTS)(canvas, seated, identities)
+    np.testing.assert_array_equal(canvas, pixels)
+    assert best is not None, reason
+    assert best.checked is not None
+    best.patch.paste(canvas)
+    near.paste(canvas)
+    for name, vector in best.checked.embeddings.items():
+        (seen,) = check.pack.embedders[name].embed(canvas, best.points)
+        assert float(seen @ vector) > 0.999, name
 
 
 def same(one: tuple[Try, int], other: tuple[Try, int]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mfmc_ray.swap.redact import cover_of, redact
+from mfmc_ray.swap.redact import Cover, cover_of, redact
 
 
 @pytest.mark.parametrize("box", [(20, 30, 60, 80), (-15, -10, 30, 40), (90, 70, 140, 130), (50, 50, 50.5, 50.5)])
@@ -29,3 +29,12 @@ def test_a_picture_that_is_all_face_is_covered_grey() -> None:
     image = np.full((10, 10, 3), 7, np.uint8)
     redact(image, (0, 0, 10, 10))
     assert (image == 128).all()
+
+
+def test_a_cover_is_what_redaction_draws() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
+    cover, drawn = Cover.of(image, (30, 20, 60, 50)), image.copy()
+    redact(image, (30, 20, 60, 50))
+    cover.paste(drawn)
+    np.testing.assert_array_equal(drawn, image)
+    assert (drawn[cover.window] == cover.colour).all()
