@@ -114,7 +114,7 @@ class Pool:
             np.abs(self._man - man) * 25
             + np.abs(self._age - wanted.age) / 7
             + np.abs(self._tone - wanted.tone) / 12
-            + np.abs(self._beard - wanted.beard) / 0.35
+            + np.abs(self._beard - wanted.beard) / 0.25
         )
 
     def alike(self, some: NDArray[np.intp], original: Mapping[str, F32]) -> F32:

@@ -24,6 +24,10 @@ YOUNGEST = 22.0
 """The age whose sources a younger identity is made from."""
 BEARDED = 20.0
 """Below this age a man's sources are shaven."""
+SHAVEN = 0.5
+"""The share of older men who are. Whoever is in a photo mostly is, and few sources: a beard on a shaven man's neck looks painted on."""
+BARE = 0.1
+"""Beard strength of a shaven man; what can be measured on his sources is their jaws' shade."""
 WHOLE = 5
 """How many of its regions a source must have bare."""
 
@@ -31,10 +35,12 @@ PARENTS = 4
 """Sources that are mixed. Of fewer an identity resembles one too often; of more it is everybody."""
 DISTINCT = 2.6
 """What their weights add up to."""
-NEIGHBOURS = 20
-"""From how many sources near the lead the others are drawn."""
+NEIGHBOURS, SHAVEN_NEIGHBOURS = 20, 10
+"""From how many sources near the lead the others are drawn; from how many shaven ones."""
 UNLIKE = 0.3
 """Cosine (SFace) that two sources of one identity stay below if it can be."""
+LOWER = ("mouth", "cheeks")
+"""The regions where a beard is."""
 _LINES = {"eyes": 1, "brows": 1, "nose": 2, "mouth": 2, "forehead": 0, "cheeks": 0}
 """Which source's fine lines each region has: skin is the lead's, an eye goes with its brow and a mouth with the fold at the nose, of those
 that go best with it."""
@@ -50,10 +56,12 @@ class Identity:
         age: years, 5–90; below 18 by damped detail only, no source is a child.
         tone: ITA in degrees.
         beard: beard strength as `IdentityModel.beard`.
+        shaven: whether the lower half of the face is of sources without a beard only; so it is of women.
         sources: int (PARENTS,), the source textures it is mixed from: the lead, then the others, those first that go best with it.
+        usable: bool (PARENTS, 6), which regions each is used for, in the order of `model.REGIONS`.
         weights: float32 (PARENTS,), how much of what each has beyond its sex's mean.
         mirrored: bool (PARENTS,), whether that source is flipped.
-        lines: int (6,), which of the sources each region's fine lines are of, in the order of `model.REGIONS`.
+        lines: int (6,), which of the sources each region's fine lines are of.
         skin: float32 (3,), RGB of its skin in even light, 0–255.
         shape: float32 (k,), identity coefficients.
         features: how its features lie in the texture.
@@ -64,7 +72,9 @@ class Identity:
     age: float
     tone: float
     beard: float
+    shaven: bool
     sources: NDArray[np.intp]
+    usable: NDArray[np.bool_]
     weights: F32
     mirrored: NDArray[np.bool_]
     lines: NDArray[np.intp]
@@ -92,19 +102,25 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     rng = np.random.default_rng([0x6D666D64, seed])
     man = bool(rng.integers(2))
     age = float(rng.uniform(*AGES))
-    candidates = np.flatnonzero((model.man == man) & (model.shaven | (age >= BEARDED)) & (model.usable.sum(1) >= WHOLE))
-    lead = int(rng.choice(candidates, p=_near(model, candidates, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
+    boy = man and age < BEARDED
+    shaven = not man or boy or float(np.random.default_rng([0x73686176, seed]).random()) < SHAVEN
+    candidates = np.flatnonzero((model.man == man) & (model.shaven | (not boy)) & (model.usable.sum(1) >= WHOLE))
+    bare = candidates[model.shaven[candidates]] if shaven else candidates
+    lead = int(rng.choice(bare, p=_near(model, bare, max(age, YOUNGEST), float(rng.uniform(*TONES)))))
     sources = np.array([lead])
-    near = candidates[np.argsort(_apart(model, candidates, lead), kind="stable")[: NEIGHBOURS + 1]]
+    near = _nearest(model, candidates, lead, NEIGHBOURS)
+    shaved = near if len(bare) == len(candidates) else _nearest(model, bare, lead, SHAVEN_NEIGHBOURS)
     looks = model.references["sface"]
     while len(sources) < PARENTS:
-        rest = np.setdiff1d(near, sources)
+        rest = np.setdiff1d(near if len(sources) == PARENTS - 1 else shaved, sources)  # the last may have a beard: he gives eyes and brows
         # people who look alike would make up just such a person
         alike = (looks[rest] @ looks[sources].T).max(1)
         unlike = rest[alike < UNLIKE] if (alike < UNLIKE).any() else rest[[int(np.argmin(alike))]]
         sources = np.append(sources, rng.choice(unlike))
     sources[1:] = sources[1:][np.argsort(_apart(model, sources[1:], lead), kind="stable")]
-    lines = np.array([_first(model.usable[sources, r], _LINES[name]) for r, name in enumerate(REGIONS)])
+    bearded = shaven & ~model.shaven[sources]
+    usable = model.usable[sources] & ~(bearded[:, None] & np.isin(REGIONS, LOWER))
+    lines = np.array([_first(usable[:, r], _LINES[name]) for r, name in enumerate(REGIONS)])
     others = (1 - 1 / PARENTS) * rng.dirichlet(np.full(PARENTS - 1, 8.0))
     weights = DISTINCT * np.concatenate([[1 / PARENTS], others])
     shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
@@ -114,8 +130,10 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         man=man,
         age=age,
         tone=float(model.tone[lead]),
-        beard=float((weights @ model.beard[sources] / weights.sum() + model.beard[lower].mean()) / 2),
+        beard=BARE if man and shaven else float((weights @ model.beard[sources] / weights.sum() + model.beard[lower].mean()) / 2),
+        shaven=shaven,
         sources=sources,
+        usable=usable,
         weights=weights.astype(np.float32),
         mirrored=rng.integers(2, size=PARENTS).astype(bool),
         lines=lines,
@@ -123,6 +141,11 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         shape=shape,
         features=draw(rng),
     )
+
+
+def _nearest(model: IdentityModel, some: NDArray[np.intp], lead: int, count: int) -> NDArray[np.intp]:
+    """The lead and so many of some sources that go best with it."""
+    return some[np.argsort(_apart(model, some, lead), kind="stable")[: count + 1]]
 
 
 def _apart(model: IdentityModel, some: NDArray[np.intp], lead: int) -> F32:

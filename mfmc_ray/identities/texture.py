@@ -90,8 +90,8 @@ def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
         return float(of[identity.sources[0]] - middle - identity.weights @ (of[identity.sources] - middle))
 
     beyond = short(model.tone) * _to(model.toning[..., :3], grid) + short(model.age) * _to(model.ageing[..., :3], grid)
-    for source, weight, flip in zip(identity.sources, identity.weights, identity.mirrored, strict=True):
-        bare = np.tensordot(model.usable[source].astype(np.float32), model.soft(grid), 1)
+    for source, usable, weight, flip in zip(identity.sources, identity.usable, identity.weights, identity.mirrored, strict=True):
+        bare = np.tensordot(usable.astype(np.float32), model.soft(grid), 1)
         beyond += _mirrored(weight * bare[:, :, None] * (model.coarse(int(source), grid) - usual), flip)
     beyond = (1 - EVEN) * beyond + EVEN * beyond[:, ::-1]
     grey = beyond.mean(2, keepdims=True)

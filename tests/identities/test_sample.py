@@ -1,9 +1,11 @@
+import hashlib
+
 import numpy as np
 import pytest
 
 from mfmc_ray.identities.catalogue import seeds
-from mfmc_ray.identities.model import REGIONS, load_model
-from mfmc_ray.identities.sample import AGES, BEARDED, DISTINCT, PARENTS, SHAPE_REACH, SHAPE_SCALE, sample
+from mfmc_ray.identities.model import RECIPE, REGIONS, load_model
+from mfmc_ray.identities.sample import AGES, BEARDED, DISTINCT, LOWER, PARENTS, SHAPE_REACH, SHAPE_SCALE, sample
 
 
 def test_a_seed_gives_the_same_identity_again() -> None:
@@ -41,7 +43,28 @@ def test_no_identity_is_a_portrait(seed: int) -> None:
         assert able[k] or not able.any()
     assert all(model.man[source] == identity.man for source in identity.sources)
     assert identity.age >= BEARDED or not identity.man or model.shaven[identity.sources].all()
+    if identity.shaven:  # no beard anywhere, and enough of one that is none
+        shaven = model.shaven[identity.sources]
+        assert shaven.sum() >= PARENTS - 1
+        assert shaven[0]
+        lower = [REGIONS.index(name) for name in LOWER]
+        assert not identity.usable[~shaven][:, lower].any()
+        assert shaven[identity.lines[lower]].all()
     assert (np.abs(identity.shape) <= SHAPE_REACH * SHAPE_SCALE * model.spread + 1e-6).all()
+
+
+def test_about_half_of_the_men_are_shaven() -> None:
+    men = [one for one in (sample(load_model(), seed) for seed in range(300)) if one.man and one.age >= BEARDED]
+    shares = np.array([one.shaven for one in men])
+    assert 0.4 < shares.mean() < 0.6
+    assert max(one.beard for one in men if one.shaven) < min(0.2, np.median([one.beard for one in men if not one.shaven]))
+
+
+def test_seeds_are_the_people_that_the_recipe_says() -> None:
+    """Fails when a seed becomes another person: raise `model.RECIPE` then, so that runs admit their fakes anew, and note the new digest."""
+    people = [sample(load_model(), seed) for seed in range(60)]
+    read = [(one.man, one.shaven, round(one.age), one.sources.tolist(), one.lines.tolist(), one.mirrored.tolist()) for one in people]
+    assert (RECIPE, hashlib.sha256(repr(read).encode()).hexdigest()[:16]) == (2, "fe30c26a2e4716ba")
 
 
 def test_identity_coefficients_survive_the_split() -> None:
