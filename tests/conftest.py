@@ -11,6 +11,8 @@ import pytest
 
 # A test run shows failures, not progress; Ray's own bars would drown them.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Hundreds of processes import mfmc_ray: without its bytecode on disk, as in containers, each would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
