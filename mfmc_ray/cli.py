@@ -294,27 +294,29 @@ _PLACES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, e
 
 def main() -> None:
     """The entry point: errors a user can mend are one sentence; exit codes 0 done, 1 refuted or failed, 2 wrong usage."""
-    from mfmc_ray.errors import USER_ERRORS
-
     try:
         app()
-    except USER_ERRORS as error:
+    except KeyboardInterrupt:
+        Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")
+        sys.exit(130)
+    except Exception as error:
+        _failed(error)
+
+
+def _failed(error: Exception) -> NoReturn:
+    from mfmc_ray.errors import USER_ERRORS  # of every module, which takes longer to import than many a verb to run
+
+    if isinstance(error, USER_ERRORS):
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mfmc:[/red] {escape(' '.join(discreet.told(error).split()))}")
         if discreet.names_allowed():
             sys.stderr.writelines(getattr(error, "__notes__", ()))  # of a worker: its traceback
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("mfmc: interrupted; run the same command again to go on")
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in _PLACES:
-            _broken(error)
-        where = f" ({error.filename or 'in OUT, WORK or the folder for temporary files'})"
-        text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-        sys.exit(1)
-    except Exception as error:
+    if not isinstance(error, OSError) or error.errno not in _PLACES:
         _broken(error)
+    where = f" ({error.filename or 'in OUT, WORK or the folder for temporary files'})"
+    text = f"mfmc: {error.strerror}{where}; make room or give another OUT or --work, then run the same command again"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    sys.exit(1)
 
 
 def _broken(error: Exception) -> NoReturn:

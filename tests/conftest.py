@@ -11,6 +11,8 @@ import pytest
 
 # A test run shows failures, not progress; Ray's own bars would drown them.
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+# Hundreds of processes import mfmc_ray: without its bytecode on disk, as in containers, each would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +26,12 @@ def shared_data() -> Path:
 
 WITH_RAY = re.compile(r"tests/(e2e|cluster|recipes)/|tests/pipeline/test_(evaluation|growth|parts|quarantine|search_actors|session)\.py")
 """Tests that start Ray, or take both cores otherwise: with `pytest -n 2` one process has them."""
-APART = re.compile(r"tests/recipes/|tests/e2e/test_(hygiene|known|person_fakes)\.py|tests/pipeline/test_(evaluation|search_actors)\.py")
-"""Those of them that hang least on time: the other process has these, beside the rest, so that both end at about the same time."""
+APART = re.compile(
+    r"tests/recipes/|tests/e2e/test_(hygiene|known|person_fakes)\.py|tests/pipeline/test_(comparison|evaluation|search_actors)\.py"
+    r"|tests/evaluate/(test_scenes|synth/test_synth_collection)\.py"
+)
+"""Those of them that hang least on time, and other files that take long for few tests, which would be begun last: the other process has
+these, beside the rest, so that both end at about the same time."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,8 +41,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if APART.match(nodeid):
+                return "with another Ray"
             if WITH_RAY.match(nodeid):
-                return "with another Ray" if APART.match(nodeid) else "with Ray"
+                return "with Ray"
             return nodeid.split("::", 1)[0]
 
     return Scheduling(config, log)

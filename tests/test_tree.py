@@ -71,7 +71,7 @@ def layer(name: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
-RAY = {f"pipeline/{name}.py" for name in ("away", "growth", "parts", "services", "session", "shards", "submission")}
+RAY = {f"pipeline/{name}.py" for name in ("attempts", "away", "growth", "parts", "services", "session", "shards", "submission")}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -77,8 +77,8 @@ class Pairer:
         except CodecError as error:
             raise PairingError("unreadable") from error
         after = self._output(output)
-        empty = Faces.empty()
-        found = {name: (detected(one, before), empty if after is None else detected(one, after)) for name, one in self._detectors.items()}
+        there = {name: detected(one, before) for name, one in self._detectors.items()}
+        found = {name: (faces, faces if output == original else self._seen(name, after)) for name, faces in there.items()}
         if rows is not None and any(row["box"] is None for row in rows):
             rows = [row for row in rows if row["box"] is not None]
         if not rows and (rows is None or after is None):
@@ -90,10 +90,7 @@ class Pairer:
     def again(self, pair: Pair, output: bytes, rows: Sequence[Mapping[str, Any]]) -> Pair:
         """The same original beside another output; nothing is looked for in the original again. `rows` as of `pair`."""
         after = self._output(output)
-        nothing = Faces.empty()
-        found = {
-            name: (pair.detections[name][0], nothing if after is None else detected(one, after)) for name, one in self._detectors.items()
-        }
+        found = {name: (pair.detections[name][0], self._seen(name, after)) for name in self._detectors}
         faces = _told(pair.original, after, found, rows)
         return Pair(pair.image_id, pair.path, pair.verdict, pair.original, after, faces, found, (pair.sizes[0], len(output)))
 
@@ -104,6 +101,10 @@ class Pairer:
             return decode(data, self._max_pixels).pixels
         except CodecError:
             return None
+
+    def _seen(self, name: str, image: Image | None) -> Faces:
+        """What a detector finds in what is published; nothing if nothing is."""
+        return Faces.empty() if image is None else detected(self._detectors[name], image)
 
     def _found(self, before: Image, after: Image | None, found: Mapping[str, tuple[Faces, Faces]]) -> PairedFaces:
         """The faces that the detectors find in the original."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -88,6 +87,8 @@ def _graph(path: Path) -> onnx.ModelProto:
     Torch's conventions: batch normalisation with ε = 1e-5, folded into the convolution before it; `SpatialCrossMapLRN` divides α by its
     size, as ONNX does; `SpatialLPPooling` is the root of a sum, not of a mean; `DepthConcat` centres a smaller branch in zeros.
     """
+    import h5py  # here: every worker imports this module, and only an audit's reads the file
+
     weights: dict[str, NDArray[Any]] = {"scale": np.array(1 / 255, np.float32), "nine": np.array(9, np.float32)}
     nodes: list[Any] = []
 

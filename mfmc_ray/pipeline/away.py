@@ -17,7 +17,6 @@ from mfmc_ray.config import RayConfig
 from mfmc_ray.faces import insight
 from mfmc_ray.known.index import KnownFaces, KnownIndex, KnownIndexError
 from mfmc_ray.known.search import F32
-from mfmc_ray.pipeline.parts import PartError
 from mfmc_ray.pipeline.session import cluster_of
 
 P = ParamSpec("P")
@@ -46,6 +45,8 @@ def call(config: RayConfig, function: Callable[P, T], *args: P.args, **kwargs: P
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayError as error:
+        from mfmc_ray.pipeline.parts import PartError  # with it comes Ray Data, which a node that runs the function does not need
+
         raise PartError(f"Ray failed: {str(error).splitlines()[0]}: run the same command again to resume") from error
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import secrets
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mfmc_ray.discreet import hushed, kind_and_words, told
 from mfmc_ray.faces import insight, runtime
+from mfmc_ray.pipeline.attempts import attempts
 from mfmc_ray.pipeline.profiles import Plan
 from mfmc_ray.pipeline.remote import alone
 from mfmc_ray.pipeline.watch import Watch
@@ -96,14 +97,14 @@ def run_parts(
     """
     if not parts:
         return
-    attempts: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+    begun = attempts(), secrets.token_hex(8)
     stage = _kept((stage_class, dict(constructor_kwargs)))
     waiting = {part["part"]: part for part in parts}
     blamed = 0
     with _progress(label, total, len(parts)) as advance:
         while waiting:
             try:
-                with contextlib.closing(_results(_graph(stage, attempts, list(waiting.values()), plan, patience))) as results:
+                with contextlib.closing(_results(_graph(stage, begun, list(waiting.values()), plan, patience))) as results:
                     for part, summary in results:
                         if waiting.pop(part, None) is None:
                             continue  # done twice: a node that was taken for lost has come back
@@ -112,7 +113,7 @@ def run_parts(
             except ray.exceptions.RayError as error:
                 raise _failure(error) from error
             except ExecutionTimeoutError as error:
-                before, blamed = blamed, ray.get(attempts.forget.remote())
+                before, blamed = blamed, ray.get(begun[0].forget.remote(begun[1]))
                 if blamed > before:
                     continue  # bad images were found in that time
                 advice = "if workers were lost, run again to resume; if the images are slow, use smaller parts"
@@ -121,7 +122,9 @@ def run_parts(
                 raise PartError(f"no result of part {', '.join(map(str, waiting))}")
 
 
-def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str, Any]], plan: Plan, patience: float) -> ray.data.Dataset:
+def _graph(
+    stage: ray.ObjectRef[Any], begun: tuple[Any, str], parts: Sequence[Mapping[str, Any]], plan: Plan, patience: float
+) -> ray.data.Dataset:
     actors = min(plan.actors, len(parts))
     rows = [{"part": part["part"], "payload": json.dumps(part)} for part in parts]  # one schema, whatever a part holds
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
@@ -136,7 +139,7 @@ def _graph(stage: ray.ObjectRef[Any], attempts: Any, parts: Sequence[Mapping[str
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=plan.store_bytes)
     return dataset.map_batches(
         _Worker,
-        fn_constructor_args=(stage, attempts, plan.threads, plan.providers, insight.named()),
+        fn_constructor_args=(stage, begun, plan.threads, plan.providers, insight.named()),
         batch_size=1,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -171,43 +174,15 @@ def _results(dataset: ray.data.Dataset) -> Generator[tuple[int, dict[str, Any]]]
             yield row["part"], json.loads(row["summary"])
 
 
-class _Attempts:
-    """Counts, in an actor of its own, how often each part was begun: Ray gives a dead worker's part to the next one without end."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-        self._blamed = 0
-
-    def begin(self, part: int) -> int:
-        """How often the part was begun, this time included."""
-        self._counts[part] += 1
-        return self._counts[part]
-
-    def blamed(self, part: int) -> int:
-        """As `begin`, after an image was blamed for the last worker's death, which then does not count."""
-        self._counts[part] -= 1
-        self._blamed += 1
-        return self._counts[part]
-
-    def end(self, part: int) -> None:
-        """The part is done; it may have to be done again with others that share its block, through no fault of its own."""
-        del self._counts[part]
-
-    def forget(self) -> int:
-        """Counts anew, since the workers were stopped by ourselves; how many deaths images were blamed for in all."""
-        self._counts.clear()
-        return self._blamed
-
-
 class _Worker:
     """Runs the stage in an actor. What goes wrong is handed back as a row: Ray's own reports bury the cause."""
 
-    def __init__(self, stage: ray.ObjectRef[Any], attempts: Any, threads: int, providers: str, weights: Mapping[str, str]) -> None:
+    def __init__(self, stage: ray.ObjectRef[Any], begun: tuple[Any, str], threads: int, providers: str, weights: Mapping[str, str]) -> None:
         runtime.use(threads=threads, providers=providers)
         insight.pin(weights)
         self._source = stage
         self._stage: PartStage | None = None
-        self._attempts = attempts
+        self._attempts, self._run = begun
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (row,) = batch.to_pylist()
@@ -216,9 +191,9 @@ class _Worker:
         discreet: str | None
         error: str | None
         discreet = error = f"part {row['part']}: its worker died {WORKER_DEATHS + 1} times (out of memory, or a crash in native code)"
-        begun = ray.get(self._attempts.begin.remote(row["part"]))
+        begun = ray.get(self._attempts.begin.remote(self._run, row["part"]))
         if begun > 1 and self._blame(row["part"]):
-            begun = ray.get(self._attempts.blamed.remote(row["part"]))
+            begun = ray.get(self._attempts.blamed.remote(self._run, row["part"]))
         if begun <= WORKER_DEATHS + 1:
             for _ in range(RETRIES + 1):
                 try:
@@ -232,7 +207,7 @@ class _Worker:
                     what = f"part {row['part']}" if self._stage else "the stage cannot be set up"
                     error, trace = f"{what}: {type(failure).__name__}: {failure}", traceback.format_exc()
                     discreet = f"{what}: {kind_and_words(failure)}"
-            ray.get(self._attempts.end.remote(row["part"]))
+            ray.get(self._attempts.end.remote(self._run, row["part"]))
         found = {"part": row["part"], "summary": summary, "error": error, "discreet": discreet, "traceback": trace}
         return pa.Table.from_pylist([found], _RESULT)
 

@@ -23,7 +23,7 @@ from mfmc_ray.known.index import KnownIndex
 
 DIMENSIONS = {"sface": 128, "dlib": 128}
 THRESHOLDS = {"sface": 0.363, "dlib": 0.923}
-SETTINGS = ("--identities", "40", "--actors", "1")
+SETTINGS = ("--identities", "12", "--actors", "1")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

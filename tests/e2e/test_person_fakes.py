@@ -39,7 +39,7 @@ def nights(mfmc: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[di
             both = np.hstack([np.ascontiguousarray(FACE[:, ::-1]), FACE])
             (folder / "photos" / "2.png").write_bytes(save(Image.fromarray(both), "PNG"))
         settings = {"input": str(folder / "photos"), "out": str(folder / "out"), "work": str(folder / "work"), "ray": {"actors": 1}}
-        settings |= {"swap": {"pseudonyms": mode, "identities": 24}, "nightly": {"audit": None if k == 0 else "all"}}
+        settings |= {"swap": {"pseudonyms": mode, "identities": 12}, "nightly": {"audit": None if k == 0 else "all"}}
         (folder / "nightly.yaml").write_text(json.dumps(settings))
         result = mfmc("nightly", "--config", folder / "nightly.yaml")
         assert result.returncode == 0, result.stderr

@@ -49,6 +49,7 @@ def test_a_face_is_found_in_both_pictures(pairer: Pairer) -> None:
     assert same.faces.output_seen[0]
     np.testing.assert_array_equal(same.faces.points, same.faces.output_points)
     assert set(same.detections) == {"yunet", "centerface"}
+    assert all(before is after for before, after in same.detections.values())  # the same file is looked at once
     hidden = pairer.pair("a.png", "anonymized", encoded(image), encoded(covered), [row(verdict="redacted", reason="no_mesh")])
     assert hidden.faces.seen[0]
     assert not hidden.faces.output_seen[0]

@@ -23,6 +23,8 @@ from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import embedding_column
 
 RECOGNIZERS = ("sface", "dlib")
+_pools: dict[tuple[str, int, int, int], tuple[pa.Table, ModelPack, MorphSwapper]] = {}
+"""Tests of a scan have the same pool; what it was made with is kept, so that nothing else has its id."""
 
 
 def known_faces(scan: pa.Table, pack: ModelPack) -> KnownFaces:
@@ -44,8 +46,13 @@ def make_stage(
     scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, seeds: int = 24, access: AccessModel | None = None, **swap: object
 ) -> AnonymizeStage:
     """The anonymize stage for a scan, with a small pool."""
-    check = make_check(known_faces(scan, pack), pack)
-    pool = IdentityStage(check, swapper)(pa.table({"seed": pa.array(range(seeds), pa.int64())}))
+    known = known_faces(scan, pack)
+    check = make_check(known, pack)
+    key = known.digest, seeds, id(pack), id(swapper)
+    if key not in _pools:
+        admitted = IdentityStage(check, swapper)(pa.table({"seed": pa.array(range(seeds), pa.int64())}))
+        _pools[key] = admitted, pack, swapper
+    pool = _pools[key][0]
     return AnonymizeStage(
         swap=SwapConfig(**swap),  # type: ignore[arg-type]
         output=OutputConfig(),

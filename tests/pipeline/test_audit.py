@@ -7,8 +7,9 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.faces import Faces, Image
 from mfmc_ray.faces.finder import AGREEMENT, FaceFinder
 from mfmc_ray.faces.mesh import FaceMesh
-from mfmc_ray.faces.pack import digests_of
+from mfmc_ray.faces.pack import ALL_EMBEDDERS, EMBEDDERS, HELD_OUT, digests_of
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.known.calibration import Calibration
@@ -181,6 +182,30 @@ def face_row(image: dict[str, Any], faces: Faces, verdict: str, **more: Any) -> 
     box = faces.boxes[0]
     plain = {"image_id": image["image_id"], "path": image["path"], "face_no": 0, "box": box.tolist(), "verdict": verdict, "attempts": 1}
     return plain | {"face_bboxes": np.clip(box / size, 0, 1).tolist()} | more
+
+
+class Look(AuditLook):
+    """One that looks at a picture once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[tuple[Any, ...], Faces] = {}
+
+    def find(self, image: Image) -> Faces:
+        key = image.shape, hashlib.sha256(np.ascontiguousarray(image).data).digest()
+        if key not in self.found:
+            self.found[key] = super().find(image)
+        return self.found[key]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _networks_once() -> Iterator[None]:
+    """A hundred audits in this process are of the same few pictures, but for one: all have the same networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, makers in (("ALL_EMBEDDERS", ALL_EMBEDDERS), ("EMBEDDERS", EMBEDDERS), ("HELD_OUT", HELD_OUT)):
+            patch.setattr(f"mfmc_ray.pipeline.audit.{name}", {one: cache(make) for one, make in makers.items()})
+        patch.setattr("mfmc_ray.pipeline.audit.AuditLook", cache(Look))
+        yield
 
 
 @pytest.fixture(scope="module")

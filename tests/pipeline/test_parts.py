@@ -17,6 +17,7 @@ from mfmc_ray.config import RayConfig
 from mfmc_ray.discreet import told
 from mfmc_ray.faces import insight, runtime
 from mfmc_ray.pipeline import away
+from mfmc_ray.pipeline.attempts import Attempts, attempts
 from mfmc_ray.pipeline.away import call
 from mfmc_ray.pipeline.parts import WORKER_DEATHS, PartError, run_parts
 from mfmc_ray.pipeline.profiles import Role
@@ -112,6 +113,21 @@ def _session_processes() -> list[Any]:
 
     begun = [psutil.Process(one.process.pid) for some in ray._private.worker._global_node.all_processes.values() for one in some]
     return [process for one in begun for process in (one, *one.children(recursive=True))]
+
+
+def test_attempts_are_counted_for_each_pass() -> None:
+    counts = Attempts()
+    assert [counts.begin("one", 3), counts.begin("one", 3), counts.begin("other", 3), counts.blamed("one", 3)] == [1, 2, 1, 1]
+    assert [counts.forget("one"), counts.forget("other")] == [1, 0]
+    counts.begin("other", 3)
+    counts.end("one", 3)  # of a worker that was late
+    assert [counts.begin("one", 3), counts.begin("other", 3)] == [1, 2]
+    counts.end("other", 3)
+    assert counts.begin("other", 3) == 1
+
+
+def test_a_session_has_one_counter() -> None:
+    assert attempts() is attempts()
 
 
 def test_parts_come_back_as_they_were(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
