@@ -31,6 +31,8 @@ LIKE = 6.0
 (measured: within one face, the cosines of identity and result to the original correlate by 0.4 to 0.6)."""
 GROWN, BOYISH = 15.0, 6.0
 """Years from which a face shows its sex fully, and up to which not at all."""
+MORE_BEARD, LESS_BEARD = 0.12, 0.25
+"""Beard strength that a man's fake has more or less than he has and that counts as much as 7 years of age."""
 STEP = 1.5
 """Misfit of one step: about 10 years of age, or one band of skin tone and a little beard."""
 CHANCE = 2.5
@@ -110,11 +112,10 @@ class Pool:
         """How far each identity is from what is wanted: float32 (n,), 0 the same; the sex weighs 25, 7 years of age 1."""
         # the sex of a child's face cannot be told, and a man's features with a trace of a beard do not suit it: it takes a woman's
         man = wanted.man * float(np.clip((wanted.age - BOYISH) / (GROWN - BOYISH), 0, 1))
+        more = self._beard - wanted.beard  # one that the photo does not have ends at the face's edge, and looks painted on
+        beard = np.where(more > 0, more / MORE_BEARD, -more / LESS_BEARD) * man
         return np.asarray(
-            np.abs(self._man - man) * 25
-            + np.abs(self._age - wanted.age) / 7
-            + np.abs(self._tone - wanted.tone) / 12
-            + np.abs(self._beard - wanted.beard) / 0.25
+            np.abs(self._man - man) * 25 + np.abs(self._age - wanted.age) / 7 + np.abs(self._tone - wanted.tone) / 12 + beard, np.float32
         )
 
     def alike(self, some: NDArray[np.intp], original: Mapping[str, F32]) -> F32:
