@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.faces.mesh import eye_opening, five_points, mouth_opening, pose, smile
 from mfmc_ray.faces.pack import Pack
 from mfmc_ray.identities.pool import GROWN, Wanted
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.pipeline.check import Checked, OutputCheck
+from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.window import REACH
 from mfmc_ray.swap.cover import GLASSES, Covered
 from mfmc_ray.swap.protocol import Order, Patch, Swapper
@@ -28,11 +29,15 @@ STRONGEST = 1.2
 """Exchange of shape in the last attempt; the first three have 1."""
 YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
+FACE_COST = 0.2
+"""What it costs, in the same units, that mouth, eyes, smile and head are seen as far off the photo's as they mostly are (`USUALLY_OFF`)."""
+USUALLY_OFF = (0.055, 0.016, 0.3, 3.0)
+"""Mean errors of mouth opening, eye opening, smile and pitch (degrees)."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
 CHOICE = 16
 """Of how many attempts the best is taken; only if none passes are there more."""
-FINALISTS = 4
+FINALISTS = 6
 """How many good results are looked at by every recognizer."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
@@ -171,7 +176,8 @@ class Chooser:
     def _best(self, canvas: Image, tries: list[Try], sitter: Sitter) -> tuple[Try | None, str]:
         """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason.
 
-        What it costs to be like the original is the mean over the recognizers: one that took no part agrees with that best.
+        What it costs to be like the original is the mean over the recognizers: one that took no part agrees with that best. Expression and
+        pose are read again, too: some textures are seen as an opener mouth, or a lower head, than they are drawn on.
         """
         best: Try | None = None
         least = (True, np.inf)
@@ -184,11 +190,22 @@ class Chooser:
                 reason = checked.verdict.reason or reason
                 if not checked.verdict.passed:
                     continue
-                cost = checked.room <= ENOUGH, checked.alike + one.misread
+                cost = checked.room <= ENOUGH, checked.alike + one.misread + self._contorted(canvas, one, sitter)
                 if best is None or cost < least:
                     best, least = replace(one, checked=checked), cost
                 passed += not cost[0]
         return best, reason
+
+    def _contorted(self, canvas: Image, one: Try, sitter: Sitter) -> float:
+        """What it costs that expression and pose are seen as others than the photo's."""
+        mesh = one.patch.mesh[:, :2]
+        box = np.concatenate([mesh.min(0), mesh.max(0)])[None].astype(np.float32)
+        with worn(canvas, one.patch, sitter.covers):
+            after, scores = self.check.pack.mesh.fit(canvas, box, one.points)
+        if not scores[0] >= LEAST_MESH_SCORE:
+            return FACE_COST * len(USUALLY_OFF)
+        off = np.abs(expression(after) - expression(sitter.mesh[None]))[0]
+        return FACE_COST * float((off / USUALLY_OFF).mean())
 
     def _certified(self, canvas: Image, tries: Sequence[Try], sitter: Sitter) -> list[Checked]:
         """What every recognizer says of these, together."""
@@ -209,6 +226,11 @@ def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:
     found = pack.estimate(image, mesh[None])
     sex = SEX_COST * abs(float(found.sexes[0]) - wanted.man) if wanted.age > GROWN else 0.0
     return sex + abs(float(found.ages[0]) - wanted.age) * YEAR_COST
+
+
+def expression(meshes: F32) -> F32:
+    """Mouth opening, eye opening, smile and pitch of meshes (n, 468, 3): float32 (n, 4), see `faces/mesh.py`."""
+    return np.stack([mouth_opening(meshes), eye_opening(meshes).mean(1), smile(meshes), pose(meshes)[:, 1]], 1)
 
 
 def misplaced(patch: Patch, mesh: F32, shape: Sequence[int]) -> bool:

@@ -22,7 +22,7 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import STRONGEST, Chooser, Sitter, Try, misplaced
+from mfmc_ray.pipeline.choice import FACE_COST, STRONGEST, Chooser, Sitter, Try, misplaced
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
@@ -96,6 +96,22 @@ def test_covers_beside_a_face_lie_over_it_when_it_is_looked_at(check: OutputChec
     for name, vector in best.checked.embeddings.items():
         (seen,) = check.pack.embedders[name].embed(canvas, best.points)
         assert float(seen @ vector) > 0.999, name
+
+
+def test_a_face_that_is_seen_as_another_expression_costs(check: OutputCheck, folder: Path, scan: pa.Table) -> None:
+    swapper = MorphSwapper(load_model())
+    pixels, sitter = sat(swapper, check, folder, scan)
+    chooser = Chooser(swapper, check, ATTEMPTS)
+    canvas = pixels.copy()
+    best, _, reason = chooser(canvas, sitter, [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)])
+    assert best is not None, reason
+    agape = sitter.mesh.copy()
+    agape[[17, 84, 314, 87, 14, 317, 178, 402, 88, 318, 95, 324], 1] += 0.2 * float(np.ptp(agape[:, 1]))
+    kept, changed = (chooser._contorted(canvas, best, one) for one in (sitter, replace(sitter, mesh=agape)))
+    assert changed > kept + FACE_COST
+    nothing = replace(best.patch, pixels=np.full_like(best.patch.pixels, 90))
+    assert chooser._contorted(canvas, replace(best, patch=nothing), sitter) > kept  # no face is seen at all
+    np.testing.assert_array_equal(canvas, pixels)
 
 
 def same(one: tuple[Try, int], other: tuple[Try, int]) -> None:
