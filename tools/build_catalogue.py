@@ -127,7 +127,9 @@ def collect(start: int, seconds: float, wanted: Callable[[Cell], bool]) -> list[
 def main(minutes: float, on: bool) -> None:
     model, found = load_model(), list[tuple[Cell, int, np.ndarray]]()
     if on:
-        found = [(cell_of(sample(model, seed)), seed, vector) for seed, vector in passing(stage_of(), np.load(OUT, allow_pickle=False).tolist())]
+        found = [
+            (cell_of(sample(model, seed)), seed, vector) for seed, vector in passing(stage_of(), np.load(OUT, allow_pickle=False).tolist())
+        ]
     with get_context("spawn").Pool(PROCESSES) as pool:
         parts = pool.starmap(collect, [((ON if on else 0) + k, minutes * 60, is_short if on else everybody) for k in range(PROCESSES)])
     found += sorted(itertools.chain.from_iterable(parts), key=lambda one: one[1])
