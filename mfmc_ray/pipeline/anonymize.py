@@ -150,7 +150,7 @@ class AnonymizeStage:
             decided = decisions(self.access, row["image_id"], row["path"], faces)
         except LostFaceError as error:
             raise Withhold("reviewed_face_lost") from error
-        results = [Result("kept", access_reason=d.reason) if d.keep else Result() for d in decided]
+        results = [Result("kept", access_reason=d.reason) if d.keep and not d.redact else Result() for d in decided]
         if all(result.verdict == "kept" for result in results):
             image = _image(scrub(data, self.max_pixels), row["path"])
             done |= {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results) if results else []}

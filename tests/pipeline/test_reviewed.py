@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import data
 
 from mfmc_ray.access.approvals import Approvals, Row
-from mfmc_ray.access.decide import ReplaceAll
+from mfmc_ray.access.decide import Decision, ReplaceAll
 from mfmc_ray.codec import decode
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, split
@@ -64,6 +64,16 @@ def test_decisions_are_honoured(stage: AnonymizeStage, scan: pa.Table, tmp_path:
     append(tmp_path, RESWAP, after[1])
     _, third = done(stage, scan, tmp_path)
     assert third[1]["identity_id"] not in (before[1]["identity_id"], after[1]["identity_id"])
+
+
+def test_who_is_to_be_covered_is_covered_even_if_approved(stage: AnonymizeStage, scan: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No access model says both; should one, nothing of the face may get out."""
+    both = [Decision(keep=True, reason="approved", redact=True)] * len(scan["faces"][0])
+    monkeypatch.setattr("mfmc_ray.pipeline.anonymize.decisions", lambda *_: both)
+    images, faces = split(stage(scan.slice(0, 1)))
+    assert images["verdict"].to_pylist() == ["anonymized"]
+    assert set(faces["verdict"].to_pylist()) == {"redacted"}
+    assert set(faces["access_reason"].to_pylist()) == {None}
 
 
 def test_an_image_in_which_a_redacted_face_is_not_found_is_withheld(stage: AnonymizeStage, scan: pa.Table, tmp_path: Path) -> None:
