@@ -63,6 +63,14 @@ def place(mesh: F32, mean: F32) -> Placed:
     return Placed(np.asarray(centred / scale @ rotation, np.float32), rotation, scale, np.asarray(centre, np.float32))
 
 
+_MIDDLE = (0.1, 0.16)
+"""Up to which distance from the middle line, in sides of the texture, a point is on nose or lips, and from which not at all."""
+CHEEKS = ((50, 205, 101), (280, 425, 330))
+"""Points of each cheek."""
+FAINT, SEEN = 0.05, 0.3
+"""What a point faces the viewer by at which it is drawn no longer, and how much more than that until it is drawn fully."""
+
+
 @dataclass(frozen=True)
 class Raster:
     """Which triangle each pixel of a window shows, nearest on top.
@@ -100,10 +108,13 @@ class Surface:
     size: int
 
     def rasterise(self, points: F32, depth: F32, shape: tuple[int, int]) -> Raster:
-        """Draws the triangles with corners `points` (468, 2) px, farthest first, into a window of `shape` (height, width)."""
+        """Draws the triangles with corners `points` (468, 2) px, farthest first, into a window of `shape` (height, width).
+
+        Those that are seen from behind come before all others: on edge they would be lines on what is behind them.
+        """
         ids = np.zeros(shape, np.int32)
         fixed = np.round(points * 16).astype(np.int32)
-        for t in np.argsort(-depth[self.corners].mean(1)):
+        for t in np.lexsort((-depth[self.corners].mean(1), self.towards(points))):
             cv2.fillConvexPoly(ids, fixed[self.corners[t]], int(t) + 1, lineType=cv2.LINE_8, shift=4)
         rows, columns = np.nonzero(ids)
         triangles = ids[rows, columns] - 1
@@ -116,6 +127,17 @@ class Surface:
         third = np.clip((u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area, -0.5, 1.5)
         weights = np.stack([1 - second - third, second, third], 1).astype(np.float32)
         return Raster(rows, columns, triangles.astype(np.intp), weights)
+
+    @cached_property
+    def turn(self) -> F32:
+        """float32 (t,), ±1: which way round the corners of each triangle go on the texture square."""
+        at = self.uv[self.corners]
+        return np.asarray(np.sign(np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])), np.float32)
+
+    def towards(self, points: F32) -> Bool:
+        """bool (t,): whether each triangle is seen from its front, with corners at `points` (468, 2) px."""
+        a, b, c = (points[self.corners[:, k], :2] for k in range(3))
+        return np.asarray(np.cross(b - a, c - a) * self.turn > 0, np.bool_)
 
     @cached_property
     def mirror(self) -> NDArray[np.intp]:
@@ -159,13 +181,27 @@ class Surface:
         a, b, c = (mesh[self.corners[:, k]] for k in range(3))
         normal = np.cross(b - a, c - a)
         # all triangles are wound alike on the texture square; make that "towards the viewer"
-        at = self.uv[self.corners]
-        turn = np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])
-        normal *= np.sign(turn)[:, None]
+        normal *= self.turn[:, None]
         total = np.zeros_like(mesh)
         for k in range(3):
             np.add.at(total, self.corners[:, k], normal)
         return np.asarray(total[:, 2] / (np.linalg.norm(total, axis=1) + 1e-9), np.float32)
+
+    def front(self, mesh: F32) -> F32:
+        """float32 (468,), 0–1: how far each point of a face is to be drawn, by its `facing`.
+
+        Where the far side is foreshortened the mesh no longer tells where the face ends. What is foreshortened in the middle of it, the
+        sides of the nose or the lips, is drawn all the same, as long as the far cheek is to be seen: behind it is the face.
+        """
+        facing = self.facing(mesh)
+        beyond = float(np.clip(min(facing[list(side)].mean() for side in CHEEKS) / SEEN, 0, 1))
+        return np.asarray(np.maximum(np.clip((facing - FAINT) / SEEN, 0, 1), self.inner * beyond), np.float32)
+
+    @cached_property
+    def inner(self) -> F32:
+        """float32 (468,), 0–1: how near each point is to the face's middle line, where nose and lips are."""
+        off = np.abs(self.uv[:, 0] - (self.size - 1) / 2) / self.size
+        return np.asarray(np.clip((_MIDDLE[1] - off) / (_MIDDLE[1] - _MIDDLE[0]), 0, 1), np.float32)
 
 
 def unroll(mean: F32, size: int, margin: float = 4.0) -> Surface:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.window import REACH
 from mfmc_ray.swap.cover import GLASSES, Covered
+from mfmc_ray.swap.outline import Head, Outline, hairline_of, outlined
 from mfmc_ray.swap.protocol import Order, Patch, Swapper
 from mfmc_ray.swap.redact import Cover
 
@@ -39,6 +40,8 @@ CHOICE = 16
 """Of how many attempts the best is taken; only if none passes are there more."""
 FINALISTS = 6
 """How many good results are looked at by every recognizer."""
+OUTLINES = 2
+"""Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see the best result."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
 LARGEST_SHIFT = 0.3
@@ -55,6 +58,7 @@ class Sitter:
         covered: what lies before it.
         originals: recognizer → float32 (1, d), its embedding.
         covers: of faces beside it, which lie over its picture when it is published and change what recognizers see of it.
+        others: float32 (n, 4), px, the boxes of other faces.
     """
 
     mesh: F32
@@ -62,11 +66,13 @@ class Sitter:
     covered: Covered
     originals: Mapping[str, F32]
     covers: tuple[Cover, ...] = ()
+    others: F32 = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     @classmethod
     def of(cls, faces: Faces, i: int, covered: Covered) -> Sitter:
         """Face i, as it was scanned."""
-        return cls(faces.need("meshes")[i], Wanted.of(faces, i), covered, {name: v[i : i + 1] for name, v in faces.embeddings.items()})
+        originals = {name: v[i : i + 1] for name, v in faces.embeddings.items()}
+        return cls(faces.need("meshes")[i], Wanted.of(faces, i), covered, originals, others=np.delete(faces.boxes, i, 0))
 
     def beside(self, covers: Sequence[Cover]) -> Sitter:
         """The same with those of these covers that are near it."""
@@ -81,20 +87,25 @@ class Try:
     """A face with an identity put on.
 
     Attributes:
+        plain: without the outline of the head.
+        patch: with it.
         points: float32 (1, 5, 2), px.
         seen: its embedding by the first recognizer, float32 (1, d).
         likeness: by that one; see `Checked.likeness`.
         misread: what it costs to look older, younger or otherwise wrong.
         checked: what all say; of the best.
+        price: of the best: whether there is too little room, and what there is against it now that all have looked.
     """
 
     identity: Identity
+    plain: Patch
     patch: Patch
     points: F32
     seen: Mapping[str, F32]
     likeness: float
     misread: float
     checked: Checked | None = None
+    price: tuple[bool, float] = (True, np.inf)
 
     @property
     def cost(self) -> float:
@@ -133,7 +144,7 @@ class Chooser:
             best, reason = self._best(canvas, tries, sitter) if tries else (None, nothing)
             if best is not None or not tries:
                 break
-        return best, count, reason
+        return best and self._outlined(canvas, best, sitter), count, reason
 
     def _tries(
         self,
@@ -153,19 +164,33 @@ class Chooser:
         for k, identity in enumerate(identities):
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
             orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
-        for order, patch in self._swapped(orders):
-            if patch is None or misplaced(patch, sitter.mesh, canvas.shape):
+        hairline = hairline_of(canvas, sitter.mesh)
+        for order, swapped in self._swapped(orders):
+            if swapped is None or misplaced(swapped, sitter.mesh, canvas.shape):
                 continue
-            if not patch.cover >= LEAST_COVER:
+            if not swapped.cover >= LEAST_COVER:
                 return tries, "mostly_hidden"
-            with worn(canvas, patch, sitter.covers):
-                points = self.check.points(canvas, patch.mesh)[None]
-                seen, likeness = self.check.glance(canvas, points, sitter.originals)
-                cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
-            tries.append(Try(order.identity, patch, points, seen, likeness, cost))
+            patch = dressed(canvas, swapped, sitter, order.identity, hairline)
+            tries.append(self._try(canvas, sitter, order.identity, swapped, patch))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break
         return tries, "swap_failed"
+
+    def _try(self, canvas: Image, sitter: Sitter, identity: Identity, plain: Patch, patch: Patch) -> Try:
+        with worn(canvas, patch, sitter.covers):
+            points = self.check.points(canvas, patch.mesh)[None]
+            seen, likeness = self.check.glance(canvas, points, sitter.originals)
+            cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
+        return Try(identity, plain, patch, points, seen, likeness, cost)
+
+    def _outlined(self, canvas: Image, best: Try, sitter: Sitter) -> Try:
+        """The best with that of several outlines of the head with which it is least like the original."""
+        hairline, frontal = hairline_of(canvas, sitter.mesh), Head.of(sitter.mesh).frontal
+        patches = [outlined(canvas, best.plain, sitter.mesh, one, sitter.others) for one in Outline.choices(hairline, frontal)]
+        tries = [self._try(canvas, sitter, best.identity, best.plain, patch) for patch in patches if patch is not best.plain]
+        tries.sort(key=lambda one: one.likeness + one.misread)
+        found, _ = self._best(canvas, tries[:OUTLINES], sitter) if tries else (None, "")
+        return best if found is None or found.price >= best.price else found
 
     def _swapped(self, orders: Sequence[Order]) -> Iterator[tuple[Order, Patch | None]]:
         """Each order with what came of it, made as many at a time as the swapper likes: the last ones may not be asked for."""
@@ -180,7 +205,6 @@ class Chooser:
         pose are read again, too: some textures are seen as an opener mouth, or a lower head, than they are drawn on.
         """
         best: Try | None = None
-        least = (True, np.inf)
         passed, reason = 0, "no_identity"
         ranked = sorted(tries, key=lambda one: one.cost)
         while ranked and passed < FINALISTS:
@@ -190,10 +214,10 @@ class Chooser:
                 reason = checked.verdict.reason or reason
                 if not checked.verdict.passed:
                     continue
-                cost = checked.room <= ENOUGH, checked.alike + one.misread + self._contorted(canvas, one, sitter)
-                if best is None or cost < least:
-                    best, least = replace(one, checked=checked), cost
-                passed += not cost[0]
+                price = checked.room <= ENOUGH, checked.alike + one.misread + self._contorted(canvas, one, sitter)
+                if best is None or price < best.price:
+                    best = replace(one, checked=checked, price=price)
+                passed += not price[0]
         return best, reason
 
     def _contorted(self, canvas: Image, one: Try, sitter: Sitter) -> float:
@@ -219,6 +243,20 @@ class Chooser:
             {name: np.repeat(vector, len(tries), 0) for name, vector in sitter.originals.items()},
             {name: np.concatenate([one.seen[name] for one in tries]) for name in tries[0].seen},
         )
+
+
+def dressed(canvas: Image, patch: Patch, sitter: Sitter, identity: Identity, hairline: float) -> Patch:
+    """A patch with the identity's outline of the head as well.
+
+    Args:
+        canvas: uint8 (h, w, 3) RGB, what the patch is for.
+        patch: the sitter's face with the identity.
+        sitter: the face.
+        identity: that it shows.
+        hairline: of the sitter, see `hairline_of`.
+    """
+    outline = Outline.of(identity.seed, hairline, Head.of(sitter.mesh).frontal)
+    return outlined(canvas, patch, sitter.mesh, outline, sitter.others)
 
 
 def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:

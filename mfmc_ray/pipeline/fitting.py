@@ -180,14 +180,13 @@ class FittingWorker:
                 return None
             x0, y0, x1, y1 = _around(faces.boxes[number], faces.need("meshes")[number], pixels.shape)
             image, origin = pixels[y0:y1, x0:x1].copy(), np.array([x0, y0, 0], np.float32)
-            faces = faces.take([number])
             faces = faces.with_(
                 boxes=faces.boxes - np.tile(origin[:2], 2), points=faces.points - origin[:2], meshes=faces.need("meshes") - origin
             )
-            covered = self.swapper.covered(image, faces.need("meshes")[0])
-            if unfit(self.config.swap.min_face, faces, 0, covered) is not None:
+            covered = self.swapper.covered(image, faces.need("meshes")[number])
+            if unfit(self.config.swap.min_face, faces, number, covered) is not None:
                 return None
-        return _Seat((image_id, number), image, Sitter.of(faces, 0, covered))
+        return _Seat((image_id, number), image, Sitter.of(faces, number, covered))
 
 
 def read_fitted(ledger: Ledger) -> dict[str, list[Fitted]]:

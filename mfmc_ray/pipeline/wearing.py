@@ -17,9 +17,10 @@ from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.variation import varied
 from mfmc_ray.pipeline.check import Checked, OutputCheck
-from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, misplaced, misread, worn
+from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, dressed, misplaced, misread, worn
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.swap.cover import GLASSES
+from mfmc_ray.swap.outline import hairline_of
 from mfmc_ray.swap.protocol import SwapError, Swapper
 
 ROOM = 10.0
@@ -116,11 +117,12 @@ class Wearer:
             return "swap_failed"
         if not patch.cover >= LEAST_COVER:
             return "mostly_hidden"
+        plain, patch = patch, dressed(canvas, patch, sitter, identity, hairline_of(canvas, sitter.mesh))
         with worn(canvas, patch, sitter.covers):
             points = self.check.points(canvas, patch.mesh)[None]
             (checked,) = self.check.certify(points, self.check.crops(canvas, points), sitter.originals)
             cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
-        return Try(identity, patch, points, {}, checked.likeness, cost), checked
+        return Try(identity, plain, patch, points, {}, checked.likeness, cost), checked
 
 
 class Wardrobe:

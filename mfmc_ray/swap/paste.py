@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32, Image
-from mfmc_ray.identities.surface import INNER_LIPS
 from mfmc_ray.swap.match import as_sharp_as, grain, luma
 from mfmc_ray.swap.protocol import Patch
-from mfmc_ray.swap.render import TONE_FLOOR, MorphSwapper, Seen, mixed, window_of
+from mfmc_ray.swap.render import TONE_FLOOR, MorphSwapper, Seen, mixed, mouth_of, window_of
 
 BORDER = 0.06
 """Over what part of a crop's side its border fades."""
@@ -170,9 +169,7 @@ def _with_mouth(mask: F32, place: Place) -> F32:
     """The mask with the inner mouth, which a mesh leaves open, unless something is before it."""
     if place.mouth > _HIDDEN_MOUTH:
         return mask
-    lips = np.zeros(mask.shape, np.uint8)
-    cv2.fillPoly(lips, [np.round(place.at[list(INNER_LIPS)] * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return np.maximum(mask, lips.astype(np.float32) / 255)
+    return np.maximum(mask, mouth_of(place.at, mask.shape))
 
 
 def _matched(fake: F32, seen: Seen, mask: F32, width: float, seed: int | None) -> F32:

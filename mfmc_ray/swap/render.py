@@ -30,6 +30,8 @@ SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
 FOLLOW = 0.07
 """σ over which surroundings are moved along, in face widths."""
+_LIPS = 9
+"""Texels by which the slit between the lips is widened until all of the mask's hole is in it."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
 
@@ -78,7 +80,7 @@ class MorphSwapper(Swapper):
     def __init__(self, model: IdentityModel) -> None:
         self.model = model
         self._textures = lru_cache(maxsize=64)(self._texture)
-        self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(model.mask, size))
+        self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(_closed(model), size))
         self._covers = CoverFinder(model, GlassesReader(), MouthReader())
         self._zones = lru_cache(maxsize=8)(lambda size: _shrink(_make_zones(model), size))
 
@@ -148,13 +150,12 @@ class MorphSwapper(Swapper):
         """
         surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
         raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
-        values = np.column_stack([surface.uv, surface.facing(mesh)]).astype(np.float32)
-        texel, facing = np.split(raster.interpolate(values, surface.corners, shape), [2], axis=2)
+        values = np.column_stack([surface.uv, surface.front(mesh)]).astype(np.float32)
+        texel, front = np.split(raster.interpolate(values, surface.corners, shape), [2], axis=2)
         drawn = texel[:, :, 0] >= 0
         texel = (texel + 0.5) * (size / surface.size) - 0.5
-        # where the far side of a turned face is foreshortened the mesh no longer tells where the face ends
-        front = np.clip((facing[:, :, 0] - 0.05) / 0.3, 0, 1)
-        mask = np.where(drawn, _at(self._mask_level(size), texel) * front, 0).astype(np.float32)
+        mask = np.where(drawn, _at(self._mask_level(size), texel) * front[:, :, 0], 0).astype(np.float32)
+        mask *= 1 - mouth_of(mesh[:, :2], shape)
 
         light = np.log(window.astype(np.float32) + TONE_FLOOR)
         hair, edges, brows, skin = np.moveaxis(_at(self._zones(size), texel), 2, 0)
@@ -241,6 +242,20 @@ def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
         odd = np.maximum(odd, np.abs(channel - brightness) / 0.3)
     covered = np.clip((odd - 1.0) / 0.35, 0, 1) * zone
     return np.asarray(1 - cv2.GaussianBlur(covered, (0, 0), max(0.5, 0.006 * width)), np.float32)
+
+
+def mouth_of(points: F32, shape: tuple[int, ...]) -> F32:
+    """How far the open mouth of a mesh with these points (468, 2) px covers each pixel of a window: float32 (h, w), 0–1."""
+    mouth = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mouth, [np.round(points[list(INNER_LIPS)] * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    return np.asarray(mouth / 255, np.float32)
+
+
+def _closed(model: IdentityModel) -> F32:
+    """The mask without a hole at the mouth, (size, size): how far that is open is the photo's affair, and on the square it is a slit."""
+    hole = np.zeros(model.mask.shape, np.uint8)
+    cv2.fillConvexPoly(hole, cv2.convexHull(np.round(model.surface.uv[list(INNER_LIPS)]).astype(np.int32)), 1)
+    return np.asarray(np.maximum(model.mask, cv2.dilate(hole, np.ones((_LIPS, _LIPS), np.uint8))), np.float32)
 
 
 def _shrink(page: F32, size: int) -> F32:

@@ -65,3 +65,29 @@ def test_the_far_cheek_faces_away(yaw: float, hidden: str) -> None:
     assert facing[4] > 0.3
     assert (left < right) == (mesh[234, 2] > mesh[454, 2])
     assert min(left, right) < 0
+
+
+@pytest.mark.parametrize("yaw", [-45, -25, 0, 25, 45])
+def test_what_is_seen_from_behind_covers_nothing(yaw: float) -> None:
+    surface = load_model().surface
+    mesh = turned(yaw, 60, (120, 120, 0))
+    raster = surface.rasterise(mesh[:, :2], mesh[:, 2], (240, 240))
+    towards = surface.towards(mesh)
+    shown = np.zeros((240, 240), np.uint8)
+    for three in surface.corners[towards]:
+        cv2.fillConvexPoly(shown, np.round(mesh[three, :2] * 16).astype(np.int32), 1, lineType=cv2.LINE_8, shift=4)
+    assert towards[raster.triangles[shown[raster.rows, raster.columns] > 0]].all()
+    assert 0.5 < towards.mean() <= 1
+
+
+def test_a_turned_nose_is_drawn_as_long_as_a_cheek_is_behind_it() -> None:
+    surface = load_model().surface
+    front, facing = (getattr(surface, name)(turned(35, 90, (256, 256, 0))) for name in ("front", "facing"))
+    nose = np.flatnonzero((surface.inner == 1) & (facing < 0.05))
+    assert len(nose) > 3
+    assert front[nose].min() > 0.8
+    outer = surface.inner == 0
+    np.testing.assert_allclose(front[outer], np.clip((facing[outer] - 0.05) / 0.3, 0, 1), atol=1e-6)
+    profile = turned(85, 90, (256, 256, 0))  # behind it is the background
+    away = surface.facing(profile) < 0.05
+    assert surface.front(profile)[away].max() < 0.2

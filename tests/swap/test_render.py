@@ -13,7 +13,7 @@ from mfmc_ray.faces.mesh import FaceMesh, mouth_opening, pose
 from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
-from mfmc_ray.swap.render import MorphSwapper, neutral_portrait
+from mfmc_ray.swap.render import MorphSwapper, mouth_of, neutral_portrait
 
 pytestmark = pytest.mark.models
 
@@ -132,3 +132,15 @@ def test_neutral_portraits_are_faces_of_different_people(person: Person, swapper
         vectors.append(person.embedder.embed(portrait, points[None])[0])
     cosines = np.array(vectors) @ np.array(vectors).T
     assert cosines[np.triu_indices(5, 1)].mean() < 0.5
+
+
+def test_an_open_mouth_is_left_out_evenly(person: Person, swapper: MorphSwapper) -> None:
+    mouth = mouth_of(person.mesh[:, :2], person.image.shape)
+    seen = swapper.seen(person.image, person.mesh, float(np.ptp(person.mesh[:, 0])), None)
+    assert mouth.max() == 1
+    assert seen.mask[mouth == 1].max() == 0
+    around = (cv2.dilate(mouth, np.ones((5, 5), np.uint8)) > 0) & (mouth == 0)
+    assert (seen.mask[around] > 0.7).mean() > 0.98
+    result = swapped(person, swapper, 3).astype(int)
+    inner = cv2.erode(mouth, np.ones((3, 3), np.uint8)) == 1
+    assert np.abs(result - person.image)[inner].mean() < 25  # it moves along with the lips, no more

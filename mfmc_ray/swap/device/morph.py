@@ -26,7 +26,7 @@ from mfmc_ray.swap.device.skin import Skins
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample, window
 from mfmc_ray.swap.match import SHADES
 from mfmc_ray.swap.protocol import Order, Patch
-from mfmc_ray.swap.render import FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, window_of
+from mfmc_ray.swap.render import FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, mouth_of, window_of
 
 AT_ONCE = 4
 """Identities that are tried on a face together: of more, those that nobody asks for any more would be too many."""
@@ -183,16 +183,19 @@ class DeviceSwapper(MorphSwapper):
         span = Span.of(torch.from_numpy(high).to(self.device), torch.from_numpy(wide).to(self.device))
         meshes = np.stack([task.new - np.array([*task.inner[:2], 0], np.float32) for task in tasks])
         drawing = self._raster(meshes, high, wide, side, side)
-        facing = self._raster.facing(torch.from_numpy(meshes).to(self.device))
-        values = torch.cat([self._uv.expand(len(tasks), -1, -1), facing[:, :, None]], 2)
-        u, v, facing = drawing.interpolate(values).unbind(1)
+        front = self._raster.front(torch.from_numpy(meshes).to(self.device))
+        values = torch.cat([self._uv.expand(len(tasks), -1, -1), front[:, :, None]], 2)
+        u, v, front = drawing.interpolate(values).unbind(1)
         drawn = u >= 0
         scale = size / self.model.surface.size
         u, v = (u + 0.5) * scale - 0.5, (v + 0.5) * scale - 0.5
         skins = self._skins([task.order.identity for task in tasks], [task.age for task in tasks], size)
         fixed = self._fixed(size).expand(len(tasks), -1, -1, -1)
         mask, hair, edges, brows, skin, *detail = sample(torch.cat([fixed, skins], 1), u, v).unbind(1)
-        mask = torch.where(drawn, mask * ((facing - 0.05) / 0.3).clamp(0, 1), 0)
+        mouths = np.zeros((len(tasks), side, side), np.float32)
+        for page, mesh, h, w in zip(mouths, meshes, high, wide, strict=True):
+            page[:h, :w] = mouth_of(mesh[:, :2], (h, w))
+        mask = torch.where(drawn, mask * front, 0) * (1 - torch.from_numpy(mouths).to(self.device))
 
         light = blend.light_of(pixels)
         mask = mask * self._uncovered(light, mask, hair, span, [task.width for task in tasks])

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mfmc_ray.identities.surface import Surface
+from mfmc_ray.identities.surface import CHEEKS, FAINT, SEEN, Surface
 
 _HALF = 1 << 15
 """Half a px in fixed point."""
@@ -50,11 +50,10 @@ class Rasteriser:
     """
 
     def __init__(self, surface: Surface, device: torch.device) -> None:
-        self._corners: NDArray[np.intp] = surface.corners
+        self._surface, self._corners = surface, surface.corners
         self.corners = torch.from_numpy(surface.corners.astype(np.int64)).to(device)
-        at = surface.uv[surface.corners]
-        turn = np.sign(np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])).astype(np.float32)
-        self._turn = torch.from_numpy(turn).to(device)[:, None]
+        self._turn = torch.from_numpy(surface.turn).to(device)[:, None]
+        self._inner = torch.from_numpy(surface.inner).to(device)
         around: list[list[int]] = [[] for _ in surface.uv]
         for number, three in enumerate(surface.corners):
             for point in three:
@@ -71,11 +70,19 @@ class Rasteriser:
         total = normal[:, self._around].sum(2)
         return total[..., 2] / (torch.linalg.vector_norm(total, dim=2) + 1e-9)
 
+    def front(self, meshes: Tensor) -> Tensor:
+        """`Surface.front` of meshes (b, 468, 3): float32 (b, 468)."""
+        facing = self.facing(meshes)
+        cheeks = torch.stack([facing[:, list(side)].mean(1) for side in CHEEKS], 1)
+        beyond = (cheeks.amin(1) / SEEN).clamp(0, 1)
+        return torch.maximum(((facing - FAINT) / SEEN).clamp(0, 1), self._inner * beyond[:, None])
+
     def __call__(self, meshes: NDArray[np.float32], height: NDArray[np.intp], width: NDArray[np.intp], rows: int, columns: int) -> Drawn:
         """Draws meshes (b, 468, 3), px, into windows of `height` and `width` (b,) in the corners of pages of `rows` × `columns`."""
         device = self.corners.device
         corners = np.round(meshes[:, :, :2] * 16).astype(np.int64)[:, self._corners]  # 1/16 px, as OpenCV has them
-        order = np.argsort(-meshes[:, :, 2][:, self._corners].mean(2), axis=1)
+        towards = np.stack([self._surface.towards(mesh) for mesh in meshes])
+        order = np.lexsort((-meshes[:, :, 2][:, self._corners].mean(2), towards))
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(1, order.shape[1] + 1), order.shape), 1)
         keys = (rank << _BITS | np.arange(order.shape[1])).reshape(-1)
