@@ -30,10 +30,10 @@ STRONGEST = 1.2
 """Exchange of shape in the last attempt; the first three have 1."""
 YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
-FACE_COST = 0.2
+FACE_COST = 0.25
 """What it costs, in the same units, that mouth, eyes, smile and head are seen as far off the photo's as they mostly are (`USUALLY_OFF`)."""
-USUALLY_OFF = (0.055, 0.016, 0.3, 3.0)
-"""Mean errors of mouth opening, eye opening, smile and pitch (degrees)."""
+USUALLY_OFF = (0.055, 0.011, 0.3, 3.0)
+"""About the mean errors of mouth opening, eye opening, smile and pitch (degrees); eyes count half as much again."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
 CHOICE = 16
@@ -188,7 +188,7 @@ class Chooser:
         hairline, frontal = hairline_of(canvas, sitter.mesh), Head.of(sitter.mesh).frontal
         patches = [outlined(canvas, best.plain, sitter.mesh, one, sitter.others) for one in Outline.choices(hairline, frontal)]
         tries = [self._try(canvas, sitter, best.identity, best.plain, patch) for patch in patches if patch is not best.plain]
-        tries.sort(key=lambda one: one.likeness + one.misread)
+        tries.sort(key=lambda one: one.likeness + one.misread + self._contorted(canvas, one, sitter))
         found, _ = self._best(canvas, tries[:OUTLINES], sitter) if tries else (None, "")
         return best if found is None or found.price >= best.price else found
 

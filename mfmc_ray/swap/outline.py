@@ -32,10 +32,13 @@ _LIFT = (0.14, 0.52, 0.95, 1.6)
 """Face widths above the eyes from where a hairline's shift rises, is full, falls, is none."""
 _BESIDE = (0.7, 1.2)
 """Face widths beside the middle from where it falls, and is none."""
+_ASIDE = (0.32, 0.5)
+"""Face widths beside the middle from where the shift of the sides rises, and is full: eyes and mouth are within."""
 _LOW = (0.55, 1.1)
 """Below the eyes, in face widths, from where the shift of the head's sides falls, and is none."""
-_STILL = 0.25
-"""Over how many face widths a shift fades towards other faces and the picture's border."""
+_STILL, _BORDER = 0.25, 0.5
+"""Over how many face widths a shift fades towards other faces, and towards the picture's border: hair that is cut off there would be
+streaks."""
 _FINE = 40
 """Pixels to a face's width at which the shift is computed."""
 _LEAST = 0.01
@@ -195,7 +198,7 @@ def _field(points: F32, head: Head, outline: Outline, others: F32, shape: tuple[
     across, along = head.measures(points)
     beside = np.abs(across)
     lift = outline.lift * _smooth(along, _LIFT[0], _LIFT[1]) * (1 - _smooth(along, _LIFT[2], _LIFT[3])) * (1 - _smooth(beside, *_BESIDE))
-    out = outline.out * np.sign(across) * _smooth(beside, 0.2, 0.45) * (1 - _smooth(beside, 0.65, _BESIDE[1]))
+    out = outline.out * np.sign(across) * _smooth(beside, *_ASIDE) * (1 - _smooth(beside, 0.65, _BESIDE[1]))
     out = out * (1 - _smooth(-along, *_LOW)) * (1 - _smooth(along, _LIFT[2], _LIFT[3]))
     reach = head.width * _still(points, head, others, shape)
     return np.asarray((lift * reach)[..., None] * head.up + (out * reach)[..., None] * head.right, np.float32)
@@ -203,15 +206,14 @@ def _field(points: F32, head: Head, outline: Outline, others: F32, shape: tuple[
 
 def _still(points: F32, head: Head, others: F32, shape: tuple[int, ...]) -> F32:
     """What of a shift there is at these points, 0–1: nothing moves within other faces, nor at the picture's border."""
-    free = np.minimum(points, np.array(shape[1::-1]) - 1 - points).min(-1) - head.width / _FINE
+    border = np.minimum(points, np.array(shape[1::-1]) - 1 - points).min(-1) / head.width - 1 / _FINE
     hair = head.at(*np.meshgrid(np.linspace(-0.5, 0.5, 5, dtype=np.float32), np.linspace(0.3, 1.0, 4, dtype=np.float32)))
-    least = np.inf
+    free, least = np.full(border.shape, _STILL, np.float32), _STILL
     for box in others:
         gap, near = (np.linalg.norm(np.maximum(0, np.maximum(box[:2] - at, at - box[2:])), axis=-1) for at in (points, hair))
-        free, least = np.minimum(free, gap), min(least, float(near.min()))
+        free, least = np.minimum(free, gap / head.width), min(least, float(near.min()) / head.width)
     # one that is at the hair stills all of it: half of it moved would be a bump
-    share = float(np.clip(least / head.width / _STILL, 0, 1))
-    return _smooth(free / head.width, 0, _STILL) * share
+    return _smooth(border, 0, _BORDER) * _smooth(free, 0, _STILL) * (least / _STILL)
 
 
 def _smooth(value: F32, low: float, high: float) -> F32:
