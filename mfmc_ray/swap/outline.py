@@ -174,6 +174,8 @@ def outlined(image: Image, patch: Patch, before: F32, outline: Outline, others: 
     step = max(1.0, head.width / _FINE)
     grown = np.tile(MARGIN * (others[:, 2:] - others[:, :2]) + step, 2) * [-1, -1, 1, 1]
     others = np.asarray(others + grown, np.float32)  # what is covered of them, and up to where a coarse field is exact
+    reach = _STILL * head.width
+    others = others[(others[:, :2] < np.array([x1, y1]) + reach).all(1) & (others[:, 2:] > np.array([x0, y0]) - reach).all(1)]
     columns, rows = (max(2, round((end - start) / step)) for start, end in ((x0, x1), (y0, y1)))
     grid = np.stack(np.meshgrid(_spread(x0, x1, columns), _spread(y0, y1, rows)), 2)
     field = _field(grid, head, outline, others, image.shape)
