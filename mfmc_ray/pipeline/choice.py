@@ -34,6 +34,8 @@ FACE_COST = 0.25
 """What it costs, in the same units, that mouth, eyes, smile and head are seen as far off the photo's as they mostly are (`USUALLY_OFF`)."""
 USUALLY_OFF = (0.055, 0.011, 0.3, 3.0)
 """About the mean errors of mouth opening, eye opening, smile and pitch (degrees); eyes count half as much again."""
+NOTHING_LESS = 0.02
+"""A cost that is lower by no more than this is the same: renderers differ by a level of 255 here and there, which is 0.005 (measured)."""
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
 CHOICE = 16
@@ -188,9 +190,10 @@ class Chooser:
         hairline, frontal = hairline_of(canvas, sitter.mesh), Head.of(sitter.mesh).frontal
         patches = [outlined(canvas, best.plain, sitter.mesh, one, sitter.others) for one in Outline.choices(hairline, frontal)]
         tries = [self._try(canvas, sitter, best.identity, best.plain, patch) for patch in patches if patch is not best.plain]
-        tries.sort(key=lambda one: one.likeness + one.misread + self._contorted(canvas, one, sitter))
+        # rounded: two renderers differ by a level here and there, and should take the same
+        tries.sort(key=lambda one: round(one.likeness + one.misread + self._contorted(canvas, one, sitter), 2))
         found, _ = self._best(canvas, tries[:OUTLINES], sitter) if tries else (None, "")
-        return best if found is None or found.price >= best.price else found
+        return found if found is not None and _cheaper(found.price, best.price) else best
 
     def _swapped(self, orders: Sequence[Order]) -> Iterator[tuple[Order, Patch | None]]:
         """Each order with what came of it, made as many at a time as the swapper likes: the last ones may not be asked for."""
@@ -215,7 +218,7 @@ class Chooser:
                 if not checked.verdict.passed:
                     continue
                 price = checked.room <= ENOUGH, checked.alike + one.misread + self._contorted(canvas, one, sitter)
-                if best is None or price < best.price:
+                if best is None or _cheaper(price, best.price):
                     best = replace(one, checked=checked, price=price)
                 passed += not price[0]
         return best, reason
@@ -243,6 +246,11 @@ class Chooser:
             {name: np.repeat(vector, len(tries), 0) for name, vector in sitter.originals.items()},
             {name: np.concatenate([one.seen[name] for one in tries]) for name in tries[0].seen},
         )
+
+
+def _cheaper(price: tuple[bool, float], than: tuple[bool, float]) -> bool:
+    """Whether a price (see `Try`) is lower, and not by next to nothing."""
+    return price[0] < than[0] or (price[0] == than[0] and price[1] < than[1] - NOTHING_LESS)
 
 
 def dressed(canvas: Image, patch: Patch, sitter: Sitter, identity: Identity, hairline: float) -> Patch:

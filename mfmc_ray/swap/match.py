@@ -25,7 +25,7 @@ MOST_GRAIN = 0.05
 """Grain that is drawn at most."""
 GRAIN_SIGMAS = (0.55, 0.8)
 """σ of the blur that makes noise grain, px: in faces less than 250 px wide, and in others."""
-SHARPER = 1.0
+SHARPER = 1.1
 """How much more fine structure than the photo has detail may have: a blurred face is half the original's."""
 SOFTER = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0, 7.0)
 """σ of the blurs, px, by which detail is made softer."""
