@@ -181,14 +181,18 @@ def outlined(image: Image, patch: Patch, before: F32, outline: Outline, others: 
     field = _field(grid, head, outline, others, image.shape)
     if not np.abs(field).max() > _LEAST * head.width:
         return patch
-    page = image[y0:y1, x0:x1].copy()
-    page[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]] = patch.pixels
     moving = np.abs(field).max(2) > 1e-3 * head.width
     top, bottom = _reach(moving.any(1), step, y1 - y0)
     left, right = _reach(moving.any(0), step, x1 - x0)
-    full = cv2.resize(field, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right]
-    x, y = np.meshgrid(np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32))
-    page[top:bottom, left:right] = cv2.remap(page, x - full[..., 0], y - full[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    full = cv2.resize(field, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    # no more of the picture than moves, and than the patch has: a service is sent only what is around the face
+    cut = np.s_[min(top, patch.y - y0) : max(bottom, patch.y - y0 + patch.pixels.shape[0])]
+    across = np.s_[min(left, patch.x - x0) : max(right, patch.x - x0 + patch.pixels.shape[1])]
+    page = image[y0:y1, x0:x1][cut, across].copy()
+    x0, y0, full = x0 + across.start, y0 + cut.start, full[cut, across]
+    page[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]] = patch.pixels
+    x, y = np.meshgrid(np.arange(page.shape[1], dtype=np.float32), np.arange(page.shape[0], dtype=np.float32))
+    page = np.asarray(cv2.remap(page, x - full[..., 0], y - full[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
     mesh, points = patch.mesh.copy(), patch.mesh[:, :2]
     for _ in range(4):  # what is drawn at p comes from p − shift(p): where p goes is found by going on
         mesh[:, :2] = points + _field(mesh[:, :2], head, outline, others, image.shape)

@@ -8,6 +8,7 @@ from skimage import data
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.mesh import FaceMesh
+from mfmc_ray.pipeline.window import Window
 from mfmc_ray.swap.outline import FOREHEAD, HAIRLINE, SIDES, Head, Outline, hairline_of, outlined
 from mfmc_ray.swap.protocol import Patch
 
@@ -148,3 +149,23 @@ def test_nothing_to_change_is_nothing_changed(image: np.ndarray, mesh: np.ndarra
 
 def test_who_is_bald_has_no_hairline(image: np.ndarray, mesh: np.ndarray) -> None:
     assert hairline_of(capped(image, mesh, 1.2), mesh) == 1
+
+
+@pytest.mark.parametrize("roll", range(0, 360, 45))
+@pytest.mark.parametrize("flat", [1.0, 0.7])
+def test_a_window_around_the_face_is_enough(image: np.ndarray, mesh: np.ndarray, roll: int, flat: float) -> None:
+    picture, head = np.full((900, 900, 3), 90, np.uint8), Head.of(mesh)
+    cv2.randu(picture, 60, 200)
+    along = (mesh[:, :2] - head.eyes) @ head.up * flat  # flat: a head that looks down
+    across, angle = (mesh[:, :2] - head.eyes) @ head.right, np.radians(roll)
+    up, right = np.array([np.sin(angle), -np.cos(angle)]), np.array([np.cos(angle), np.sin(angle)])
+    points = np.array([450, 450]) + across[:, None] * right + along[:, None] * up
+    there = np.column_stack([points, mesh[:, 2]]).astype(np.float32)
+    for outline in (Outline(0.15, 0.04), Outline(-0.15, -0.06)):
+        whole, part = (shaped(one, there, outline)[0] for one in (picture, Window.around(picture, there).canvas()))
+        changed = (whole != picture).any(2)
+        assert changed.mean() > 0.02
+        patch = outlined(window := Window.around(picture, there).canvas(), as_it_is(window, there), there, outline, NOBODY)
+        area = slice(patch.y, patch.y + patch.pixels.shape[0]), slice(patch.x, patch.x + patch.pixels.shape[1])
+        np.testing.assert_array_equal(part[area], whole[area])
+        assert not changed.sum() - changed[area].sum()
