@@ -131,13 +131,17 @@ class Surface:
     @cached_property
     def turn(self) -> F32:
         """float32 (t,), ±1: which way round the corners of each triangle go on the texture square."""
-        at = self.uv[self.corners]
-        return np.asarray(np.sign(np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])), np.float32)
+        return np.asarray(np.sign(self._areas(self.uv)), np.float32)
 
     def towards(self, points: F32) -> Bool:
-        """bool (t,): whether each triangle is seen from its front, with corners at `points` (468, 2) px."""
-        a, b, c = (points[self.corners[:, k], :2] for k in range(3))
-        return np.asarray(np.cross(b - a, c - a) * self.turn > 0, np.bool_)
+        """bool (…, t): whether each triangle is seen from its front, with corners at `points` (…, 468, 2 or 3) px."""
+        return np.asarray(self._areas(points) * self.turn > 0, np.bool_)
+
+    def _areas(self, points: F32) -> F32:
+        """Twice the area of each triangle, with its sign: float32 (…, t)."""
+        a, b, c = (points[..., self.corners[:, k], :2] for k in range(3))
+        u, v = b - a, c - a
+        return np.asarray(u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0], np.float32)
 
     @cached_property
     def mirror(self) -> NDArray[np.intp]:

@@ -95,6 +95,7 @@ class Try:
         seen: its embedding by the first recognizer, float32 (1, d).
         likeness: by that one; see `Checked.likeness`.
         misread: what it costs to look older, younger or otherwise wrong.
+        contorted: what it costs that expression and pose are seen otherwise; None: nobody has looked yet.
         checked: what all say; of the best.
         price: of the best: whether there is too little room, and what there is against it now that all have looked.
     """
@@ -106,6 +107,7 @@ class Try:
     seen: Mapping[str, F32]
     likeness: float
     misread: float
+    contorted: float | None = None
     checked: Checked | None = None
     price: tuple[bool, float] = (True, np.inf)
 
@@ -190,8 +192,9 @@ class Chooser:
         hairline, frontal = hairline_of(canvas, sitter.mesh), Head.of(sitter.mesh).frontal
         patches = [outlined(canvas, best.plain, sitter.mesh, one, sitter.others) for one in Outline.choices(hairline, frontal)]
         tries = [self._try(canvas, sitter, best.identity, best.plain, patch) for patch in patches if patch is not best.plain]
+        tries = [replace(one, contorted=self._contorted(canvas, one, sitter)) for one in tries]
         # rounded: two renderers differ by a level here and there, and should take the same
-        tries.sort(key=lambda one: round(one.likeness + one.misread + self._contorted(canvas, one, sitter), 2))
+        tries.sort(key=lambda one: round(one.likeness + one.misread + (one.contorted or 0.0), 2))
         found, _ = self._best(canvas, tries[:OUTLINES], sitter) if tries else (None, "")
         return found if found is not None and _cheaper(found.price, best.price) else best
 
@@ -217,7 +220,8 @@ class Chooser:
                 reason = checked.verdict.reason or reason
                 if not checked.verdict.passed:
                     continue
-                price = checked.room <= ENOUGH, checked.alike + one.misread + self._contorted(canvas, one, sitter)
+                contorted = self._contorted(canvas, one, sitter) if one.contorted is None else one.contorted
+                price = checked.room <= ENOUGH, checked.alike + one.misread + contorted
                 if best is None or _cheaper(price, best.price):
                     best = replace(one, checked=checked, price=price)
                 passed += not price[0]

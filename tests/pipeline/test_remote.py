@@ -143,11 +143,11 @@ def test_a_canvas_has_the_window_in_its_place() -> None:
     picture = np.random.default_rng(0).integers(1, 256, (300, 200, 3), np.uint8)
     mesh = np.column_stack([np.linspace(100, 130, 468), np.linspace(250, 290, 468), np.zeros(468)]).astype(np.float32)
     window = Window.around(picture, mesh)
-    assert (window.x, window.y, window.pixels.shape) == (44, 194, (106, 143, 3))
+    assert (window.x, window.y, window.pixels.shape) == (24, 174, (126, 176, 3))
     canvas = window.canvas()
     assert canvas.shape == picture.shape
-    np.testing.assert_array_equal(canvas[194:300, 44:187], picture[194:300, 44:187])
-    assert not canvas[:194].any()
+    np.testing.assert_array_equal(canvas[174:300, 24:200], picture[174:300, 24:200])
+    assert not canvas[:174].any()
 
 
 def test_wearing_is_the_same(elsewhere: Elsewhere, pack: ModelPack, swapper: MorphSwapper, scan: pa.Table) -> None:

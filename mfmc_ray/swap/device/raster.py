@@ -81,8 +81,7 @@ class Rasteriser:
         """Draws meshes (b, 468, 3), px, into windows of `height` and `width` (b,) in the corners of pages of `rows` × `columns`."""
         device = self.corners.device
         corners = np.round(meshes[:, :, :2] * 16).astype(np.int64)[:, self._corners]  # 1/16 px, as OpenCV has them
-        towards = np.stack([self._surface.towards(mesh) for mesh in meshes])
-        order = np.lexsort((-meshes[:, :, 2][:, self._corners].mean(2), towards))
+        order = np.lexsort((-meshes[:, :, 2][:, self._corners].mean(2), self._surface.towards(meshes)))
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(1, order.shape[1] + 1), order.shape), 1)
         keys = (rank << _BITS | np.arange(order.shape[1])).reshape(-1)
