@@ -54,7 +54,7 @@ from mfmc_ray.pipeline.pool import NEAREST_FAKES
 from mfmc_ray.pipeline.rows import faces_of, matrix
 from mfmc_ray.pipeline.scan import ScanStage
 from mfmc_ray.sources import SourceReader
-from mfmc_ray.swap.outline import Outline, hairline_of, outlined
+from mfmc_ray.swap.outline import Head, Outline, outlined
 from mfmc_ray.swap.render import MorphSwapper
 from mfmc_ray.tables import UNITS, embedding_column
 
@@ -262,8 +262,8 @@ def speed(rounds: int = 15) -> Record:
     times: dict[str, list[float]] = {}
 
     def swap(identity: Identity) -> None:
-        patch, outline = swapper.swap(image, mesh, identity), Outline.of(identity.seed, hairline_of(image, mesh))
-        outlined(image, patch, mesh, outline, np.zeros((0, 4), np.float32)).paste(image.copy())
+        patch, head = swapper.swap(image, mesh, identity), Head.of(image, mesh)
+        outlined(image, patch, head, Outline.of(identity.seed, head.hairline), np.zeros((0, 4), np.float32)).paste(image.copy())
 
     def timed(name: str, run: Callable[[], Any]) -> None:
         start = time.process_time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,7 @@ from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.unfit import LEAST_MESH_SCORE
 from mfmc_ray.pipeline.window import REACH
 from mfmc_ray.swap.cover import GLASSES, Covered
-from mfmc_ray.swap.outline import Head, Outline, hairline_of, outlined
+from mfmc_ray.swap.outline import Head, Outline, outlined
 from mfmc_ray.swap.protocol import Order, Patch, Swapper
 from mfmc_ray.swap.redact import Cover
 
@@ -39,11 +39,15 @@ NOTHING_LESS = 0.02
 CLOSE = 0.12
 """A result that costs no more than this is good enough."""
 CHOICE = 16
-"""Of how many attempts the best is taken; only if none passes are there more."""
+"""Of how many attempts the best is taken; only if none passes with room enough are there more."""
 FINALISTS = 6
 """How many good results are looked at by every recognizer."""
 OUTLINES = 2
 """Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see the best result."""
+HOLDS, TIGHT, FAILS = range(3)
+"""Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
+NEAREST = 3
+"""Of how many results, if none holds, outlines are tried."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
 LARGEST_SHIFT = 0.3
@@ -89,27 +93,27 @@ class Try:
     """A face with an identity put on.
 
     Attributes:
-        plain: without the outline of the head.
-        patch: with it.
+        patch: with the outline of the head.
         points: float32 (1, 5, 2), px.
         seen: its embedding by the first recognizer, float32 (1, d).
         likeness: by that one; see `Checked.likeness`.
         misread: what it costs to look older, younger or otherwise wrong.
+        plain: without the outline of the head; None: it is not needed any more.
         contorted: what it costs that expression and pose are seen otherwise; None: nobody has looked yet.
         checked: what all say; of the best.
-        price: of the best: whether there is too little room, and what there is against it now that all have looked.
+        price: of the best: whether it holds (`HOLDS`, `TIGHT`, `FAILS`), and what there is against it now that all have looked.
     """
 
     identity: Identity
-    plain: Patch
     patch: Patch
     points: F32
     seen: Mapping[str, F32]
     likeness: float
     misread: float
+    plain: Patch | None = None
     contorted: float | None = None
     checked: Checked | None = None
-    price: tuple[bool, float] = (True, np.inf)
+    price: tuple[int, float] = (FAILS, np.inf)
 
     @property
     def cost(self) -> float:
@@ -140,20 +144,34 @@ class Chooser:
             sitter: the face in it.
             identities: in the order in which to try them.
         """
-        best, count, reason = None, 0, "no_identity"
+        head, count, reason = Head.of(canvas, sitter.mesh), 0, "no_identity"
+        best: Try | None = None
+        near: list[Try] = []
         for start in range(0, min(self.attempts, len(identities)), CHOICE):
             some = identities[start : min(start + CHOICE, self.attempts)]
-            tries, nothing = self._tries(canvas, sitter, some, start > 0)
+            tries, nothing = self._tries(canvas, sitter, head, some, start > 0)
             count += len(tries)
-            best, reason = self._best(canvas, tries, sitter) if tries else (None, nothing)
-            if best is not None or not tries:
+            if not tries:
+                reason = nothing
                 break
-        return best and self._outlined(canvas, best, sitter), count, reason
+            found = self._priced(canvas, tries, sitter)
+            best = _cheapest(found, best)
+            near = sorted([*near, *found], key=lambda one: one.price)[:NEAREST]
+            if best.price[0] == HOLDS:
+                near = [best]
+                break
+        if best is None:
+            return None, count, reason
+        best = _cheapest((other for one in near for other in self._outlined(canvas, one, sitter, head)), best)
+        assert best.checked is not None
+        verdict = best.checked.verdict
+        return (replace(best, plain=None), count, "") if verdict.passed else (None, count, verdict.reason or reason)
 
     def _tries(
         self,
         canvas: Image,
         sitter: Sitter,
+        head: Head,
         identities: Sequence[Identity],
         last: bool,
     ) -> tuple[list[Try], str]:
@@ -168,35 +186,34 @@ class Chooser:
         for k, identity in enumerate(identities):
             strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
             orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
-        hairline = hairline_of(canvas, sitter.mesh)
         for order, swapped in self._swapped(orders):
             if swapped is None or misplaced(swapped, sitter.mesh, canvas.shape):
                 continue
             if not swapped.cover >= LEAST_COVER:
                 return tries, "mostly_hidden"
-            patch = dressed(canvas, swapped, sitter, order.identity, hairline)
-            tries.append(self._try(canvas, sitter, order.identity, swapped, patch))
+            patch = dressed(canvas, swapped, sitter, order.identity, head)
+            tries.append(self._try(canvas, sitter, order.identity, patch, swapped))
             if sum(one.cost < CLOSE for one in tries) >= FINALISTS:
                 break
         return tries, "swap_failed"
 
-    def _try(self, canvas: Image, sitter: Sitter, identity: Identity, plain: Patch, patch: Patch) -> Try:
+    def _try(self, canvas: Image, sitter: Sitter, identity: Identity, patch: Patch, plain: Patch) -> Try:
         with worn(canvas, patch, sitter.covers):
             points = self.check.points(canvas, patch.mesh)[None]
             seen, likeness = self.check.glance(canvas, points, sitter.originals)
             cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
-        return Try(identity, plain, patch, points, seen, likeness, cost)
+        return Try(identity, patch, points, seen, likeness, cost, plain)
 
-    def _outlined(self, canvas: Image, best: Try, sitter: Sitter) -> Try:
-        """The best with that of several outlines of the head with which it is least like the original."""
-        hairline, frontal = hairline_of(canvas, sitter.mesh), Head.of(sitter.mesh).frontal
-        patches = [outlined(canvas, best.plain, sitter.mesh, one, sitter.others) for one in Outline.choices(hairline, frontal)]
-        tries = [self._try(canvas, sitter, best.identity, best.plain, patch) for patch in patches if patch is not best.plain]
+    def _outlined(self, canvas: Image, best: Try, sitter: Sitter, head: Head) -> list[Try]:
+        """The same with others of several outlines of the head; if it holds, with those that are least like the original."""
+        plain = best.plain
+        assert plain is not None
+        patches = [outlined(canvas, plain, head, one, sitter.others) for one in Outline.choices(head.hairline, head.frontal)]
+        tries = [self._try(canvas, sitter, best.identity, patch, plain) for patch in patches if patch is not plain]
         tries = [replace(one, contorted=self._contorted(canvas, one, sitter)) for one in tries]
         # rounded: two renderers differ by a level here and there, and should take the same
         tries.sort(key=lambda one: round(one.likeness + one.misread + (one.contorted or 0.0), 2))
-        found, _ = self._best(canvas, tries[:OUTLINES], sitter) if tries else (None, "")
-        return found if found is not None and _cheaper(found.price, best.price) else best
+        return self._priced(canvas, tries[:OUTLINES] if best.price[0] == HOLDS else tries, sitter)
 
     def _swapped(self, orders: Sequence[Order]) -> Iterator[tuple[Order, Patch | None]]:
         """Each order with what came of it, made as many at a time as the swapper likes: the last ones may not be asked for."""
@@ -204,28 +221,28 @@ class Chooser:
             some = orders[start : start + self.swapper.at_once]
             yield from zip(some, self.swapper.swap_many(some), strict=True)
 
-    def _best(self, canvas: Image, tries: list[Try], sitter: Sitter) -> tuple[Try | None, str]:
-        """Of the first few that every guard recognizer passes, the one that costs least; else None and a reason.
+    def _priced(self, canvas: Image, tries: Sequence[Try], sitter: Sitter) -> list[Try]:
+        """Those that all guard recognizers have looked at, with what they say: until the first few hold.
 
         What it costs to be like the original is the mean over the recognizers: one that took no part agrees with that best. Expression and
-        pose are read again, too: some textures are seen as an opener mouth, or a lower head, than they are drawn on.
+        pose are read again, too: some textures are seen as an opener mouth, or a lower head, than they are drawn on. What does not pass
+        costs what it lacks.
         """
-        best: Try | None = None
-        passed, reason = 0, "no_identity"
+        priced: list[Try] = []
+        holding = 0
         ranked = sorted(tries, key=lambda one: one.cost)
-        while ranked and passed < FINALISTS:
+        while ranked and holding < FINALISTS:
             # as many as are looked at in any case
-            some, ranked = ranked[: FINALISTS - passed], ranked[FINALISTS - passed :]
+            some, ranked = ranked[: FINALISTS - holding], ranked[FINALISTS - holding :]
             for one, checked in zip(some, self._certified(canvas, some, sitter), strict=True):
-                reason = checked.verdict.reason or reason
-                if not checked.verdict.passed:
-                    continue
-                contorted = self._contorted(canvas, one, sitter) if one.contorted is None else one.contorted
-                price = checked.room <= ENOUGH, checked.alike + one.misread + contorted
-                if best is None or _cheaper(price, best.price):
-                    best = replace(one, checked=checked, price=price)
-                passed += not price[0]
-        return best, reason
+                if checked.verdict.passed:
+                    contorted = self._contorted(canvas, one, sitter) if one.contorted is None else one.contorted
+                    price = TIGHT if checked.room <= ENOUGH else HOLDS, checked.alike + one.misread + contorted
+                else:
+                    price = FAILS, -checked.room
+                priced.append(replace(one, checked=checked, price=price))
+                holding += price[0] == HOLDS
+        return priced
 
     def _contorted(self, canvas: Image, one: Try, sitter: Sitter) -> float:
         """What it costs that expression and pose are seen as others than the photo's."""
@@ -252,12 +269,16 @@ class Chooser:
         )
 
 
-def _cheaper(price: tuple[bool, float], than: tuple[bool, float]) -> bool:
-    """Whether a price (see `Try`) is lower, and not by next to nothing."""
-    return price[0] < than[0] or (price[0] == than[0] and price[1] < than[1] - NOTHING_LESS)
+def _cheapest(tries: Iterable[Try], best: Try | None) -> Try:
+    """The one of the lowest price; the earlier one of those that differ by next to nothing, `best` before all."""
+    for one in tries:
+        if best is None or one.price < (best.price[0], best.price[1] - NOTHING_LESS):
+            best = one
+    assert best is not None
+    return best
 
 
-def dressed(canvas: Image, patch: Patch, sitter: Sitter, identity: Identity, hairline: float) -> Patch:
+def dressed(canvas: Image, patch: Patch, sitter: Sitter, identity: Identity, head: Head) -> Patch:
     """A patch with the identity's outline of the head as well.
 
     Args:
@@ -265,10 +286,9 @@ def dressed(canvas: Image, patch: Patch, sitter: Sitter, identity: Identity, hai
         patch: the sitter's face with the identity.
         sitter: the face.
         identity: that it shows.
-        hairline: of the sitter, see `hairline_of`.
+        head: the sitter's.
     """
-    outline = Outline.of(identity.seed, hairline, Head.of(sitter.mesh).frontal)
-    return outlined(canvas, patch, sitter.mesh, outline, sitter.others)
+    return outlined(canvas, patch, head, Outline.of(identity.seed, head.hairline, head.frontal), sitter.others)
 
 
 def misread(pack: Pack, image: Image, mesh: F32, wanted: Wanted) -> float:

@@ -20,7 +20,7 @@ from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.choice import CLOSE, ENOUGH, LEAST_COVER, STRANGER, STRONGEST, Sitter, Try, dressed, misplaced, misread, worn
 from mfmc_ray.pipeline.pseudonyms import Assigned
 from mfmc_ray.swap.cover import GLASSES
-from mfmc_ray.swap.outline import hairline_of
+from mfmc_ray.swap.outline import Head
 from mfmc_ray.swap.protocol import SwapError, Swapper
 
 ROOM = 10.0
@@ -76,13 +76,14 @@ class Wearer:
             attempts: 1 or more.
             steps: to begin with: what has held before.
         """
+        head = Head.of(canvas, sitter.mesh)
         best: tuple[Try, Checked] | None = None
         taken, cost, held, number = tuple(steps), np.inf, 0, 0
         first = max(steps, default=0)
         for number in range(1, attempts + 1):
             path = (*taken, first + number - 1) if number > 1 else taken
             stepped = varied(self.model, identity, path)
-            found = self._try(canvas, sitter, stepped, min(1.0, max(path, default=0) / attempts))
+            found = self._try(canvas, sitter, head, stepped, min(1.0, max(path, default=0) / attempts))
             if isinstance(found, str):
                 return Worn(None, number, found, (), -np.inf)
             some, checked = found
@@ -102,6 +103,7 @@ class Wearer:
         self,
         canvas: Image,
         sitter: Sitter,
+        head: Head,
         identity: Identity,
         late: float,
     ) -> tuple[Try, Checked] | str:
@@ -117,12 +119,12 @@ class Wearer:
             return "swap_failed"
         if not patch.cover >= LEAST_COVER:
             return "mostly_hidden"
-        plain, patch = patch, dressed(canvas, patch, sitter, identity, hairline_of(canvas, sitter.mesh))
+        patch = dressed(canvas, patch, sitter, identity, head)
         with worn(canvas, patch, sitter.covers):
             points = self.check.points(canvas, patch.mesh)[None]
             (checked,) = self.check.certify(points, self.check.crops(canvas, points), sitter.originals)
             cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
-        return Try(identity, plain, patch, points, {}, checked.likeness, cost), checked
+        return Try(identity, patch, points, {}, checked.likeness, cost), checked
 
 
 class Wardrobe:

@@ -6,7 +6,7 @@ along the head by a smooth field that leaves eyes, nose and mouth alone, whichev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.mesh import five_points
 from mfmc_ray.swap.protocol import Patch
 from mfmc_ray.swap.redact import MARGIN
+from mfmc_ray.swap.render import TONE_FLOOR
 
 HAIRLINE = (0.08, 0.15)
 """How far a hairline moves at least and at most, up or down, in face widths."""
@@ -55,6 +56,7 @@ class Head:
         middle: of the face, face widths right of the eyes.
         width: px. Of a turned face what is to be expected of its height.
         frontal: how much of that shows, 0–1.
+        hairline: how many face widths above the eyes skin ends, 0.2–1; 1 if it does not: who is bald to there.
     """
 
     eyes: F32
@@ -63,10 +65,11 @@ class Head:
     middle: float
     width: float
     frontal: float
+    hairline: float
 
     @classmethod
-    def of(cls, mesh: F32) -> Head:
-        """Of a face with this mesh (468, 3) px."""
+    def of(cls, image: Image, mesh: F32) -> Head:
+        """Of the face with this mesh (468, 3) px in an image, uint8 (h, w, 3) RGB."""
         points = mesh[:, :2]
         up = points[_TOP] - points[_CHIN]
         up = up / max(float(np.linalg.norm(up)), 1e-3)
@@ -76,7 +79,8 @@ class Head:
         shown = float(np.ptp(across))
         width = max(shown, 0.8 * float(np.ptp(along)), 4.0)
         middle = float(across.max() + across.min()) / 2 / width
-        return cls(np.asarray(eyes, np.float32), right, np.asarray(up, np.float32), middle, width, min(1.0, shown / width))
+        head = cls(np.asarray(eyes, np.float32), right, np.asarray(up, np.float32), middle, width, min(1.0, shown / width), 1.0)
+        return replace(head, hairline=_hairline(image, head, points[list(_SKIN)]))
 
     def at(self, across: F32, along: F32) -> F32:
         """Points (…, 2) px, so many face widths from the middle and above the eyes."""
@@ -107,8 +111,7 @@ class Outline:
 
         Args:
             seed: the identity's.
-            hairline: see `hairline_of`.
-            frontal: of `Head`; a turned head keeps its sides.
+            hairline, frontal: of `Head`; a turned head keeps its sides.
         """
         rng = np.random.default_rng([0x6F75746C, seed])
         upward, far, out = bool(rng.integers(2)), float(rng.uniform(*HAIRLINE)), float(rng.uniform(*SIDES))
@@ -135,36 +138,16 @@ def _sideways(frontal: float) -> float:
     return float(np.clip((frontal - 0.7) / 0.3, 0, 1))
 
 
-def hairline_of(image: Image, mesh: F32) -> float:
-    """How many face widths above the eyes skin ends, 0.2–1; 1 if it does not: who is bald to there.
-
-    Args:
-        image: uint8 (h, w, 3) RGB.
-        mesh: float32 (468, 3) px, of the face in it.
-    """
-    head = Head.of(mesh)
-    along = np.linspace(0.2, 1.0, 33, dtype=np.float32)
-    grid = head.at(*np.meshgrid(np.linspace(-0.15, 0.15, 7, dtype=np.float32), along))
-    light = _light(image, np.concatenate([grid, mesh[None, _SKIN, :2].repeat(len(grid), 0)], 1))
-    off = light[:, :7] - np.median(light[0, 7:], 0)
-    brightness = off.mean(2)
-    odd = np.maximum(np.abs(brightness) / _OTHER[0], np.abs(off - brightness[:, :, None]).max(2) / _OTHER[1])
-    hidden = np.median(odd, 1) > 1
-    both = np.flatnonzero(hidden[1:] & hidden[:-1])
-    return float(along[both[0]]) if len(both) else 1.0
-
-
-def outlined(image: Image, patch: Patch, before: F32, outline: Outline, others: F32) -> Patch:
+def outlined(image: Image, patch: Patch, head: Head, outline: Outline, others: F32) -> Patch:
     """A patch with the head around it changed as well.
 
     Args:
         image: uint8 (h, w, 3) RGB, the picture that the patch is for.
         patch: of a swap.
-        before: float32 (468, 3) px, the face's mesh before that; the head is measured by it.
+        head: that the swap is of, as it was before.
         outline: what is changed.
         others: float32 (n, 4), boxes x0 y0 x1 y1 px of other faces, which stay where they are.
     """
-    head = Head.of(before)
     corners = head.at(*np.meshgrid(np.array([-_BESIDE[1], _BESIDE[1]], np.float32), np.array([-_LOW[1], _LIFT[3]], np.float32)))
     low, high = corners.min((0, 1)), corners.max((0, 1))
     height, width = image.shape[:2]
@@ -197,6 +180,19 @@ def outlined(image: Image, patch: Patch, before: F32, outline: Outline, others: 
     for _ in range(4):  # what is drawn at p comes from p − shift(p): where p goes is found by going on
         mesh[:, :2] = points + _field(mesh[:, :2], head, outline, others, image.shape)
     return Patch(x0, y0, page, mesh, patch.cover)
+
+
+def _hairline(image: Image, head: Head, skin: F32) -> float:
+    """See `Head.hairline`; `skin` (k, 2) px are points on bare skin."""
+    along = np.linspace(0.2, 1.0, 33, dtype=np.float32)
+    grid = head.at(*np.meshgrid(np.linspace(-0.15, 0.15, 7, dtype=np.float32), along))
+    light = _light(image, np.concatenate([grid, skin[None].repeat(len(grid), 0)], 1))
+    off = light[:, :7] - np.median(light[0, 7:], 0)
+    brightness = off.mean(2)
+    odd = np.maximum(np.abs(brightness) / _OTHER[0], np.abs(off - brightness[:, :, None]).max(2) / _OTHER[1])
+    hidden = np.median(odd, 1) > 1
+    both = np.flatnonzero(hidden[1:] & hidden[:-1])
+    return float(along[both[0]]) if len(both) else 1.0
 
 
 def _field(points: F32, head: Head, outline: Outline, others: F32, shape: tuple[int, ...]) -> F32:
@@ -240,11 +236,11 @@ def _reach(flags: NDArray[np.bool_], step: float, end: int) -> tuple[int, int]:
 
 
 def _light(image: Image, points: F32) -> F32:
-    """The natural logarithm of an image + 16 at points (r, c, 2) px: float32 (r, c, 3)."""
+    """The natural logarithm of an image + `TONE_FLOOR` at points (r, c, 2) px: float32 (r, c, 3)."""
     size = np.array(image.shape[1::-1]) - 1
     low = np.clip(np.floor(points.min((0, 1))), 0, size).astype(int)
     high = np.clip(np.ceil(points.max((0, 1))), 0, size).astype(int) + 1
     at = np.ascontiguousarray(points - low, np.float32)
     window = image[low[1] : high[1], low[0] : high[0]]
     seen = cv2.remap(window, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(np.log(seen.astype(np.float32) + 16), np.float32)
+    return np.asarray(np.log(seen.astype(np.float32) + TONE_FLOOR), np.float32)

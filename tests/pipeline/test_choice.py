@@ -21,11 +21,13 @@ from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import sample
+from mfmc_ray.known.certificate import Guard
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import FACE_COST, STRONGEST, Chooser, Sitter, Try, misplaced
+from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, STRONGEST, TIGHT, Chooser, Sitter, Try, misplaced
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
+from mfmc_ray.swap.outline import Head, Outline
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.redact import Cover
 from mfmc_ray.swap.render import MorphSwapper
@@ -112,6 +114,51 @@ def test_a_face_that_is_seen_as_another_expression_costs(check: OutputCheck, fol
     nothing = replace(best.patch, pixels=np.full_like(best.patch.pixels, 90))
     assert chooser._contorted(canvas, replace(best, patch=nothing), sitter) > kept  # no face is seen at all
     np.testing.assert_array_equal(canvas, pixels)
+
+
+def test_what_has_too_little_room_is_not_the_end(check: OutputCheck, folder: Path, scan: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    swapper = MorphSwapper(load_model())
+    pixels, sitter = sat(swapper, check, folder, scan)
+    identities = [sample(swapper.model, seed) for seed in range(3, 3 + CHOICE + 4)]
+    chooser = Chooser(swapper, check, len(identities))
+    assert chooser(pixels, sitter, identities)[1] == CHOICE
+    monkeypatch.setattr("mfmc_ray.pipeline.choice.ENOUGH", 10.0)
+    best, count, reason = chooser(pixels, sitter, identities)
+    assert count == CHOICE + 4
+    assert best is not None, reason
+    assert best.price[0] == TIGHT
+
+
+def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, folder: Path, scan: pa.Table) -> None:
+    swapper = MorphSwapper(load_model())
+    pixels, sitter = sat(swapper, check, folder, scan)
+    head = Head.of(pixels, sitter.mesh)
+    identity = sample(swapper.model, next(s for s in range(99) if abs(Outline.of(s, head.hairline).lift) > 0.14))
+
+    def chooser(limit: float) -> Chooser:
+        guard = check.guard
+        limits = {name: guard.threshold(name) for name in guard.recognizers} | {"sface": limit}
+        known = known_faces(scan, check.pack)
+        return Chooser(swapper, OutputCheck(check.pack, Guard(known, limits, guard.calibration)), 1)
+
+    def nearest(tries: Sequence[Try]) -> list[float]:
+        checked = [one.checked for one in tries if one.checked is not None]
+        return [max(one.verdict.similarity_to_original["sface"], one.verdict.certificates[0].max_similarity) for one in checked]
+
+    judge = chooser(1.0)
+    tries, _ = judge._tries(pixels, sitter, head, [identity], last=False)
+    first = judge._priced(pixels, tries, sitter)
+    (one,), others = nearest(first), nearest(judge._outlined(pixels, replace(first[0], price=(FAILS, 0.0)), sitter, head))
+    assert min(others) < one - 0.02
+    strict = chooser(min(others) + 0.01)
+    assert [found.price[0] for found in strict._priced(pixels, tries, sitter)] == [FAILS]
+    best, count, reason = strict(pixels, sitter, [identity])
+    assert best is not None, reason
+    assert (best.identity.seed, count) == (identity.seed, 1)
+    assert nearest([best])[0] < min(others) + 0.01
+    best, _, reason = chooser(min(others) - 0.01)(pixels, sitter, [identity])
+    assert best is None
+    assert reason in ("similar_to_known", "similar_to_original")
 
 
 def same(one: tuple[Try, int], other: tuple[Try, int]) -> None:

@@ -9,7 +9,7 @@ from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.embed import SFaceEmbedder
 from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.pipeline.window import Window
-from mfmc_ray.swap.outline import FOREHEAD, HAIRLINE, SIDES, Head, Outline, hairline_of, outlined
+from mfmc_ray.swap.outline import FOREHEAD, HAIRLINE, SIDES, Head, Outline, outlined
 from mfmc_ray.swap.protocol import Patch
 
 pytestmark = pytest.mark.models
@@ -41,7 +41,7 @@ def as_it_is(image: np.ndarray, mesh: np.ndarray) -> Patch:
 
 def capped(image: np.ndarray, mesh: np.ndarray, hairline: float) -> np.ndarray:
     """Bare skin above the brows, and from the hairline on dark hair."""
-    head, result = Head.of(mesh), image.copy()
+    head, result = Head.of(image, mesh), image.copy()
     skin = np.median([image[round(y), round(x)] for x, y in mesh[[50, 280, 205, 425], :2].tolist()], 0)
     for low, high, colour in ((0.1, hairline, skin.tolist()), (hairline, 1.25, (40, 30, 25))):
         corners = [head.at(np.float32(x), np.float32(y)) for x, y in ((-0.4, low), (0.4, low), (0.4, high), (-0.4, high))]
@@ -51,7 +51,7 @@ def capped(image: np.ndarray, mesh: np.ndarray, hairline: float) -> np.ndarray:
 
 def shaped(image: np.ndarray, mesh: np.ndarray, outline: Outline, others: np.ndarray = NOBODY) -> tuple[np.ndarray, np.ndarray]:
     before = image.copy()
-    patch = outlined(image, as_it_is(image, mesh), mesh, outline, others)
+    patch = outlined(image, as_it_is(image, mesh), Head.of(image, mesh), outline, others)
     np.testing.assert_array_equal(image, before)
     patch.paste(before)
     return before, patch.mesh
@@ -59,9 +59,9 @@ def shaped(image: np.ndarray, mesh: np.ndarray, outline: Outline, others: np.nda
 
 @pytest.mark.parametrize("lift", [-0.1, 0.1])
 def test_the_hairline_moves_and_the_features_stay(image: np.ndarray, mesh: np.ndarray, lift: float) -> None:
-    width, cap = Head.of(mesh).width, capped(image, mesh, 0.55)
-    assert hairline_of(cap, mesh) == pytest.approx(0.55, abs=0.04)
-    assert hairline_of(shaped(cap, mesh, Outline(lift, 0.0))[0], mesh) == pytest.approx(0.55 + lift, abs=0.04)
+    width, cap = Head.of(image, mesh).width, capped(image, mesh, 0.55)
+    assert Head.of(cap, mesh).hairline == pytest.approx(0.55, abs=0.04)
+    assert Head.of(shaped(cap, mesh, Outline(lift, 0.0))[0], mesh).hairline == pytest.approx(0.55 + lift, abs=0.04)
     result, moved = shaped(image, mesh, Outline(lift, 0.0))
     off = (moved - mesh) / width
     assert np.abs(off[EYES + LIPS, :2]).max() < 0.005
@@ -74,7 +74,7 @@ def test_the_hairline_moves_and_the_features_stay(image: np.ndarray, mesh: np.nd
 def test_the_sides_move(image: np.ndarray, mesh: np.ndarray) -> None:
     _, wide = shaped(image, mesh, Outline(0.0, 0.04))
     _, narrow = shaped(image, mesh, Outline(0.0, -0.06))
-    across = [float(np.ptp(Head.of(mesh).measures(one[:, :2])[0])) for one in (narrow, mesh, wide)]
+    across = [float(np.ptp(Head.of(image, mesh).measures(one[:, :2])[0])) for one in (narrow, mesh, wide)]
     np.testing.assert_allclose(np.diff(across), [0.12, 0.08], atol=0.03)
 
 
@@ -88,7 +88,7 @@ def test_a_recognizer_knows_the_person_less(image: np.ndarray, mesh: np.ndarray)
 
 
 def test_other_faces_and_the_border_stay(image: np.ndarray, mesh: np.ndarray) -> None:
-    head = Head.of(mesh)
+    head = Head.of(image, mesh)
     x, y = head.at(np.float32(0.85), np.float32(0.6))
     box = np.array([[x - 15, y - 15, x + 15, y + 15]], np.float32)
     outline = Outline(0.12, 0.04)
@@ -144,17 +144,17 @@ def test_a_turned_head_keeps_its_sides() -> None:
 
 def test_nothing_to_change_is_nothing_changed(image: np.ndarray, mesh: np.ndarray) -> None:
     patch = as_it_is(image, mesh)
-    assert outlined(image, patch, mesh, Outline(0.0, 0.0), NOBODY) is patch
+    assert outlined(image, patch, Head.of(image, mesh), Outline(0.0, 0.0), NOBODY) is patch
 
 
 def test_who_is_bald_has_no_hairline(image: np.ndarray, mesh: np.ndarray) -> None:
-    assert hairline_of(capped(image, mesh, 1.2), mesh) == 1
+    assert Head.of(capped(image, mesh, 1.2), mesh).hairline == 1
 
 
 @pytest.mark.parametrize("roll", range(0, 360, 45))
 @pytest.mark.parametrize("flat", [1.0, 0.7])
 def test_a_window_around_the_face_is_enough(image: np.ndarray, mesh: np.ndarray, roll: int, flat: float) -> None:
-    picture, head = np.full((900, 900, 3), 90, np.uint8), Head.of(mesh)
+    picture, head = np.full((900, 900, 3), 90, np.uint8), Head.of(image, mesh)
     cv2.randu(picture, 60, 200)
     along = (mesh[:, :2] - head.eyes) @ head.up * flat  # flat: a head that looks down
     across, angle = (mesh[:, :2] - head.eyes) @ head.right, np.radians(roll)
@@ -165,7 +165,8 @@ def test_a_window_around_the_face_is_enough(image: np.ndarray, mesh: np.ndarray,
         whole, part = (shaped(one, there, outline)[0] for one in (picture, Window.around(picture, there).canvas()))
         changed = (whole != picture).any(2)
         assert changed.mean() > 0.02
-        patch = outlined(window := Window.around(picture, there).canvas(), as_it_is(window, there), there, outline, NOBODY)
+        window = Window.around(picture, there).canvas()
+        patch = outlined(window, as_it_is(window, there), Head.of(window, there), outline, NOBODY)
         area = slice(patch.y, patch.y + patch.pixels.shape[0]), slice(patch.x, patch.x + patch.pixels.shape[1])
         np.testing.assert_array_equal(part[area], whole[area])
         assert not changed.sum() - changed[area].sum()
