@@ -27,8 +27,8 @@ SMALL, LARGE = 60, 500
 """Texels an object has at least when it reaches in from the face's border, and when it does not."""
 LIGHT_FLOOR = 16.0
 """Added before a logarithm is taken, as in the renderer."""
-GLASSES = 0.5
-"""Log-odds from which a face is taken to wear glasses. Without them nothing around the eyes is kept: a wrinkle taken for a rim, or a
+GLASSES = 0.0
+"""Log-odds from which a face is taken to wear glasses (`tools/build_glasses.py` says how often that is right). Without them nothing around the eyes is kept: a wrinkle taken for a rim, or a
 shaded eye for a dark lens, would leave the original's own eyes in the picture."""
 MOUTH, BARE_MOUTH = 1.0, -2.5
 """Log-odds from which a mouth is taken to be covered, and up to which to be bare: what seems to lie over it then is a beard or a shadow.
@@ -133,7 +133,7 @@ class CoverFinder:
         texture = self.unwrap(window, mesh)
         light = np.asarray(_LOG[texture], np.float32)
         seen = self.seen(mesh, window.shape)
-        glasses = self._wears(texture) if self._wears else -np.inf
+        glasses = self._wears(texture, seen) if self._wears else -np.inf
         objects = self._objects(light, seen, glasses > GLASSES)
         grey = np.asarray(cv2.GaussianBlur(cv2.transform(light, _MEAN), (0, 0), 0.8), np.float32)
         rims = self._rims(grey) if glasses > GLASSES else np.zeros((PAGE, PAGE), np.float32)
