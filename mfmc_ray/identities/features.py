@@ -49,6 +49,12 @@ _MODES: tuple[tuple[tuple[int, ...], list[tuple[float, float]]], ...] = (
     _down(_OUTER_CORNER + _INNER_CORNER, *(-19,) * 4, *(14,) * 3),  # eyes slanted
 )
 
+_MODE = np.array([mode for mode, (landmarks, _) in enumerate(_MODES) for _ in landmarks])
+_POINTS = np.array([point for landmarks, _ in _MODES for point in landmarks])
+_VECTORS = np.array([vector for _, vectors in _MODES for vector in vectors], np.float32)
+"""All of the modes' landmarks, one after another: which mode's each is, its number, its displacement."""
+assert len(_POINTS) == len(_VECTORS)
+
 FEATURES = len(_MODES)
 """How many ways there are to move features."""
 SPREAD = 0.45
@@ -88,12 +94,11 @@ def moved(page: NDArray[np.float32], field: NDArray[np.float32]) -> NDArray[np.f
 def flow(surface: Surface, features: Features) -> NDArray[np.float32]:
     """Where the features go: float32 (GRID, GRID, 2), right and down in sides of the texture square."""
     shifts = np.zeros((len(surface.uv), 2), np.float32)
-    for both, uneven, (landmarks, vectors) in zip(features.both, features.uneven, _MODES, strict=True):
-        for point, (right, down) in zip(landmarks, vectors, strict=True):
-            other = surface.mirror[point]
-            shifts[point] += (both + uneven) * np.array((right, down), np.float32)
-            if other != point:
-                shifts[other] += (both - uneven) * np.array((-right, down), np.float32)
+    others = surface.mirror[_POINTS]
+    own, opposite = (features.both + sign * features.uneven for sign in (1, -1))
+    pairs = np.stack([own[_MODE, None] * _VECTORS, opposite[_MODE, None] * (_VECTORS * np.array((-1, 1), np.float32))], 1)
+    pairs[others == _POINTS, 1] = 0  # a point of the middle line is its own counterpart
+    np.add.at(shifts, np.stack([_POINTS, others], 1), pairs)
     at = np.clip(np.round((surface.uv + 0.5) * (GRID / surface.size) - 0.5).astype(int), 0, GRID - 1)
     weight, field = np.zeros((GRID, GRID), np.float32), np.zeros((GRID, GRID, 2), np.float32)
     np.add.at(weight, (at[:, 1], at[:, 0]), 1)

@@ -94,7 +94,7 @@ class IdentityModel:
         """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1; `size` defaults to the surface's."""
         size = size or self.surface.size
         kept = self._small if size <= self.surface.size // 2 else self._large
-        return np.asarray(_LOGARITHM[kept(source, size)], np.float32)
+        return np.asarray(cv2.LUT(kept(source, size), _LOGARITHM), np.float32)
 
     @cached_property
     def _small(self) -> Callable[[int, int], NDArray[np.uint8]]:

@@ -22,6 +22,16 @@ IMAGE_LEFT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145
 IMAGE_RIGHT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
 
 
+def alike(page: F32, channels: int = 3) -> F32:
+    """A page (h, w) as each of some channels: (h, w, channels). OpenCV makes it, and numpy goes on, faster than with `page[:, :, None]`."""
+    return np.asarray(cv2.merge([page] * channels), np.float32)
+
+
+def read(page: NDArray[Any], at: F32) -> NDArray[Any]:
+    """A page (height, width) or (height, width, c) at points (h, w, 2) px, its border's repeated beyond it: (h, w) or (h, w, c)."""
+    return cv2.remap(page, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 def rigid(source: F32, target: F32) -> F32:
     """The rotation (3, 3) that turns centred `source` (n, 3) onto centred `target` in the least-squares sense: source @ R ≈ target.
 
@@ -139,6 +149,11 @@ class Surface:
         return Raster(rows, columns, triangles, weights)
 
     @cached_property
+    def _places(self) -> NDArray[np.intp]:
+        """intp (3, 3 t): where the coordinates of the first, second and third corner of each triangle are among 3 × 468 numbers."""
+        return np.asarray((self.corners.T[:, :, None] * 3 + np.arange(3)).reshape(3, -1), np.intp)
+
+    @cached_property
     def turn(self) -> F32:
         """float32 (t,), ±1: which way round the corners of each triangle go on the texture square."""
         return np.asarray(np.sign(self._areas(self.uv)), np.float32)
@@ -185,7 +200,7 @@ class Surface:
             x1, y1 = np.ceil(mesh[:, :2].max(0)).astype(int) + 5
             image = cv2.GaussianBlur(image[y0:y1, x0:x1], (0, 0), 0.4 * shrink)
             at = at - np.array([x0, y0], np.float32)
-        return cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return read(image, at)
 
     def facing(self, mesh: F32) -> F32:
         """float32 (468,): cosine between each point's normal and the line of sight, −1…1; 1 faces the viewer.
@@ -193,12 +208,12 @@ class Surface:
         Normals come from the mesh as it stands in the picture, area-weighted over the triangles around a point.
         """
         a, b, c = (mesh[self.corners[:, k]] for k in range(3))
-        normal = np.cross(b - a, c - a)
+        (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T
         # all triangles are wound alike on the texture square; make that "towards the viewer"
-        normal *= self.turn[:, None]
+        normal = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx], 1) * self.turn[:, None]
         total = np.zeros_like(mesh)
-        for k in range(3):
-            np.add.at(total, self.corners[:, k], normal)
+        for places in self._places:  # numpy adds up plain lists of numbers much faster than rows
+            np.add.at(total.reshape(-1), places, normal.reshape(-1))
         return np.asarray(total[:, 2] / (np.linalg.norm(total, axis=1) + 1e-9), np.float32)
 
     def front(self, mesh: F32) -> F32:

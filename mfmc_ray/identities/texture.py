@@ -10,7 +10,7 @@ import numpy as np
 from mfmc_ray.identities.features import flow, moved
 from mfmc_ray.identities.model import GRID, REGIONS, IdentityModel
 from mfmc_ray.identities.sample import DISTINCT, Identity
-from mfmc_ray.identities.surface import F32
+from mfmc_ray.identities.surface import F32, alike
 
 EVEN = 0.35
 """How far a mixture's coarse shading is made symmetric, 0.5 is wholly: most of what is uneven in a portrait's is light."""
@@ -60,8 +60,8 @@ def texture(model: IdentityModel, identity: Identity, size: int) -> Texture:
     for k in sorted(set(identity.lines.tolist())):
         source = int(identity.sources[k])
         lines = model.detail(source, size) - _to(model.coarse(source, grid), size)
-        lines *= _to(line_gain(model, identity, k), size)[:, :, None]
-        fine += _mirrored(lines, identity.mirrored[k]) * sharp[identity.lines == k].sum(0)[:, :, None]
+        lines *= alike(_to(line_gain(model, identity, k), size))
+        fine += _mirrored(lines, identity.mirrored[k]) * alike(sharp[identity.lines == k].sum(0))
     field = places(model, identity)
     return Texture(moved(shading(model, identity, grid), field), moved(fine, field), years(model, identity))
 
@@ -82,26 +82,27 @@ def shading(model: IdentityModel, identity: Identity, grid: int) -> F32:
     darker skin have looks painted on a pale one.
     """
     usual, spread = model.typical(identity.man, grid)
-    alike = model.man == identity.man
+    same = model.man == identity.man
 
     def short(of: F32) -> float:
         """By how much the mixture falls short of what its lead has."""
-        middle = float(of[alike].mean())
+        middle = float(of[same].mean())
         return float(of[identity.sources[0]] - middle - identity.weights @ (of[identity.sources] - middle))
 
     beyond = short(model.tone) * _to(model.toning[..., :3], grid) + short(model.age) * _to(model.ageing[..., :3], grid)
     for source, usable, weight, flip in zip(identity.sources, identity.usable, identity.weights, identity.mirrored, strict=True):
         bare = np.tensordot(usable.astype(np.float32), model.soft(grid), 1)
-        beyond += _mirrored(weight * bare[:, :, None] * (model.coarse(int(source), grid) - usual), flip)
+        beyond += _mirrored(alike(weight * bare) * (model.coarse(int(source), grid) - usual), flip)
     beyond = (1 - EVEN) * beyond + EVEN * beyond[:, ::-1]
-    grey = beyond.mean(2, keepdims=True)
-    most = np.tensordot(MOST, model.soft(grid), 1)[:, :, None] * spread
+    red, green, blue = cv2.split(beyond)
+    grey = alike(np.asarray((red + green + blue) / 3, np.float32))
+    most = alike(np.tensordot(MOST, model.soft(grid), 1)) * spread
     # of colour there is no more than in the mean: the blue of a shine on dark skin is purple on a pale one
     mixed = usual + most * np.tanh((grey + (beyond - grey) / DISTINCT) / most)
     # an eye is light and dark in places that no average has
     k = identity.lines[REGIONS.index("eyes")]
     eyes = _mirrored(model.coarse(int(identity.sources[k]), grid), identity.mirrored[k])
-    return np.asarray(mixed + model.openings(grid)[:, :, None] * (eyes - mixed), np.float32)
+    return np.asarray(mixed + alike(model.openings(grid)) * (eyes - mixed), np.float32)
 
 
 def places(model: IdentityModel, identity: Identity) -> F32:
@@ -134,7 +135,7 @@ def at_age(model: IdentityModel, page: Texture, age: float) -> F32:
         wide = model.soft(grid)
         coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_COARSE))[:, :, None]
         gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_FINE))
-    return np.asarray(page.fine * _to(gain.astype(np.float32), size)[:, :, None] + _to(coarse.astype(np.float32), size), np.float32)
+    return np.asarray(page.fine * alike(_to(gain.astype(np.float32), size)) + _to(coarse.astype(np.float32), size), np.float32)
 
 
 def _mirrored(page: F32, flip: bool) -> F32:
