@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.identities.model import IdentityModel
-from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool, read
 from mfmc_ray.identities.traits import BROWS, polygon
 from mfmc_ray.swap.glasses import GlassesReader
+from mfmc_ray.swap.match import median
 from mfmc_ray.swap.mouth import MouthReader
 
 Image = NDArray[np.uint8]
@@ -104,7 +105,8 @@ class CoverFinder:
         triangle[texels.rows, texels.columns], weight[texels.rows, texels.columns] = texels.triangles, texels.weights
         triangle, weight = triangle[np.ix_(centres, centres)], weight[np.ix_(centres, centres)]
         self._inside: Bool = triangle >= 0
-        self._corners, self._weights = surface.corners[triangle[self._inside]], weight[self._inside]
+        self._corners = surface.corners[triangle[self._inside]].T.copy()
+        self._weights = weight[self._inside].T.copy()
         self._surface = surface
         self._outside, self._nearest = _nearest(self._inside)
 
@@ -131,7 +133,7 @@ class CoverFinder:
     def __call__(self, window: Image, mesh: F32) -> Covered:
         """What covers the face with `mesh` (468, 3) in px of `window`, uint8 (h, w, 3) RGB."""
         texture = self.unwrap(window, mesh)
-        light = np.asarray(_LOG[texture], np.float32)
+        light = np.asarray(cv2.LUT(texture, _LOG), np.float32)
         seen = self.seen(mesh, window.shape)
         glasses = self._wears(texture, seen) if self._wears else -np.inf
         objects = self._objects(light, seen, glasses > GLASSES)
@@ -164,8 +166,9 @@ class CoverFinder:
             window = np.asarray(cv2.resize(window[: size[1] * shrink, : size[0] * shrink], size, interpolation=cv2.INTER_AREA), np.uint8)
             points = np.asarray((points + 0.5) / shrink - 0.5, np.float32)
         at = np.full((PAGE, PAGE, 2), -1, np.float32)
-        at[self._inside] = np.einsum("pk,pkc->pc", self._weights, points[self._corners])
-        return np.asarray(cv2.remap(window, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+        mixed = [(self._weights * np.take(coordinate, self._corners)).sum(0) for coordinate in points.T.copy()]
+        at[self._inside] = np.stack(mixed, 1)
+        return np.asarray(read(window, at), np.uint8)
 
     def whole(self, texture: Image) -> Image:
         """A texture (PAGE, PAGE, 3) with the texels that are no skin, around the face and in the open mouth, like the nearest that are."""
@@ -178,7 +181,7 @@ class CoverFinder:
         x, y = mesh[:, 0], mesh[:, 1]
         good = (self._surface.facing(mesh) > 0.15) & (x >= 0) & (y >= 0) & (x < shape[1]) & (y < shape[0])
         seen = np.zeros((PAGE, PAGE), bool)
-        seen[self._inside] = good[self._corners].all(1)
+        seen[self._inside] = good[self._corners].all(0)
         return seen
 
     def _objects(self, light: F32, seen: Bool, glasses: bool) -> F32:
@@ -241,8 +244,8 @@ class CoverFinder:
         core = values[self._core & seen].T
         if core.shape[1] < 60:
             return np.zeros((PAGE, PAGE), np.float32)
-        usual = np.median(core, 1)
-        spread = 1.4826 * np.median(np.abs(core - usual[:, None]), 1) + np.array(_SPREAD, np.float32)
+        usual = median(core)
+        spread = np.asarray(1.4826 * median(np.abs(core - usual[:, None])) + np.array(_SPREAD, np.float32))
         body = (self._bare & seen)[::3, ::3]
         base, data = self._plane[::3, ::3][body], (values[::3, ::3][body] - usual) / spread
         off = data

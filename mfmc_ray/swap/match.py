@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mfmc_ray.identities.surface import F32
+from mfmc_ray.identities.surface import F32, alike
 
 COLOURFUL = 1.1
 """How much more colour than the photo's an identity's detail may have."""
@@ -49,6 +49,14 @@ def luma(values: F32) -> F32:
     return np.asarray(cv2.transform(values, np.full((1, 3), 1 / 3, np.float32)), np.float32)
 
 
+def median(values: F32) -> F32:
+    """The median along the last axis (…, n), as of `np.median`, which also looks for what is no number."""
+    half = values.shape[-1] // 2
+    parted = np.partition(values, half, -1)
+    upper = parted[..., half]
+    return np.asarray(upper if values.shape[-1] % 2 else (parted[..., :half].max(-1) + upper) / 2, np.float32)
+
+
 def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
     """`detail` (h, w, 3) with its colours toned down to those of the photo's `original` detail, inside the weights (h, w).
 
@@ -57,14 +65,14 @@ def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
     total = float(mask.sum())
     if total < 10:
         return detail
-    grey = luma(detail)[:, :, None]
+    grey = alike(luma(detail))
+    colours = detail - grey
 
-    def colour(values: F32, middle: F32) -> float:
-        squares = (values - middle) ** 2
-        return float(np.sqrt((mask.reshape(-1) @ squares.reshape(-1, 3)).sum() / total))
+    def strength(colours: F32) -> float:
+        return float(np.sqrt((mask.reshape(-1) @ (colours * colours).reshape(-1, 3)).sum() / total))
 
-    gain = colour(original, luma(original)[:, :, None]) / max(colour(detail, grey), 1e-6)
-    return grey + min(1.0, COLOURFUL * gain) * (detail - grey)
+    gain = strength(original - alike(luma(original))) / max(strength(colours), 1e-6)
+    return np.asarray(grey + min(1.0, COLOURFUL * gain) * colours, np.float32)
 
 
 def contrast_gain(detail: F32, original: F32, mask: F32) -> float:
@@ -121,7 +129,7 @@ def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     )
     held = np.where(has > 0, light * np.tanh(has / light), dark * np.tanh(has / dark))
     change = np.asarray(cv2.resize((held - has).astype(np.float32), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    return np.asarray(detail + (change * skin)[:, :, None], np.float32)
+    return detail + alike(change * skin)
 
 
 def specks(width: float) -> float:
@@ -155,12 +163,11 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
         return detail
     y, x = np.nonzero(some)
     window = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
-    some = some[window]
+    inside, shape = np.flatnonzero(some[window]), some[window].shape
 
     def strength(values: F32) -> float:
-        return float(np.median(np.abs(values[some]))) / 0.6745
+        return float(median(np.abs(np.take(values, inside)))) / 0.6745
 
-    shape = some.shape
     noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), GRAIN_SIGMAS[0] if width < 250 else GRAIN_SIGMAS[1]), np.float32)
     noise /= noise.std() + 1e-9
@@ -169,7 +176,7 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     if missing < LEAST_GRAIN:
         return detail
     grainy = detail.copy()
-    grainy[window] += (min(missing, MOST_GRAIN) * noise)[:, :, None]
+    grainy[window] += alike(min(missing, MOST_GRAIN) * noise)
     return grainy
 
 

@@ -41,7 +41,7 @@ def features(texture: NDArray[np.uint8]) -> F32:
     Histograms of oriented gradients of the lower part (after Dalal & Triggs 2005), how strong its edges are, and colours and lightness
     compared with the forehead's and the nose bridge's.
     """
-    light = _LOG[texture]
+    light = np.asarray(cv2.LUT(texture, _LOG), np.float32)
     skin = np.median(light[_SKIN].reshape(-1, 3).T.copy(), 1)
     colours = cv2.transform(light, _BRIGHT_RED_GREEN) - _BRIGHT_RED_GREEN @ skin
     tone = np.clip(cv2.resize(colours, (SIDE // CELL, SIDE // CELL), interpolation=cv2.INTER_AREA)[_TOP // CELL :], -1.5, 1.5)
