@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.identities.surface import read
 from mfmc_ray.swap.protocol import Patch
 from mfmc_ray.swap.redact import MARGIN
-from mfmc_ray.swap.render import TONE_FLOOR
+from mfmc_ray.swap.render import TONE_FLOOR, warped
 
 HAIRLINE = (0.08, 0.15)
 """How far a hairline moves at least and at most, up or down, in face widths."""
@@ -162,24 +163,23 @@ def outlined(image: Image, patch: Patch, head: Head, outline: Outline, others: F
     columns, rows = (max(2, round((end - start) / step)) for start, end in ((x0, x1), (y0, y1)))
     grid = np.stack(np.meshgrid(_spread(x0, x1, columns), _spread(y0, y1, rows)), 2)
     field = _field(grid, head, outline, others, image.shape)
-    if not np.abs(field).max() > _LEAST * head.width:
+    far = np.maximum(*np.abs(cv2.split(field)))
+    if not far.max() > _LEAST * head.width:
         return patch
-    moving = np.abs(field).max(2) > 1e-3 * head.width
+    moving = far > 1e-3 * head.width
     top, bottom = _reach(moving.any(1), step, y1 - y0)
     left, right = _reach(moving.any(0), step, x1 - x0)
-    full = cv2.resize(field, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    full = np.asarray(cv2.resize(field, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), np.float32)
     # no more of the picture than moves, and than the patch has: a service is sent only what is around the face
     cut = np.s_[min(top, patch.y - y0) : max(bottom, patch.y - y0 + patch.pixels.shape[0])]
     across = np.s_[min(left, patch.x - x0) : max(right, patch.x - x0 + patch.pixels.shape[1])]
     page = image[y0:y1, x0:x1][cut, across].copy()
     x0, y0, full = x0 + across.start, y0 + cut.start, full[cut, across]
     page[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]] = patch.pixels
-    x, y = np.meshgrid(np.arange(page.shape[1], dtype=np.float32), np.arange(page.shape[0], dtype=np.float32))
-    page = np.asarray(cv2.remap(page, x - full[..., 0], y - full[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
     mesh, points = patch.mesh.copy(), patch.mesh[:, :2]
     for _ in range(4):  # what is drawn at p comes from p − shift(p): where p goes is found by going on
         mesh[:, :2] = points + _field(mesh[:, :2], head, outline, others, image.shape)
-    return Patch(x0, y0, page, mesh, patch.cover)
+    return Patch(x0, y0, warped(page, -full), mesh, patch.cover)
 
 
 def _hairline(image: Image, head: Head, skin: F32) -> float:
@@ -208,7 +208,11 @@ def _field(points: F32, head: Head, outline: Outline, others: F32, shape: tuple[
 
 def _still(points: F32, head: Head, others: F32, shape: tuple[int, ...]) -> F32:
     """What of a shift there is at these points, 0–1: nothing moves within other faces, nor at the picture's border."""
-    border = np.minimum(points, np.array(shape[1::-1]) - 1 - points).min(-1) / head.width - 1 / _FINE
+    x, y = points[..., 0], points[..., 1]
+    near = np.minimum(np.minimum(x, shape[1] - 1 - x), np.minimum(y, shape[0] - 1 - y))
+    border = np.asarray(near / head.width - 1 / _FINE, np.float32)
+    if not len(others):
+        return _smooth(border, 0, _BORDER)
     hair = head.at(*np.meshgrid(np.linspace(-0.5, 0.5, 5, dtype=np.float32), np.linspace(0.3, 1.0, 4, dtype=np.float32)))
     free, least = np.full(border.shape, _STILL, np.float32), _STILL
     for box in others:
@@ -240,7 +244,5 @@ def _light(image: Image, points: F32) -> F32:
     size = np.array(image.shape[1::-1]) - 1
     low = np.clip(np.floor(points.min((0, 1))), 0, size).astype(int)
     high = np.clip(np.ceil(points.max((0, 1))), 0, size).astype(int) + 1
-    at = np.ascontiguousarray(points - low, np.float32)
-    window = image[low[1] : high[1], low[0] : high[0]]
-    seen = cv2.remap(window, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    seen = read(image[low[1] : high[1], low[0] : high[0]], np.asarray(points - low, np.float32))
     return np.asarray(np.log(seen.astype(np.float32) + TONE_FLOOR), np.float32)

@@ -11,12 +11,12 @@ import numpy as np
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, place
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, alike, place, read
 from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
-from mfmc_ray.swap.match import COARSE, as_colourful_as, as_shaded_as, as_sharp_as, brow_gain, contrast_gain, grain, luma
+from mfmc_ray.swap.match import COARSE, as_colourful_as, as_shaded_as, as_sharp_as, brow_gain, contrast_gain, grain, luma, median
 from mfmc_ray.swap.mouth import MouthReader
 from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
 
@@ -30,6 +30,9 @@ SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
 FOLLOW = 0.07
 """σ over which surroundings are moved along, in face widths."""
+_STAYS = 1 / 128
+"""Px; what moves less stays as it is, which is less than half a level off."""
+_LIGHT = np.log(np.arange(256, dtype=np.float32) + TONE_FLOOR)
 _LIPS = 9
 """Texels by which the slit between the lips is widened until all of the mask's hole is in it."""
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
@@ -131,13 +134,14 @@ class MorphSwapper(Swapper):
         light, mask, edges, brows = seen.light, seen.mask, seen.edges, seen.brows
         skin = mask * seen.skin
         low = _low_pass(light, skin, width)
-        detail = _at(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
-        detail = as_colourful_as(detail, light - low, mask)
-        detail += seen.skin[:, :, None] * (as_colourful_as(detail, light - low, skin) - detail)
+        original = light - low
+        detail = read(at_age(self.model, self._textures(identity, seen.size), age), seen.texel)
+        detail = as_colourful_as(detail, original, mask)
+        detail += alike(seen.skin) * (as_colourful_as(detail, original, skin) - detail)
         if match:
-            detail *= contrast_gain(detail, light - low, mask)
-            detail = as_shaded_as(detail, light - low, skin, width)
-            detail *= 1 + (brow_gain(detail, light - low, mask * brows) - 1) * brows[:, :, None]
+            detail *= contrast_gain(detail, original, mask)
+            detail = as_shaded_as(detail, original, skin, width)
+            detail *= alike(1 + (brow_gain(detail, original, mask * brows) - 1) * brows)
             detail = as_sharp_as(detail, light, mask * edges, width)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
@@ -151,17 +155,17 @@ class MorphSwapper(Swapper):
         surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
         raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
         values = np.column_stack([surface.uv, surface.front(mesh)]).astype(np.float32)
-        texel, front = np.split(raster.interpolate(values, surface.corners, shape), [2], axis=2)
-        drawn = texel[:, :, 0] >= 0
-        texel = (texel + 0.5) * (size / surface.size) - 0.5
-        mask = np.where(drawn, _at(self._mask_level(size), texel) * front[:, :, 0], 0).astype(np.float32)
+        u, v, front = cv2.split(raster.interpolate(values, surface.corners, shape))
+        drawn = np.asarray(u >= 0)
+        texel = (cv2.merge([u, v]) + 0.5) * (size / surface.size) - 0.5
+        mask = np.where(drawn, read(self._mask_level(size), texel) * front, 0).astype(np.float32)
         mask *= 1 - mouth_of(mesh[:, :2], shape)
 
-        light = np.log(window.astype(np.float32) + TONE_FLOOR)
-        hair, edges, brows, skin = np.moveaxis(_at(self._zones(size), texel), 2, 0)
+        light = np.asarray(cv2.LUT(window, _LIGHT), np.float32)
+        hair, edges, brows, skin = (np.asarray(zone, np.float32) for zone in cv2.split(read(self._zones(size), texel)))
         mask *= _uncovered(light, mask, hair, width)
         if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
-            veil = np.where(drawn, 1 - _at(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
+            veil = np.where(drawn, 1 - read(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
             mask *= veil
         return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
 
@@ -229,12 +233,12 @@ def _uncovered(light: F32, mask: F32, zone: F32, width: float) -> F32:
 
     Skin is what looks like the middle of the face; the threshold follows that face's own spread, so that a dark skin is not taken for hair.
     """
-    centre = (mask > 0.9) & (zone < 0.1)
-    if centre.sum() < 30:
+    centre = np.flatnonzero((mask > 0.9) & (zone < 0.1))
+    if len(centre) < 30:
         return np.ones(mask.shape, np.float32)
-    skin = light[centre]
-    usual = np.median(skin, 0)
-    spread = 1.4826 * np.median(np.abs(skin - usual), 0).mean() + 0.08
+    skin = np.stack([np.take(channel, centre) for channel in cv2.split(light)], dtype=np.float32)
+    usual = median(skin)
+    spread = 1.4826 * median(np.abs(skin - usual[:, None])).mean() + 0.08
     off = np.asarray(cv2.GaussianBlur(light - usual, (0, 0), max(0.5, 0.008 * width)), np.float32)
     brightness = luma(off)
     odd = -brightness / (3.0 * spread)
@@ -262,10 +266,6 @@ def _shrink(page: F32, size: int) -> F32:
     return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _at(page: F32, texel: F32) -> F32:
-    return np.asarray(cv2.remap(page, texel[..., 0], texel[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-
-
 def window_of(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x0 y0 x1 y1, px, end exclusive, of the window around points (n, 2) with `pad` px around them, inside a picture of this shape."""
     low, high = points.min(0) - pad, points.max(0) + pad
@@ -288,9 +288,21 @@ def _follow(window: Image, old: F32, new: F32, width: float) -> Image:
     fade = np.ones((height, breadth), np.float32)
     fade[[0, -1]], fade[:, [0, -1]] = 0, 0
     fade = np.clip(cv2.distanceTransform((fade > 0).astype(np.uint8), cv2.DIST_L2, 3) / (0.2 * width / step), 0, 1)
-    field = cv2.resize(field * fade[:, :, None], window.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    x, y = np.meshgrid(np.arange(window.shape[1], dtype=np.float32), np.arange(window.shape[0], dtype=np.float32))
-    return np.asarray(cv2.remap(window, x + field[..., 0], y + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    field = cv2.resize(field * alike(fade, 2), window.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return warped(window, np.asarray(field, np.float32))
+
+
+def warped(page: Image, field: F32) -> Image:
+    """A copy of a page, uint8 (h, w, 3), each pixel of which is taken from where `field` (h, w, 2) px, right and down, points from it."""
+    shown, height, breadth = page.copy(), *page.shape[:2]
+    far = np.abs(field)
+    down, across = (np.flatnonzero(most > _STAYS) for most in (far.reshape(height, -1).max(1), far.max(0).max(1)))
+    if len(down) and len(across):
+        part = np.s_[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+        x, y = np.arange(breadth, dtype=np.float32)[part[1]], np.arange(height, dtype=np.float32)[part[0], None]
+        at = x + field[part][..., 0], y + field[part][..., 1]
+        shown[part] = cv2.remap(page, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return shown
 
 
 def _low_pass(light: F32, skin: F32, width: float) -> F32:
