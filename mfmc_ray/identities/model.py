@@ -196,25 +196,19 @@ class IdentityModel:
         shifts = [np.tile(row, (len(x), 1)) for row in np.eye(3, dtype=np.float32)]
         return np.stack([*turns, *shifts], -1).astype(np.float32)
 
-    @property
+    @cached_property
     def _solver(self) -> F32:
-        return _solver(self.expression.tobytes(), self.identity.tobytes(), self.spread.tobytes())
+        e, i = (basis.reshape(-1, 468 * 3) for basis in (self.expression, self.identity))
+        basis = np.concatenate([e, i]).astype(np.float64)
+        prior = np.concatenate([np.full(len(e), 0.6), self.spread])
+        noise = 0.01  # what the two bases leave unexplained, a coordinate
+        normal = basis @ basis.T + np.diag((noise / prior) ** 2)
+        return np.asarray(np.linalg.solve(normal, basis)[len(e) :], np.float32)
 
 
 def _upper(surface: Surface) -> NDArray[np.bool_]:
     """The points above the base of the nose: what a head's pose is told from."""
     return np.asarray(surface.mean[:, 1] < surface.mean[2, 1])
-
-
-@lru_cache(maxsize=4)
-def _solver(expression: bytes, identity: bytes, spread: bytes) -> F32:
-    e = np.frombuffer(expression, np.float32).reshape(-1, 468 * 3)
-    i = np.frombuffer(identity, np.float32).reshape(-1, 468 * 3)
-    basis = np.concatenate([e, i]).astype(np.float64)
-    prior = np.concatenate([np.full(len(e), 0.6), np.frombuffer(spread, np.float32)])
-    noise = 0.01  # what the two bases leave unexplained, a coordinate
-    normal = basis @ basis.T + np.diag((noise / prior) ** 2)
-    return np.asarray(np.linalg.solve(normal, basis)[len(e) :], np.float32)
 
 
 @lru_cache(maxsize=1)

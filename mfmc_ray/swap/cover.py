@@ -342,7 +342,7 @@ def _nearest(inside: Bool) -> tuple[tuple[NDArray[np.intp], ...], tuple[NDArray[
 
 def _middle(area: F32) -> F32:
     """The median colour of an area (h, w, 3)."""
-    return np.asarray(np.median(np.ascontiguousarray(area.reshape(-1, 3).T), 1), np.float32)
+    return median(np.ascontiguousarray(area.reshape(-1, 3).T))
 
 
 def _grown(area: Bool, by: int) -> Bool:

@@ -161,8 +161,8 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     some = skin > 0.5
     if width < GRAINY or some.sum() < 200:
         return detail
-    y, x = np.nonzero(some)
-    window = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
+    rows, columns = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))
+    window = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
     inside, shape = np.flatnonzero(some[window]), some[window].shape
 
     def strength(values: F32) -> float:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mfmc_ray.swap.match import median
+
 F32 = NDArray[np.float32]
 
 SIDE = 128
@@ -42,7 +44,7 @@ def features(texture: NDArray[np.uint8]) -> F32:
     compared with the forehead's and the nose bridge's.
     """
     light = np.asarray(cv2.LUT(texture, _LOG), np.float32)
-    skin = np.median(light[_SKIN].reshape(-1, 3).T.copy(), 1)
+    skin = median(light[_SKIN].reshape(-1, 3).T.copy())
     colours = cv2.transform(light, _BRIGHT_RED_GREEN) - _BRIGHT_RED_GREEN @ skin
     tone = np.clip(cv2.resize(colours, (SIDE // CELL, SIDE // CELL), interpolation=cv2.INTER_AREA)[_TOP // CELL :], -1.5, 1.5)
 

@@ -198,12 +198,13 @@ def _hairline(image: Image, head: Head, skin: F32) -> float:
 def _field(points: F32, head: Head, outline: Outline, others: F32, shape: tuple[int, ...]) -> F32:
     """By how many px what is seen at these points (…, 2) px has been moved: float32 (…, 2)."""
     across, along = head.measures(points)
-    beside = np.abs(across)
-    lift = outline.lift * _smooth(along, _LIFT[0], _LIFT[1]) * (1 - _smooth(along, _LIFT[2], _LIFT[3])) * (1 - _smooth(beside, *_BESIDE))
+    beside, below_top = np.abs(across), 1 - _smooth(along, _LIFT[2], _LIFT[3])
+    lift = outline.lift * _smooth(along, _LIFT[0], _LIFT[1]) * below_top * (1 - _smooth(beside, *_BESIDE))
     out = outline.out * np.sign(across) * _smooth(beside, *_ASIDE) * (1 - _smooth(beside, 0.65, _BESIDE[1]))
-    out = out * (1 - _smooth(-along, *_LOW)) * (1 - _smooth(along, _LIFT[2], _LIFT[3]))
+    out = out * (1 - _smooth(-along, *_LOW)) * below_top
     reach = head.width * _still(points, head, others, shape)
-    return np.asarray((lift * reach)[..., None] * head.up + (out * reach)[..., None] * head.right, np.float32)
+    lift, out = lift * reach, out * reach
+    return np.stack([lift * up + out * right for up, right in zip(head.up, head.right, strict=True)], -1, dtype=np.float32)
 
 
 def _still(points: F32, head: Head, others: F32, shape: tuple[int, ...]) -> F32:
@@ -224,7 +225,7 @@ def _still(points: F32, head: Head, others: F32, shape: tuple[int, ...]) -> F32:
 
 def _smooth(value: F32, low: float, high: float) -> F32:
     """0 up to `low`, 1 from `high` on, smoothly between."""
-    t = np.clip((value - low) / (high - low), 0, 1)
+    t = np.minimum(np.maximum((value - low) / (high - low), 0), 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 

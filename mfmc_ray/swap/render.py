@@ -309,8 +309,9 @@ def _low_pass(light: F32, skin: F32, width: float) -> F32:
     """What of a window's logarithmic light (h, w, 3) varies slower than `LOW_PASS` face widths, seen on the skin (weights h, w) only."""
     step = max(1.0, width / COARSE)
     size = max(1, round(light.shape[1] / step)), max(1, round(light.shape[0] / step))
-    weight = cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA)
+    weight = np.asarray(cv2.resize(np.where(skin > 0.3, skin, 0), size, interpolation=cv2.INTER_AREA), np.float32)
     small = cv2.resize(light, size, interpolation=cv2.INTER_AREA)
     sigma = LOW_PASS * width / step
-    low = cv2.GaussianBlur(small * weight[:, :, None], (0, 0), sigma) / (cv2.GaussianBlur(weight, (0, 0), sigma)[:, :, None] + 1e-4)
+    total = np.asarray(cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-4, np.float32)
+    low = cv2.GaussianBlur(small * alike(weight), (0, 0), sigma) / alike(total)
     return np.asarray(cv2.resize(low, light.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
