@@ -165,10 +165,10 @@ class CoverFinder:
             size = max(1, window.shape[1] // shrink), max(1, window.shape[0] // shrink)
             window = np.asarray(cv2.resize(window[: size[1] * shrink, : size[0] * shrink], size, interpolation=cv2.INTER_AREA), np.uint8)
             points = np.asarray((points + 0.5) / shrink - 0.5, np.float32)
-        at = np.full((PAGE, PAGE, 2), -1, np.float32)
-        mixed = [(self._weights * np.take(coordinate, self._corners)).sum(0) for coordinate in points.T.copy()]
-        at[self._inside] = np.stack(mixed, 1)
-        return np.asarray(read(window, at), np.uint8)
+        at = np.full((2, PAGE, PAGE), -1, np.float32)
+        for page, coordinate in zip(at, points.T.copy(), strict=True):
+            page[self._inside] = (self._weights * np.take(coordinate, self._corners)).sum(0)
+        return np.asarray(read(window, np.moveaxis(at, 0, 2)), np.uint8)
 
     def whole(self, texture: Image) -> Image:
         """A texture (PAGE, PAGE, 3) with the texels that are no skin, around the face and in the open mouth, like the nearest that are."""
@@ -255,8 +255,8 @@ class CoverFinder:
             slope = np.linalg.solve(weighted @ base + np.diag(_STIFF).astype(np.float32) * len(data), weighted @ data)
             off = data - base @ slope
         fit = np.asarray(cv2.transform(self._plane, np.ascontiguousarray(slope.T)), np.float32)
-        b, r, g = cv2.split(np.abs((values - usual) / spread - fit))
-        return np.asarray(np.maximum(np.maximum(b, r), g) / 3.0, np.float32)
+        channels = zip(cv2.split(values), usual, spread, cv2.split(fit), strict=True)
+        return np.asarray(np.maximum.reduce([np.abs((value - at) / by - fitted) for value, at, by, fitted in channels]) / 3.0, np.float32)
 
     def _rims(self, grey: F32) -> F32:
         """Rims and temples of glasses, float32 (PAGE, PAGE), 0–1; nothing where none stands out (rimless ones)."""
