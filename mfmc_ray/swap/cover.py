@@ -29,8 +29,8 @@ SMALL, LARGE = 60, 500
 LIGHT_FLOOR = 16.0
 """Added before a logarithm is taken, as in the renderer."""
 GLASSES = 0.0
-"""Log-odds from which a face is taken to wear glasses (`tools/build_glasses.py` says how often that is right). Without them nothing around the eyes is kept: a wrinkle taken for a rim, or a
-shaded eye for a dark lens, would leave the original's own eyes in the picture."""
+"""Log-odds from which a face is taken to wear glasses; `tools/build_glasses.py` prints how often that is right. Without them nothing around
+the eyes is kept: a wrinkle taken for a rim, or a shaded eye for a dark lens, would leave the original's own eyes in the picture."""
 MOUTH, BARE_MOUTH = 1.0, -2.5
 """Log-odds from which a mouth is taken to be covered, and up to which to be bare: what seems to lie over it then is a beard or a shadow.
 

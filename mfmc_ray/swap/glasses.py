@@ -26,8 +26,8 @@ _CELLS = ((_ROW * (_COLUMN.max() + 1) + _COLUMN) * _TURNS).ravel()
 
 
 def gradients(texture: NDArray[np.uint8]) -> F32:
-    """Histograms of oriented gradients (Dalal & Triggs 2005) of the eyes' bands of a texture uint8 (128, 128, 3) RGB: float32 (2, d), of its
-    left half and of the mirrored right one.
+    """Histograms of oriented gradients (Dalal & Triggs 2005) of the eyes' bands of a texture uint8 (128, 128, 3) RGB: float32 (2, d), of
+    its left half and of the mirrored right one.
 
     They are those of `skimage.feature.hog`, in a tenth of its time.
     """
