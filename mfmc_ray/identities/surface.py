@@ -20,6 +20,12 @@ Bool = NDArray[np.bool_]
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 IMAGE_LEFT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 IMAGE_RIGHT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+_MIDDLE = (0.1, 0.16)
+"""Up to which distance from the middle line, in sides of the texture, a point is on nose or lips, and from which not at all."""
+CHEEKS = ((50, 205, 101), (280, 425, 330))
+"""Points of each cheek."""
+FAINT, SEEN = 0.05, 0.3
+"""What a point faces the viewer by at which it is drawn no longer, and how much more than that until it is drawn fully."""
 
 
 def alike(page: F32, channels: int = 3) -> F32:
@@ -71,14 +77,6 @@ def place(mesh: F32, mean: F32) -> Placed:
     scale = float(np.sqrt((centred**2).sum(1).mean()))
     rotation = rigid(centred / scale, mean)
     return Placed(np.asarray(centred / scale @ rotation, np.float32), rotation, scale, np.asarray(centre, np.float32))
-
-
-_MIDDLE = (0.1, 0.16)
-"""Up to which distance from the middle line, in sides of the texture, a point is on nose or lips, and from which not at all."""
-CHEEKS = ((50, 205, 101), (280, 425, 330))
-"""Points of each cheek."""
-FAINT, SEEN = 0.05, 0.3
-"""What a point faces the viewer by at which it is drawn no longer, and how much more than that until it is drawn fully."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mfmc_ray.swap.match import (
     contrast_gain,
     grain,
     luma,
+    median,
 )
 
 RNG = np.random.default_rng(0)
@@ -93,3 +94,9 @@ def test_a_faded_photo_gets_no_more_colour_than_it_has(share: float, expected: f
     grey = luma(detail)[:, :, None]
     got = as_colourful_as(detail, grey + share * (detail - grey), ALL)
     np.testing.assert_allclose(got, grey + expected * (detail - grey), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 3, 200, 201])
+def test_medians_are_those_of_numpy(count: int) -> None:
+    values = RNG.standard_normal((3, count), dtype=np.float32)
+    np.testing.assert_array_equal(median(values), np.median(values, 1))

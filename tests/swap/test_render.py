@@ -13,7 +13,7 @@ from mfmc_ray.faces.mesh import FaceMesh, mouth_opening, pose
 from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
-from mfmc_ray.swap.render import MorphSwapper, mouth_of, neutral_portrait
+from mfmc_ray.swap.render import MorphSwapper, mouth_of, neutral_portrait, warped
 
 pytestmark = pytest.mark.models
 
@@ -144,3 +144,14 @@ def test_an_open_mouth_is_left_out_evenly(person: Person, swapper: MorphSwapper)
     result = swapped(person, swapper, 3).astype(int)
     inner = cv2.erode(mouth, np.ones((3, 3), np.uint8)) == 1
     assert np.abs(result - person.image)[inner].mean() < 25  # it moves along with the lips, no more
+
+
+def test_what_does_not_move_is_as_it_was() -> None:
+    page = data.astronaut()[:120, :160].copy()
+    np.testing.assert_array_equal(warped(page, np.zeros((120, 160, 2), np.float32)), page)
+    field = np.zeros((120, 160, 2), np.float32)
+    field[30:60, 40:90] = 2, -1  # from the right and from above
+    moved = warped(page, field)
+    np.testing.assert_array_equal(moved[30:60, 40:90], page[29:59, 42:92])
+    moved[30:60, 40:90] = page[30:60, 40:90]
+    np.testing.assert_array_equal(moved, page)
