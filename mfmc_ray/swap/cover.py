@@ -48,6 +48,7 @@ _ANGLES, _RADII = 40, 22
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
 _EYE_X = (43.5, 83.5)
+_CHEEK_ROWS, _CHEEK_COLUMNS = slice(52, 100), (slice(28, 62), slice(66, 100))
 _SPREAD = (0.12, 0.05, 0.05)
 """Added to the measured spread of skin: brightness, red over green, green over blue, natural logarithm."""
 _STIFF = (1e-3, 0.02, 0.02)
@@ -66,6 +67,7 @@ class Covered:
         glasses: log-odds that the face wears glasses; see `GLASSES`.
         eyes, nose, mouth: shares in 0–1 of these parts that an object (dark lenses, not clear ones) covers; of the eyes the more
             covered one. `mouth` is 1 or 0 where it is plain that it is covered or bare, see `MOUTH`.
+        half: the same of the cheeks; of a profile that the mesh takes for a face turned less, one is beside the face.
     """
 
     objects: F32
@@ -74,6 +76,7 @@ class Covered:
     eyes: float
     nose: float
     mouth: float
+    half: float = 0.0
 
     @property
     def page(self) -> F32:
@@ -122,6 +125,7 @@ class CoverFinder:
         # where every face is darker or of another colour than its skin
         self._features = _grown(self._eyes[0] | self._eyes[1], 6) | brows | _grown(self.lips, 2) | nostrils
         self._bare = self._inside & ~self._features
+        self._cheeks = tuple(_within(self._bare, _CHEEK_ROWS, columns) for columns in _CHEEK_COLUMNS)
         y, x = np.mgrid[:PAGE, :PAGE].astype(np.float32)
         self._plane = np.stack([np.ones_like(x), x / PAGE - 0.5, y / PAGE - 0.5], -1)
         self._rim = _round_the_eyes()
@@ -140,12 +144,13 @@ class CoverFinder:
         grey = np.asarray(cv2.GaussianBlur(cv2.transform(light, _MEAN), (0, 0), 0.8), np.float32)
         rims = self._rims(grey) if glasses > GLASSES else np.zeros((PAGE, PAGE), np.float32)
         left, right, nose, mouth = (_share(objects, part & seen) for part in (*self._eyes, self._nose, self.lips))
+        half = max(_share(objects, cheek & seen) for cheek in self._cheeks)
         if self._hides is not None:
             odds = self._hides(self.whole(texture), seen)
             mouth = 1.0 if odds > MOUTH else 0.0 if odds < BARE_MOUTH else mouth
         objects = np.asarray(cv2.GaussianBlur(cv2.dilate(objects, _CROSS), (0, 0), 1.0), np.float32)
         rims = np.asarray(cv2.GaussianBlur(rims, (0, 0), 0.6), np.float32)
-        return Covered(objects, rims, glasses, max(left, right), nose, mouth)
+        return Covered(objects, rims, glasses, max(left, right), nose, mouth, half)
 
     def find(self, image: Image, mesh: F32) -> Covered:
         """The same of a face of a whole picture, uint8 (h, w, 3) RGB: only what is around the face is looked at."""
@@ -349,6 +354,12 @@ def _grown(area: Bool, by: int) -> Bool:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(by) + 1, 2 * abs(by) + 1))
     change = cv2.dilate if by > 0 else cv2.erode
     return np.asarray(change(area.astype(np.uint8), kernel) > 0)
+
+
+def _within(area: Bool, rows: slice, columns: slice) -> Bool:
+    part = np.zeros_like(area)
+    part[rows, columns] = area[rows, columns]
+    return part
 
 
 def _share(page: F32, part: Bool) -> float:

@@ -40,8 +40,9 @@ SHADED = (2.2, 3.0)
 """How far shading may go to the light and to the dark, softly, in root mean squares of the photo's on that side."""
 LEAST_SHADE = 0.03
 """Shading (natural logarithm of light) that every face may have."""
-GRAINY = 24
-"""Faces less wide than this, px, show no grain."""
+GRAINY = (40.0, 120.0)
+"""Widths of faces, px, up to which they show no grain, and from which all of it: in small ones eyes and mouth are as fine as grain, and
+what seemed to be some became freckles."""
 
 
 def luma(values: F32) -> F32:
@@ -152,6 +153,11 @@ def as_sharp_as(detail: F32, light: F32, zone: F32, width: float) -> F32:
     return np.asarray(cv2.GaussianBlur(detail, (0, 0), sigma), np.float32) if sigma else detail
 
 
+def grain_share(width: float) -> float:
+    """What part of a photo's grain a face `width` px wide is given, 0–1."""
+    return min(1.0, max(0.0, (width - GRAINY[0]) / (GRAINY[1] - GRAINY[0])))
+
+
 def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     """`detail` (h, w, 3) with noise added where the picture's logarithmic `light` has more grain and pores on its `skin` (weights h, w).
 
@@ -159,7 +165,7 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     this a larger one would look like wax.
     """
     some = skin > 0.5
-    if width < GRAINY or some.sum() < 200:
+    if grain_share(width) <= 0 or some.sum() < 200:
         return detail
     rows, columns = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))
     window = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
@@ -172,7 +178,7 @@ def grain(detail: F32, light: F32, skin: F32, width: float, seed: int) -> F32:
     noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), GRAIN_SIGMAS[0] if width < 250 else GRAIN_SIGMAS[1]), np.float32)
     noise /= noise.std() + 1e-9
     had, has = strength(_curvature(light[window])), strength(_curvature(detail[window]))
-    missing = np.sqrt(max(had**2 - has**2, 0.0)) / strength(_curvature_of(noise))
+    missing = grain_share(width) * np.sqrt(max(had**2 - has**2, 0.0)) / strength(_curvature_of(noise))
     if missing < LEAST_GRAIN:
         return detail
     grainy = detail.copy()

@@ -34,6 +34,11 @@ def test_faces_that_cannot_be_swapped_well(changed: dict[str, Any], rule: str | 
     assert unfit(20, one(**changed), 0, NOTHING) == rule
 
 
+def test_a_hidden_half() -> None:
+    for share, rule in ((0.45, None), (0.9, "half_hidden")):
+        assert unfit(20, one(), 0, dataclasses.replace(NOTHING, half=share)) == rule
+
+
 def test_small_faces_and_covered_mouths() -> None:
     assert unfit(500, one(), 0, NOTHING) == "too_small"
     for share, rule in ((0.2, None), (0.6, "mouth_covered"), (1.0, "mouth_covered")):

@@ -14,6 +14,7 @@ from mfmc_ray.faces.mesh import FaceMesh
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.identities.surface import IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE
+from mfmc_ray.pipeline.unfit import HALF_COVERED
 from mfmc_ray.swap.cover import GLASSES, PAGE, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
 from mfmc_ray.swap.mouth import MouthReader
@@ -86,7 +87,7 @@ def test_a_bare_face_shows_its_skin(image: np.ndarray, mesh: np.ndarray, finder:
     assert found.page.dtype == np.float32
     assert 0 <= float(found.page.min()) <= float(found.page.max()) <= 1
     assert found.glasses < GLASSES
-    assert max(found.eyes, found.nose, found.mouth) < 0.1
+    assert max(found.eyes, found.nose, found.mouth, found.half) < 0.1
     assert float(found.page[40:90, 30:98].mean()) < 0.05
 
 
@@ -114,6 +115,13 @@ def test_an_object_is_found_where_it_is(image: np.ndarray, mesh: np.ndarray, fin
 
 def test_a_mouth_that_cannot_be_seen_is_covered(image: np.ndarray, mesh: np.ndarray, finder: CoverFinder) -> None:
     assert finder(drawn(image, mesh, paper_before_the_mouth), mesh).mouth > 0.9
+
+
+def test_a_half_beside_the_face_is_hidden(image: np.ndarray, mesh: np.ndarray, finder: CoverFinder) -> None:
+    beside = image.copy()
+    beside[:, : round(float(mesh[133, 0]))] = (30, 40, 60)  # as of a profile whose mesh is turned too little
+    assert finder(beside, mesh).half > HALF_COVERED
+    assert finder(drawn(image, mesh, clear_glasses), mesh).half < 0.1
 
 
 @pytest.mark.parametrize(("draw", "most"), [(clear_glasses, 30), (sunglasses, 12), (green_ball, 12)])

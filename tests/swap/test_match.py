@@ -83,6 +83,12 @@ def test_a_smooth_texture_gets_the_grain_of_the_photo() -> None:
     np.testing.assert_array_equal(got, grain(smooth, photo, ALL, 300, 7))
 
 
+@pytest.mark.parametrize(("width", "share"), [(30, 0.0), (40, 0.0), (80, 0.5), (120, 1.0), (900, 1.0)])
+def test_small_faces_get_less_grain(width: float, share: float) -> None:
+    photo, smooth = noise(0.015), np.zeros((120, 120, 3), np.float32)
+    assert curvature(grain(smooth, photo, ALL, width, 7)) == pytest.approx(share * curvature(photo), rel=0.25)
+
+
 def test_a_clean_photo_gets_no_grain() -> None:
     detail = noise(0.02)
     np.testing.assert_array_equal(grain(detail, np.zeros_like(detail), ALL, 300, 7), detail)

@@ -22,7 +22,6 @@ from mfmc_ray.swap.match import (
     CONTRAST_FOLLOW,
     CONTRAST_GAIN,
     GRAIN_SIGMAS,
-    GRAINY,
     LEAST_GRAIN,
     LEAST_SHADE,
     MOST_GRAIN,
@@ -30,6 +29,7 @@ from mfmc_ray.swap.match import (
     SHARPER,
     SOFTER,
     STRONGEST,
+    grain_share,
     specks,
 )
 
@@ -165,9 +165,9 @@ def grain(detail: Tensor, light: Tensor, skin: Tensor, widths: Sequence[float], 
         return filters.median(curved.flatten(1), some.flatten(1)) / 0.6745
 
     had, has = strength(luma(light)), strength(luma(detail))
-    missing = torch.sqrt((had**2 - has**2).clamp(min=0)) / strength(page)
-    wide_enough = torch.tensor([width >= GRAINY for width in widths], device=detail.device)
-    wanted = (missing >= LEAST_GRAIN) & wide_enough & (some.sum((1, 2)) >= 200)
+    shares = torch.tensor([grain_share(width) for width in widths], device=detail.device)
+    missing = shares * torch.sqrt((had**2 - has**2).clamp(min=0)) / strength(page)
+    wanted = (missing >= LEAST_GRAIN) & (some.sum((1, 2)) >= 200)
     return detail + torch.where(_each(wanted) & window[:, None], _each(missing.clamp(max=MOST_GRAIN)) * page, 0.0)
 
 
