@@ -27,7 +27,7 @@ from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, STRONGEST, TIGHT,
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
-from mfmc_ray.swap.outline import Head, Outline
+from mfmc_ray.swap.outline import Head
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.redact import Cover
 from mfmc_ray.swap.render import MorphSwapper
@@ -133,7 +133,6 @@ def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, f
     swapper = MorphSwapper(load_model())
     pixels, sitter = sat(swapper, check, folder, scan)
     head = Head.of(pixels, sitter.mesh)
-    identity = sample(swapper.model, next(s for s in range(99) if abs(Outline.of(s, head.hairline).lift) > 0.14))
 
     def chooser(limit: float) -> Chooser:
         guard = check.guard
@@ -146,9 +145,12 @@ def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, f
         return [max(one.verdict.similarity_to_original["sface"], one.verdict.certificates[0].max_similarity) for one in checked]
 
     judge = chooser(1.0)
-    tries, _ = judge._tries(pixels, sitter, head, [identity], last=False)
-    first = judge._priced(pixels, tries, sitter)
-    (one,), others = nearest(first), nearest(judge._outlined(pixels, replace(first[0], price=(FAILS, 0.0)), sitter, head))
+    for identity in (sample(swapper.model, seed) for seed in range(30)):  # until one's own outline is not nearly the best for it
+        tries, _ = judge._tries(pixels, sitter, head, [identity], last=False)
+        first = judge._priced(pixels, tries, sitter)
+        (one,), others = nearest(first), nearest(judge._outlined(pixels, replace(first[0], price=(FAILS, 0.0)), sitter, head))
+        if min(others) < one - 0.04:
+            break
     assert min(others) < one - 0.02
     strict = chooser(min(others) + 0.01)
     assert [found.price[0] for found in strict._priced(pixels, tries, sitter)] == [FAILS]
