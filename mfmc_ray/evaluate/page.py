@@ -46,7 +46,6 @@ REASONS = {
     "no_mesh": "no face could be made out precisely enough to draw on it",
     "unsure_mesh": "where its eyes and mouth are is uncertain",
     "half_hidden": "one half of it is hidden, or it is turned further than can be told",
-    "infant": "an infant: the drawn faces are of older people",
     "profile": "turned too far aside",
     "steep_pitch": "turned too far up or down",
     "mouth_covered": "the mouth is covered",

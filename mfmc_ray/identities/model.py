@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mfmc_ray.identities.childhood import Childhood
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Surface
 
 DETAIL_GREY = 96.0
@@ -34,6 +36,8 @@ SOFT = 1.5
 
 REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
 
+STATISTICS = Path(str(resources.files("mfmc_ray.identities").joinpath("data/statistics.npz")))
+"""What `tools/build_statistics.py` found of real people in the mean."""
 RECIPE = 2
 """How seeds are read. Raise it whenever code, not the model's file, makes a seed another person: runs then admit their fakes anew."""
 
@@ -64,6 +68,8 @@ class IdentityModel:
     references: recognizer name → float32 (m, d), embeddings of every portrait the model was made from.
     ageing: float32 (g, g, 4), by how much a year of age changes coarse detail (3 channels, added) and fine detail (factor exp(·)).
     toning: float32 (g, g, 4), the same of a degree of ITA: dark skin shines, pale skin is flat.
+    adults: float32 (2, k), the mean identity coefficients of real women and men: the sources are all a little alike.
+    childhood: what children have otherwise.
     """
 
     surface: Surface
@@ -89,6 +95,8 @@ class IdentityModel:
     references: dict[str, F32]
     ageing: F32
     toning: F32
+    adults: F32
+    childhood: Childhood
 
     def detail(self, source: int, size: int | None = None) -> F32:
         """A source's detail: float32 (size, size, 3), natural logarithm, about −2…1; `size` defaults to the surface's."""
@@ -124,6 +132,10 @@ class IdentityModel:
         """Mean and standard deviation of the coarse detail of a sex's sources: float32 (grid, grid, 3) each."""
         mean, spread = (_resized(pages[int(man)].astype(np.float32), grid) for pages in (self.usual, self.spreads))
         return mean, spread
+
+    def everybody(self, grid: int) -> F32:
+        """The mean coarse detail of both sexes: float32 (grid, grid, 3)."""
+        return _resized(self.usual.astype(np.float32).mean(0), grid)
 
     def displacement(self, source: int) -> F32:
         """By how much a source's own features lie right and down of where its detail has them: float32 (f, f, 2), sides of the square."""
@@ -213,9 +225,9 @@ def _upper(surface: Surface) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=1)
 def model_digest() -> str:
-    """sha-256 of the identity model's file and `RECIPE`, hex: the same seed is the same identity only where this is the same."""
+    """sha-256 of the identity model's files and `RECIPE`, hex: the same seed is the same identity only where this is the same."""
     file = resources.files("mfmc_ray.identities").joinpath("data/identity_model.npz").read_bytes()
-    return hashlib.sha256(file + RECIPE.to_bytes(4)).hexdigest()
+    return hashlib.sha256(file + STATISTICS.read_bytes() + RECIPE.to_bytes(4)).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -228,6 +240,7 @@ def load_model() -> IdentityModel:
     try:
         with resources.files("mfmc_ray.identities").joinpath("data/identity_model.npz").open("rb") as file:
             data = dict(np.load(file, allow_pickle=False))
+        means = dict(np.load(STATISTICS, allow_pickle=False))
         surface = Surface(data["mean"], data["uv"], data["corners"].astype(np.intp), int(data["size"]))
         names = [key.removeprefix("reference_") for key in data if key.startswith("reference_")]
         return IdentityModel(
@@ -254,6 +267,8 @@ def load_model() -> IdentityModel:
             references={name: data[f"reference_{name}"] for name in names},
             ageing=data["ageing"].astype(np.float32),
             toning=data["toning"].astype(np.float32),
+            adults=means["adults"],
+            childhood=Childhood(*(means[name].astype(np.float32) for name in ("shape", "coarse", "fine"))),
         )
     except (OSError, KeyError, ValueError, cv2.error) as error:
         raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error

@@ -53,7 +53,7 @@ class Identity:
     Attributes:
         seed: what it was sampled from.
         man: whether it is read as a man's face.
-        age: years, 5–90; below 18 by damped detail only, no source is a child.
+        age: years, 5–90; below 18 by statistics (`childhood`), no source is a child.
         tone: ITA in degrees.
         beard: beard strength as `IdentityModel.beard`.
         shaven: whether the lower half of the face is of sources without a beard only; so it is of women.
@@ -123,7 +123,8 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     lines = np.array([_first(usable[:, r], _LINES[name]) for r, name in enumerate(REGIONS)])
     others = (1 - 1 / PARENTS) * rng.dirichlet(np.full(PARENTS - 1, 8.0))
     weights = DISTINCT * np.concatenate([[1 / PARENTS], others])
-    shape = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32) * model.spread * SHAPE_SCALE
+    own = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32)
+    shape = model.adults[int(man)] + own * model.spread * SHAPE_SCALE
     lower = sources[lines[[REGIONS.index("mouth"), REGIONS.index("cheeks")]]]
     return Identity(
         seed=seed,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mfmc_ray.identities.childhood import youth
 from mfmc_ray.identities.features import flow, moved
 from mfmc_ray.identities.model import GRID, REGIONS, IdentityModel
 from mfmc_ray.identities.sample import DISTINCT, Identity
@@ -17,19 +18,14 @@ EVEN = 0.35
 MOST = np.array((1.6, 1.6, 2.3, 2.3, 2.3, 2.3), np.float32)
 """How far coarse shading may depart from a sex's mean, softly, in standard deviations of its sources, in the order of REGIONS; beyond it
 looks painted, and brows and sockets look stern."""
-ADULT, INFANT = 20.0, 6.0
-"""Years at which a skin has all, and least, of its detail."""
+ADULT = 20.0
+"""Years down to which a skin is aged as adults' are; for children see `childhood`."""
 EAGER = 2.2
 """A regression sees less than half of what age does (fine lines lie elsewhere on each face), so it is followed further."""
 MOST_FINER = 0.7
 """How far a source's lines are made fainter or stronger to go with the lead's, natural logarithm."""
 FARTHEST = 34.0
 """Years by which a texture can be aged before it looks painted."""
-
-# What a small child's skin keeps of a young adult's detail, in the order of REGIONS: soft shading and small lines, faint brows.
-CHILD_COARSE = np.array((0.7, 0.35, 0.5, 0.55, 0.4, 0.4), np.float32)
-CHILD_FINE = np.array((0.7, 0.35, 0.25, 0.5, 0.25, 0.25), np.float32)
-assert len(CHILD_COARSE) == len(CHILD_FINE) == len(REGIONS)
 
 
 @dataclass(frozen=True)
@@ -123,18 +119,16 @@ def years(model: IdentityModel, identity: Identity) -> float:
 def at_age(model: IdentityModel, page: Texture, age: float) -> F32:
     """The texture as of a person of this age: float32 (size, size, 3), natural logarithm of skin over its low-pass.
 
-    Between adults it is moved along the model's regression of detail on age. No source is a child: below `ADULT` years detail is damped
-    instead, which makes a face look younger but no portrait of childhood.
+    Between adults it is moved along the model's regression of detail on age, below that by what children have otherwise (`childhood`).
     """
     grid, size = page.coarse.shape[0], page.fine.shape[0]
     later = float(np.clip(EAGER * (max(age, ADULT) - page.age), -FARTHEST, FARTHEST))
     coarse = page.coarse + later * _to(model.ageing[..., :3], grid)
     gain = np.exp(later * _to(model.ageing[..., 3], grid))
-    childhood = float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
-    if childhood > 0:
-        wide = model.soft(grid)
-        coarse = coarse * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_COARSE))[:, :, None]
-        gain = gain * (1 - childhood * np.einsum("rhw,r->hw", wide, 1 - CHILD_FINE))
+    if youth(age) > 0:
+        own, added = model.childhood.shading(model.everybody(grid), age)
+        coarse = own * coarse + added
+        gain = gain * model.childhood.lined(age, grid)
     return np.asarray(page.fine * alike(_to(gain.astype(np.float32), size)) + _to(coarse.astype(np.float32), size), np.float32)
 
 

@@ -22,7 +22,7 @@ from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.pipeline.known import recognisable
 from mfmc_ray.pipeline.pseudonyms import Face, Pseudonym
 from mfmc_ray.pipeline.rows import matrix
-from mfmc_ray.pipeline.unfit import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE, YOUNGEST, disagreement
+from mfmc_ray.pipeline.unfit import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE, disagreement
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.tables import embedding_column
 
@@ -194,7 +194,7 @@ def _replaceable(flat: pa.StructArray, recognizers: Mapping[str, int], min_face:
 
     pose = np.abs(matrix(flat.field("pose"), 3))
     turned = (pose[:, 0] > LARGEST_YAW) | (pose[:, 1] > LARGEST_PITCH)
-    able = recognisable(flat, min_face) & (number("mesh_score") >= LEAST_MESH_SCORE) & (number("age") >= YOUNGEST) & ~turned
+    able = recognisable(flat, min_face) & (number("mesh_score") >= LEAST_MESH_SCORE) & ~turned
     for name, dim in recognizers.items():
         able &= usable(matrix(flat.field(embedding_column(name)), dim))
     box, meshes = matrix(flat.field("box"), 4), matrix(flat.field("mesh"), 3 * MESH_POINTS).reshape(-1, MESH_POINTS, 3)

@@ -13,8 +13,6 @@ LIPS_COVERED = 0.5
 HALF_COVERED = 0.65
 """Share of a cheek behind something (`cover.Covered.half`) from which the face is taken to be in profile, or half hidden: of 102 faces that
 are swapped well none had more than 0.43, of one whose far eye was drawn beside it it was 0.93."""
-YOUNGEST = 3.0
-"""Years; an identity has no infant's face, and an older one on an infant is grotesque."""
 LEAST_MESH_SCORE = 0.3
 LARGEST_YAW = 60.0
 LARGEST_PITCH = 45.0
@@ -34,8 +32,6 @@ def unfit(min_face: float, faces: Faces, i: int, covered: Covered) -> str | None
         return "too_small"
     if faces.need("mesh_scores")[i] < LEAST_MESH_SCORE:
         return "no_mesh"
-    if faces.need("ages")[i] < YOUNGEST:
-        return "infant"
     yaw, pitch, _ = np.abs(faces.need("poses")[i])
     if yaw > LARGEST_YAW:
         return "profile"

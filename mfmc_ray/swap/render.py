@@ -12,7 +12,7 @@ from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, alike, place, read
-from mfmc_ray.identities.texture import ADULT, INFANT, Texture, at_age, texture
+from mfmc_ray.identities.texture import Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
@@ -24,8 +24,6 @@ TONE_FLOOR = 16.0
 """Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
 LOW_PASS = 0.3
 """σ of the low-pass that carries light and tone, in face widths. A finer one carries the original's cheeks and eye sockets, too."""
-CHILD_SHAPE = 0.6
-"""What share of the exchange of shape an infant is spared: an identity has an adult's bones."""
 SURROUNDINGS = 0.5
 """How far around a face its surroundings move along, in face widths."""
 FOLLOW = 0.07
@@ -101,7 +99,7 @@ class MorphSwapper(Swapper):
     ) -> Patch:
         """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`.
 
-        `age` in years is how old it is to look; by default the identity's. A child keeps its shape the more, the younger it is. `strength`
+        `age` in years is how old it is to look; by default the identity's. `strength`
         scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
         `match_sharpness` the identity's detail is drawn as it is, however soft, grainy or fair-browed the picture. Without `keep_rims` the
         rims of glasses are drawn over; other things before the face always stay: what `covered` says, by default what is found.
@@ -124,9 +122,10 @@ class MorphSwapper(Swapper):
 
     def _moved(self, mesh: F32, identity: Identity, age: float, strength: float) -> F32:
         """The face's mesh (468, 3) px with the identity's shape."""
-        strength *= 1 - CHILD_SHAPE * float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1))
-        target = place(mesh, self.model.surface.mean)
-        return target.mesh(self._reshape(target.shape, identity, strength))
+        model = self.model
+        target = place(mesh, model.surface.mean)
+        wanted = model.childhood.shaped(identity.shape, model.adults[int(identity.man)], age)
+        return target.mesh(self._reshape(target.shape, wanted, strength))
 
     def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
         """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
@@ -177,8 +176,9 @@ class MorphSwapper(Swapper):
         """The identity as this swapper shows it, see `neutral_portrait`."""
         return Portrait(neutral_portrait(self, identity), self.model.head_mesh)
 
-    def _reshape(self, shape: F32, identity: Identity, strength: float) -> F32:
-        offset = strength * self.model.offset(identity.shape - self.model.split(shape))
+    def _reshape(self, shape: F32, wanted: F32, strength: float) -> F32:
+        """A shape (468, 3) with its identity part moved towards these coefficients (k,)."""
+        offset = strength * self.model.offset(wanted - self.model.split(shape))
         for upper, lower in _LIP_PAIRS:  # the mouth stays as far open as it is
             offset[[upper, lower]] = (offset[upper] + offset[lower]) / 2
         return np.asarray(shape + offset, np.float32)

@@ -50,7 +50,7 @@ def test_no_identity_is_a_portrait(seed: int) -> None:
         lower = [REGIONS.index(name) for name in LOWER]
         assert not identity.usable[~shaven][:, lower].any()
         assert shaven[identity.lines[lower]].all()
-    assert (np.abs(identity.shape) <= SHAPE_REACH * SHAPE_SCALE * model.spread + 1e-6).all()
+    assert (np.abs(identity.shape - model.adults[int(identity.man)]) <= SHAPE_REACH * SHAPE_SCALE * model.spread + 1e-6).all()
 
 
 def test_about_half_of_the_men_are_shaven() -> None:

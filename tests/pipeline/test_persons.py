@@ -62,7 +62,6 @@ def test_strangers_are_told_apart_whatever_part_they_are_in(tmp_path: Path, cali
     "other",
     [
         {"mesh_score": 0.1},
-        {"age": 2.0},
         {"pose": [70.0, 0.0, 0.0]},
         {"pose": [0.0, -50.0, 0.0]},
         {"box": [0.0, 0.0, 10.0, 10.0]},

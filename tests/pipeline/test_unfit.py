@@ -24,7 +24,7 @@ def one(**changed: Any) -> Faces:
     [
         ({}, None),
         ({"mesh_scores": [0.2]}, "no_mesh"),
-        ({"ages": [1]}, "infant"),
+        ({"ages": [1]}, None),
         ({"poses": [[-65, 0, 0]]}, "profile"),
         ({"poses": [[0, 50, 0]]}, "steep_pitch"),
         ({"points": np.zeros((1, 5, 2))}, "unsure_mesh"),

@@ -95,7 +95,7 @@ def test_ambiguous_people_are_noticed() -> None:
 
 
 def test_no_other_fake_is_promised_where_a_rule_forbids_any() -> None:
-    assert not swappable(covered(0, reason="infant"))
+    assert not swappable(covered(0, reason="no_mesh"))
     assert all(swappable(row) for row in (face(0), kept(0), covered(0, reason="review"), covered(0, reason="similar_to_known", attempts=3)))
 
 

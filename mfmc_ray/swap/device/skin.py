@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mfmc_ray.identities import features
+from mfmc_ray.identities.childhood import youth
 from mfmc_ray.identities.model import DETAIL_GREY, GRID, IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32
-from mfmc_ray.identities.texture import ADULT, CHILD_COARSE, CHILD_FINE, EAGER, FARTHEST, INFANT, line_gain, places, shading, years
+from mfmc_ray.identities.texture import ADULT, EAGER, FARTHEST, line_gain, places, shading, years
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample
 
 AT_ONCE = 8
@@ -33,14 +34,12 @@ class _Level:
         flow: float32 (1, size, 96) and, for `coarse`, (1, g, 96).
         sharp: float32 (6, size, size), how the regions count.
         ageing: float32 (1, 4, g, g).
-        child: float32 (2, g, g): what a child lacks of coarse and fine detail.
     """
 
     up: Tensor
     flow: tuple[Tensor, Tensor]
     sharp: Tensor
     ageing: Tensor
-    child: Tensor
 
 
 class Skins:
@@ -107,12 +106,13 @@ class Skins:
         """`identities.texture.at_age`."""
         level = self._level(size)
         later = [float(np.clip(EAGER * (max(age, ADULT) - page[2]), -FARTHEST, FARTHEST)) for page, age in zip(pages, ages, strict=True)]
-        child = [float(np.clip((ADULT - age) / (ADULT - INFANT), 0, 1)) for age in ages]
-        older, young = (torch.tensor(v, dtype=torch.float32, device=self._device)[:, None, None, None] for v in (later, child))
+        older = torch.tensor(later, dtype=torch.float32, device=self._device)[:, None, None, None]
         coarse = torch.stack([page[0] for page in pages]) + older * level.ageing[:, :3]
         gain = torch.exp(older * level.ageing[:, 3:])
-        coarse = coarse * (1 - young * level.child[0])
-        gain = gain * (1 - young * level.child[1])
+        for i in (i for i, age in enumerate(ages) if youth(age) > 0):
+            own, added = self._model.childhood.shading(self._model.everybody(min(GRID, size)), ages[i])
+            coarse[i] = own * coarse[i] + self._uploaded(added[None])[0]
+            gain[i] *= self._uploaded(self._model.childhood.lined(ages[i], min(GRID, size))[None, ..., None])[0]
         fine = torch.stack([page[1] for page in pages])
         return fine * apply(level.up, gain, level.up) + apply(level.up, coarse, level.up)
 
@@ -130,13 +130,11 @@ class Skins:
             make = linear_rows if old < new else area_rows
             return make(torch.tensor([old], device=device), torch.tensor([new], device=device), old, new)
 
-        sharp, soft = (torch.from_numpy(page).to(device) for page in (self._model.sharp(size), self._model.soft(grid)))
-        lacks = torch.from_numpy(np.stack([1 - CHILD_COARSE, 1 - CHILD_FINE])).to(device)
+        sharp = torch.from_numpy(self._model.sharp(size)).to(device)
         ageing = torch.from_numpy(np.ascontiguousarray(self._model.ageing.transpose(2, 0, 1)))[None].to(device)
         age = resized(ageing.shape[3], grid)
         moved = resized(features.GRID, size), resized(features.GRID, grid)
-        child = (lacks[:, :, None, None] * soft).sum(1)
-        return _Level(resized(grid, size), moved, sharp, apply(age, ageing, age), child)
+        return _Level(resized(grid, size), moved, sharp, apply(age, ageing, age))
 
 
 def _moved(pages: Tensor, field: Tensor, rows: Tensor) -> Tensor:
