@@ -157,7 +157,8 @@ class MorphSwapper(Swapper):
         u, v, front = cv2.split(raster.interpolate(values, surface.corners, shape))
         drawn = np.asarray(u >= 0)
         texel = (cv2.merge([u, v]) + 0.5) * (size / surface.size) - 0.5
-        mask = np.where(drawn, read(self._mask_level(size), texel) * front, 0).astype(np.float32)
+        # at the outline a pixel's centre may lie beyond its triangle, and what is interpolated there below 0
+        mask = np.where(drawn, read(self._mask_level(size), texel) * np.clip(front, 0, 1), 0).astype(np.float32)
         mask *= 1 - mouth_of(mesh[:, :2], shape)
 
         light = np.asarray(cv2.LUT(window, _LIGHT), np.float32)

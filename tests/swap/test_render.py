@@ -146,6 +146,20 @@ def test_an_open_mouth_is_left_out_evenly(person: Person, swapper: MorphSwapper)
     assert np.abs(result - person.image)[inner].mean() < 25  # it moves along with the lips, no more
 
 
+@pytest.mark.parametrize("yaw", [-50, 35])
+def test_a_turned_face_is_drawn_by_weights_that_are_shares(person: Person, swapper: MorphSwapper, yaw: int) -> None:
+    """At its outline, too; below 0 something would be taken from the picture, and a grey one would get colours."""
+    c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+    middle = person.mesh.mean(0)
+    mesh = ((person.mesh - middle) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T + middle).astype(np.float32)
+    mask = swapper.seen(person.image, mesh, float(np.ptp(mesh[:, 0])), None).mask
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+    grey = np.repeat(cv2.cvtColor(person.image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, 2)
+    swapper.swap(grey, mesh, sample(swapper.model, 5), age=36.0).paste(grey)
+    assert np.ptp(grey, axis=2).max() == 0
+
+
 def test_what_does_not_move_is_as_it_was() -> None:
     page = data.astronaut()[:120, :160].copy()
     np.testing.assert_array_equal(warped(page, np.zeros((120, 160, 2), np.float32)), page)

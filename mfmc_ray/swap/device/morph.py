@@ -195,7 +195,7 @@ class DeviceSwapper(MorphSwapper):
         mouths = np.zeros((len(tasks), side, side), np.float32)
         for page, mesh, h, w in zip(mouths, meshes, high, wide, strict=True):
             page[:h, :w] = mouth_of(mesh[:, :2], (h, w))
-        mask = torch.where(drawn, mask * front, 0) * (1 - torch.from_numpy(mouths).to(self.device))
+        mask = torch.where(drawn, mask * front.clamp(0, 1), 0) * (1 - torch.from_numpy(mouths).to(self.device))
 
         light = blend.light_of(pixels)
         mask = mask * self._uncovered(light, mask, hair, span, [task.width for task in tasks])
