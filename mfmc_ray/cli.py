@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 import traceback
 from pathlib import Path
@@ -301,6 +302,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         _failed(error)
+    finally:
+        gc.freeze()  # or the end of the process would look through all that was imported, for half a second
 
 
 def _failed(error: Exception) -> NoReturn:
