@@ -14,11 +14,18 @@ import numpy as np
 import psutil
 import pytest
 from bad_images import save
+from forks import Forked, Forks
 from PIL import Image
 from ray_nodes import RayNodes
 from skimage.data import astronaut, coffee
 
 SECONDS = 500.0
+
+
+def plain_environment() -> dict[str, str]:
+    """Of commands, without what leads to a Ray."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 @dataclass
@@ -28,14 +35,16 @@ class Command:
     Attributes:
         folder: for what it prints.
         ray: variables that lead to a running Ray; without them each command makes its own.
+        forks: what starts its processes; None: each is a Python of its own.
         started: its processes.
     """
 
     folder: Path
     ray: Mapping[str, str] = field(default_factory=dict)
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
+    forks: Forks | None = None
+    started: list[subprocess.Popen[str] | Forked] = field(default_factory=list)
 
-    def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str] | Forked:
         """Begins a command; what it prints goes into files, because a pipe would be held open by whatever outlives it.
 
         Args:
@@ -43,22 +52,27 @@ class Command:
             environment: further variables.
             options: further ones of `subprocess.Popen`.
         """
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        env = {**plain_environment(), **self.ray, **(environment or {})}
+        given = [os.fspath(a) if isinstance(a, Path) else str(a) for a in args]
         number = len(self.started)
+        process: subprocess.Popen[str] | Forked
         with (self.folder / f"{number}.out").open("w") as out, (self.folder / f"{number}.err").open("w") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mfmc_ray.cli", *(os.fspath(a) if isinstance(a, Path) else str(a) for a in args)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                text=True,
-                env={**inherited, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", **self.ray, **(environment or {})},
-                **options,
-            )
+            if self.forks is not None and not options:
+                process = self.forks.start(given, Path(out.name), Path(err.name), env)
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "mfmc_ray.cli", *given],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    text=True,
+                    env=env,
+                    **options,
+                )
         self.started.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    def finish(self, process: subprocess.Popen[str] | Forked) -> subprocess.CompletedProcess[str]:
         """What became of it."""
         code = process.wait(SECONDS)
         out, err = ((self.folder / f"{self.started.index(process)}.{stream}").read_text() for stream in ("out", "err"))
@@ -88,17 +102,24 @@ def running_ray() -> Iterator[RayNodes]:
         nodes.close()
 
 
+@pytest.fixture(scope="session")
+def shared(running_ray: RayNodes) -> Iterator[tuple[dict[str, str], Forks]]:
+    """The variables that lead to that Ray, and what commands that use it are copied from."""
+    ray = {name: value for name, value in running_ray.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": running_ray.address}
+    forks = Forks({**plain_environment(), **ray})
+    yield ray, forks
+    forks.close()
+
+
 @pytest.fixture(scope="module")
 def mfmc(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """Runs `mfmc` with these arguments: `returncode`, `stdout`, `stderr`.
 
-    In a module with `OWN_RAY` each command makes a Ray of its own, as on a laptop; in others all share one, as on a cluster.
+    In a module with `OWN_RAY` each command is a Python of its own and makes a Ray of its own, as on a laptop; in others all share one, as
+    on a cluster, and are copies of one process.
     """
-    ray: dict[str, str] = {}
-    if not getattr(request.module, "OWN_RAY", False):
-        nodes: RayNodes = request.getfixturevalue("running_ray")
-        ray = {name: value for name, value in nodes.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": nodes.address}
-    command = Command(tmp_path_factory.mktemp("printed"), ray)
+    own = getattr(request.module, "OWN_RAY", False)
+    command = Command(tmp_path_factory.mktemp("printed"), *(() if own else request.getfixturevalue("shared")))
     yield command
     command.stop()
 
