@@ -18,8 +18,6 @@ from PIL import Image
 from s3 import S3, s3, s3_endpoint  # noqa: F401 (fixtures)
 from skimage.data import astronaut, coffee
 
-OWN_RAY = True
-
 IMAGES = 24
 SMALL = ("--identities", "8", "--attempts", "2", "--actors", "2")
 
