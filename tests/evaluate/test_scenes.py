@@ -9,8 +9,10 @@ import PIL.Image
 import pytest
 from PIL import ExifTags, ImageOps
 
+from mfmc_ray.evaluate.people import PersonGenerator
 from mfmc_ray.evaluate.scenes import DemoCollection, make_demo_collection
 from mfmc_ray.faces.detect import YuNet
+from mfmc_ray.faces.faces import F32, Image
 
 pytestmark = pytest.mark.models
 
@@ -69,7 +71,17 @@ def test_the_readme_tells_the_licences(demo: DemoCollection) -> None:
     assert "Eileen Collins" in text
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[bytes, Image] = {}  # that a style gives the same picture again is shown in test_people
+    render = PersonGenerator.render
+
+    def once(self: PersonGenerator, *styles: F32) -> Image:
+        key = np.stack(styles).tobytes()
+        if key not in drawn:
+            drawn[key] = render(self, *styles)
+        return drawn[key].copy()
+
+    monkeypatch.setattr(PersonGenerator, "render", once)
     steps: list[tuple[int, int]] = []
     make_demo_collection(tmp_path / "a", portraits=6, groups=1, seed=3, progress=lambda *step: steps.append(step))
     make_demo_collection(tmp_path / "b", portraits=6, groups=1, seed=3)

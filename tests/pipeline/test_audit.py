@@ -49,6 +49,7 @@ from mfmc_ray.pipeline.pseudonyms import fault_of
 from mfmc_ray.pipeline.recheck import PlainSearch
 from mfmc_ray.pipeline.rows import faces_column
 from mfmc_ray.pipeline.sampling import Sample
+from mfmc_ray.pipeline.session import connect
 from mfmc_ray.pipeline.signoff import show
 from mfmc_ray.pipeline.workers import ANONYMIZE, POOL, SCAN
 from mfmc_ray.scrub import scrub
@@ -945,11 +946,14 @@ def test_a_wrong_work_is_not_made(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_command(made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert audit(made.config)
-    assert "The promise holds: 5 images and 3 faces audited" in capsys.readouterr().out
-    made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
-    assert not audit(made.config)
+def test_the_command(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with connect(made.config.ray, tmp_path_factory.mktemp("ray")):  # one for both
+        assert audit(made.config)
+        assert "The promise holds: 5 images and 3 faces audited" in capsys.readouterr().out
+        made.rewrite(IMAGE_FILE, lambda rows: original_instead(rows, made.sources), IMAGES)
+        assert not audit(made.config)
     said = capsys.readouterr().out
     assert "The promise is REFUTED by 2 checks" in said
     assert "swapped.jpg" not in said  # a log names no file
