@@ -40,7 +40,7 @@ def shared_data() -> Path:
 WITH_RAY = re.compile(r"tests/(e2e|cluster|recipes)/|tests/pipeline/test_(evaluation|growth|parts|quarantine|search_actors|session)\.py")
 """Tests that start Ray, or take both cores otherwise: with `pytest -n 2` one process has them."""
 APART = re.compile(
-    r"tests/recipes/|tests/e2e/test_(hygiene|known|person_fakes)\.py|tests/pipeline/test_(comparison|evaluation|search_actors)\.py"
+    r"tests/recipes/|tests/e2e/test_(faults|hygiene|known|person_fakes)\.py|tests/pipeline/test_(comparison|evaluation|search_actors)\.py"
     r"|tests/evaluate/(test_scenes|synth/test_synth_collection)\.py"
 )
 """Those of them that hang least on time, and other files that take long for few tests, which would be begun last: the other process has

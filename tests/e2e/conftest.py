@@ -20,6 +20,7 @@ from ray_nodes import RayNodes
 from skimage.data import astronaut, coffee
 
 SECONDS = 500.0
+_open: list[tuple[RayNodes, dict[str, str], Forks]] = []
 
 
 def plain_environment() -> dict[str, str]:
@@ -91,24 +92,34 @@ class Command:
                 process.wait()
 
 
-@pytest.fixture(scope="session")
-def running_ray() -> Iterator[RayNodes]:
-    """A Ray that commands share: each saves the seconds that a start of its own takes."""
-    nodes = RayNodes()
-    try:
-        nodes.head(cpus=2)
-        yield nodes
-    finally:
+@pytest.fixture(scope="module")
+def shared() -> tuple[dict[str, str], Forks]:
+    """The variables that lead to a Ray that commands share, and what they are copied from: each saves the seconds that both take."""
+    if not _open:
+        nodes = RayNodes()
+        try:
+            nodes.head(cpus=2)
+            ray = {name: value for name, value in nodes.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": nodes.address}
+            _open.append((nodes, ray, Forks({**plain_environment(), **ray})))
+        except BaseException:
+            nodes.close()
+            raise
+    return _open[0][1:]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """After the last test here: Ray takes a tenth of a core though nobody asks it for anything."""
+    if nextitem is None or not nextitem.path.is_relative_to(Path(__file__).parent):
+        pytest_sessionfinish()
+
+
+def pytest_sessionfinish() -> None:
+    """Ends what is still there."""
+    while _open:
+        nodes, _, forks = _open.pop()
+        forks.close()
         nodes.close()
-
-
-@pytest.fixture(scope="session")
-def shared(running_ray: RayNodes) -> Iterator[tuple[dict[str, str], Forks]]:
-    """The variables that lead to that Ray, and what commands that use it are copied from."""
-    ray = {name: value for name, value in running_ray.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": running_ray.address}
-    forks = Forks({**plain_environment(), **ray})
-    yield ray, forks
-    forks.close()
 
 
 @pytest.fixture(scope="module")
