@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 OUT = Path(__file__).parents[1] / "docs/before-after.jpg"
-CHOSEN = ("004", "008", "012", "013", "014", "015", "019", "022")
+CHOSEN = ("007", "008", "010", "012", "013", "015", "021", "022")
 SIDE = 176
 
 

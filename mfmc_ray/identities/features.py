@@ -59,6 +59,9 @@ FEATURES = len(_MODES)
 """How many ways there are to move features."""
 SPREAD = 0.45
 """σ over people of how far each mode moves."""
+MOST = 1.4
+"""How far it moves at most, in σ. It is the fakes least like a face that are taken for it, so that extremes (thick brows, small eyes) were
+seen often."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class Features:
 
 
 def draw(rng: np.random.Generator) -> Features:
-    """Random features: independent normal, within two standard deviations, slightly uneven as faces are."""
-    both = np.clip(rng.standard_normal(FEATURES), -2, 2) * SPREAD
+    """Random features: independent normal, within `MOST` standard deviations, slightly uneven as faces are."""
+    both = np.clip(rng.standard_normal(FEATURES), -MOST, MOST) * SPREAD
     uneven = np.clip(rng.standard_normal(FEATURES), -2, 2) * 0.06
     return Features(both.astype(np.float32), uneven.astype(np.float32))
 
