@@ -14,13 +14,12 @@ import numpy as np
 import psutil
 import pytest
 from bad_images import save
-from forks import Forked, Forks
 from PIL import Image
 from ray_nodes import RayNodes
 from skimage.data import astronaut, coffee
 
 SECONDS = 500.0
-_open: list[tuple[RayNodes, dict[str, str], Forks]] = []
+_open: list[tuple[RayNodes, dict[str, str]]] = []
 
 
 def plain_environment() -> dict[str, str]:
@@ -36,16 +35,14 @@ class Command:
     Attributes:
         folder: for what it prints.
         ray: variables that lead to a running Ray; without them each command makes its own.
-        forks: what starts its processes; None: each is a Python of its own.
         started: its processes.
     """
 
     folder: Path
     ray: Mapping[str, str] = field(default_factory=dict)
-    forks: Forks | None = None
-    started: list[subprocess.Popen[str] | Forked] = field(default_factory=list)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str] | Forked:
+    def start(self, *args: object, environment: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
         """Begins a command; what it prints goes into files, because a pipe would be held open by whatever outlives it.
 
         Args:
@@ -53,27 +50,21 @@ class Command:
             environment: further variables.
             options: further ones of `subprocess.Popen`.
         """
-        env = {**plain_environment(), **self.ray, **(environment or {})}
-        given = [os.fspath(a) if isinstance(a, Path) else str(a) for a in args]
         number = len(self.started)
-        process: subprocess.Popen[str] | Forked
         with (self.folder / f"{number}.out").open("w") as out, (self.folder / f"{number}.err").open("w") as err:
-            if self.forks is not None and not options:
-                process = self.forks.start(given, Path(out.name), Path(err.name), env)
-            else:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "mfmc_ray.cli", *given],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    text=True,
-                    env=env,
-                    **options,
-                )
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mfmc_ray.cli", *(os.fspath(a) if isinstance(a, Path) else str(a) for a in args)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                text=True,
+                env={**plain_environment(), **self.ray, **(environment or {})},
+                **options,
+            )
         self.started.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str] | Forked) -> subprocess.CompletedProcess[str]:
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
         """What became of it."""
         code = process.wait(SECONDS)
         out, err = ((self.folder / f"{self.started.index(process)}.{stream}").read_text() for stream in ("out", "err"))
@@ -93,18 +84,18 @@ class Command:
 
 
 @pytest.fixture(scope="module")
-def shared() -> tuple[dict[str, str], Forks]:
-    """The variables that lead to a Ray that commands share, and what they are copied from: each saves the seconds that both take."""
+def running_ray() -> dict[str, str]:
+    """The variables that lead to a Ray that commands share: each saves the seconds that a start of its own takes."""
     if not _open:
         nodes = RayNodes()
         try:
             nodes.head(cpus=2)
             ray = {name: value for name, value in nodes.environment.items() if name.startswith("RAY_")} | {"RAY_ADDRESS": nodes.address}
-            _open.append((nodes, ray, Forks({**plain_environment(), **ray})))
+            _open.append((nodes, ray))
         except BaseException:
             nodes.close()
             raise
-    return _open[0][1:]
+    return _open[0][1]
 
 
 @pytest.hookimpl(trylast=True)
@@ -117,20 +108,17 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
 def pytest_sessionfinish() -> None:
     """Ends what is still there."""
     while _open:
-        nodes, _, forks = _open.pop()
-        forks.close()
-        nodes.close()
+        _open.pop()[0].close()
 
 
 @pytest.fixture(scope="module")
 def mfmc(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """Runs `mfmc` with these arguments: `returncode`, `stdout`, `stderr`.
 
-    In a module with `OWN_RAY` each command is a Python of its own and makes a Ray of its own, as on a laptop; in others all share one, as
-    on a cluster, and are copies of one process.
+    In a module with `OWN_RAY` each command makes a Ray of its own, as on a laptop; in others all share one, as on a cluster.
     """
     own = getattr(request.module, "OWN_RAY", False)
-    command = Command(tmp_path_factory.mktemp("printed"), *(() if own else request.getfixturevalue("shared")))
+    command = Command(tmp_path_factory.mktemp("printed"), {} if own else request.getfixturevalue("running_ray"))
     yield command
     command.stop()
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-SMALL = ("--pseudonyms", "none", "--actors", "1")
+OWN_RAY = True
+
+SMALL = ("--identities", "6", "--attempts", "2", "--actors", "1")
 
 
 def make_photos(folder: Path, pictures: dict[str, bytes]) -> Path:
@@ -147,18 +150,33 @@ REFUSED: dict[Callable[[Path], list[object]], list[str]] = {
 }
 
 
+@dataclass
+class Refused:
+    folder: Path
+    before: list[Path]
+    process: Any
+
+
+@pytest.fixture(scope="module")
+def refused(mfmc: Any, tmp_path_factory: pytest.TempPathFactory, pictures: dict[str, bytes]) -> dict[str, Refused]:
+    """Every command of REFUSED, begun at once: most of their time they wait for imports."""
+    begun = {}
+    for arguments in REFUSED:
+        folder = tmp_path_factory.mktemp(arguments.__name__)
+        make_photos(folder, pictures)
+        given = arguments(folder)
+        before = tree(folder)
+        begun[arguments.__name__] = Refused(folder, before, mfmc.start(*given))
+    return begun
+
+
 @pytest.mark.parametrize(
     "arguments",
     [pytest.param(a, id=a.__name__) for a in REFUSED],
 )
-def test_a_refusal_is_one_sentence(
-    mfmc: Any, tmp_path: Path, pictures: dict[str, bytes], arguments: Callable[[Path], list[object]]
-) -> None:
-    folder = tmp_path / "t"
-    make_photos(folder, pictures)
-    given = arguments(folder)
-    before = tree(tmp_path)
-    result = mfmc(*given)
+def test_a_refusal_is_one_sentence(mfmc: Any, refused: dict[str, Refused], arguments: Callable[[Path], list[object]]) -> None:
+    case = refused[arguments.__name__]
+    result = mfmc.finish(case.process)
     if arguments is unknown_option:  # typer's own, with a frame around it
         assert result.returncode == 2
         assert "Traceback" not in result.stderr
@@ -168,8 +186,8 @@ def test_a_refusal_is_one_sentence(
     for word in REFUSED[arguments]:
         assert word in sentence
     # nothing is made but a private WORK
-    work = folder / "out-work"
-    assert [path for path in tree(tmp_path) if path not in before and not path.is_relative_to(work)] == []
+    work = case.folder / "out-work"
+    assert [path for path in tree(case.folder) if path not in case.before and not path.is_relative_to(work)] == []
 
 
 def test_other_settings_are_refused_until_restart(mfmc: Any, tmp_path: Path, pictures: dict[str, bytes]) -> None:
