@@ -9,7 +9,8 @@ people tell how far off they are:
 - Childhood, from faces of known age (UTKFace's names: age_sex_race_date): coefficients of shape, coarse shading and the log energy of fine
   lines are regressed on youth and its square, with sex and skin tone beside them. Both halves of a face are averaged.
 
-Of such means no face can be made again. The photos are for research; none of them, and nothing of a single one, is in the file.
+Build it anew after the identity model, whose shapes it is about. Of such means no face can be made again. The photos are for research; none
+of them, and nothing of a single one, is in the file.
 """
 
 from __future__ import annotations

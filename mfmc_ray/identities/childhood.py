@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from mfmc_ray.identities.surface import F32
+from mfmc_ray.identities.surface import F32, shrunk
 
 GROWN_UP, NEWBORN = 18.0, 1.0
 """Years at which a face has all, and least, of what an adult's has."""
@@ -39,17 +38,17 @@ class Childhood:
 
     def shaped(self, shape: F32, usual: F32, age: float) -> F32:
         """An identity's shape (k,) at an age, years; `usual` (k,) is that of its sex."""
-        own = 1 - SAME_SHAPE * alike(youth(age))
+        own = 1 - SAME_SHAPE * _common(youth(age))
         return np.asarray(usual + own * (shape - usual) + _curve(self.shape, youth(age)), np.float32)
 
     def shading(self, usual: F32, age: float) -> tuple[float, F32]:
         """What coarse detail at an age, years, is: so many times an adult's, plus a page (g, g, 3); `usual` (g, g, 3) is everybody's."""
-        own = 1 - SAME_SHADING * alike(youth(age))
-        return own, np.asarray((1 - own) * usual + _resized(SHADING * _curve(self.coarse, youth(age)), usual.shape[0]), np.float32)
+        own = 1 - SAME_SHADING * _common(youth(age))
+        return own, np.asarray((1 - own) * usual + shrunk(SHADING * _curve(self.coarse, youth(age)), usual.shape[0]), np.float32)
 
     def lined(self, age: float, grid: int) -> F32:
         """The factor of fine lines at an age, years: float32 (grid, grid)."""
-        return np.asarray(np.exp(_resized(LINES * _curve(self.fine, youth(age)), grid)), np.float32)
+        return np.asarray(np.exp(shrunk(LINES * _curve(self.fine, youth(age)), grid)), np.float32)
 
 
 def youth(age: float) -> float:
@@ -57,14 +56,10 @@ def youth(age: float) -> float:
     return float(np.clip((GROWN_UP - age) / (GROWN_UP - NEWBORN), 0, 1) ** EARLY)
 
 
-def alike(young: float) -> float:
+def _common(young: float) -> float:
     """How far children of this youth have in common what small ones have, 0–1."""
     return min(1.0, 2 * young)
 
 
 def _curve(pages: F32, young: float) -> F32:
     return np.asarray(young * pages[0] + young**2 * pages[1], np.float32)
-
-
-def _resized(page: F32, size: int) -> F32:
-    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)

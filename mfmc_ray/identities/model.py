@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.identities.childhood import Childhood
-from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Surface
+from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Surface, shrunk
 
 DETAIL_GREY = 96.0
 """The stored 8-bit value of detail 0; value = DETAIL_GREY · exp(detail)."""
@@ -124,18 +124,18 @@ class IdentityModel:
     def _coarse(self) -> Callable[[int, int], F32]:
         def coarse(source: int, grid: int) -> F32:
             page = self.detail(source, max(grid, self.surface.size // 2))
-            return np.asarray(cv2.GaussianBlur(_resized(page, grid), (0, 0), SOFT * grid / GRID), np.float32)
+            return np.asarray(cv2.GaussianBlur(shrunk(page, grid), (0, 0), SOFT * grid / GRID), np.float32)
 
         return lru_cache(maxsize=256)(coarse)
 
     def typical(self, man: bool, grid: int) -> tuple[F32, F32]:
         """Mean and standard deviation of the coarse detail of a sex's sources: float32 (grid, grid, 3) each."""
-        mean, spread = (_resized(pages[int(man)].astype(np.float32), grid) for pages in (self.usual, self.spreads))
+        mean, spread = (shrunk(pages[int(man)].astype(np.float32), grid) for pages in (self.usual, self.spreads))
         return mean, spread
 
     def everybody(self, grid: int) -> F32:
         """The mean coarse detail of both sexes: float32 (grid, grid, 3)."""
-        return _resized(self.usual.astype(np.float32).mean(0), grid)
+        return shrunk(self.usual.astype(np.float32).mean(0), grid)
 
     def displacement(self, source: int) -> F32:
         """By how much a source's own features lie right and down of where its detail has them: float32 (f, f, 2), sides of the square."""
@@ -148,7 +148,7 @@ class IdentityModel:
     @cached_property
     def _sharp(self) -> Callable[[int], F32]:
         def sharp(size: int) -> F32:
-            pages = np.stack([_resized(region, size) for region in self.regions])
+            pages = np.stack([shrunk(region, size) for region in self.regions])
             return np.asarray(pages / pages.sum(0), np.float32)
 
         return lru_cache(maxsize=8)(sharp)
@@ -164,7 +164,7 @@ class IdentityModel:
             for ring in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE):
                 corners = (self.surface.uv[list(ring)] + 0.5) * (GRID / self.surface.size) - 0.5
                 cv2.fillPoly(page, [np.round(corners).astype(np.int32)], 1)
-            return _resized(np.asarray(cv2.GaussianBlur(cv2.dilate(page, np.ones((5, 5))).astype(np.float32), (0, 0), 1.8)), grid)
+            return shrunk(np.asarray(cv2.GaussianBlur(cv2.dilate(page, np.ones((5, 5))).astype(np.float32), (0, 0), 1.8)), grid)
 
         return lru_cache(maxsize=8)(openings)
 
@@ -176,7 +176,7 @@ class IdentityModel:
     def _soft(self) -> Callable[[int], F32]:
         def soft(grid: int) -> F32:
             pages = np.stack(
-                [cv2.GaussianBlur(_resized(r, grid), (0, 0), 3.5 * grid / GRID, borderType=cv2.BORDER_REFLECT) for r in self.regions]
+                [cv2.GaussianBlur(shrunk(r, grid), (0, 0), 3.5 * grid / GRID, borderType=cv2.BORDER_REFLECT) for r in self.regions]
             )
             return np.asarray(pages / pages.sum(0), np.float32)
 
@@ -272,10 +272,6 @@ def load_model() -> IdentityModel:
         )
     except (OSError, KeyError, ValueError, cv2.error) as error:
         raise ModelDataError(f"the identity model that ships with mfmc-ray cannot be read ({error}); reinstall the package") from error
-
-
-def _resized(page: F32, size: int) -> F32:
-    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _picture(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -38,6 +38,11 @@ def read(page: NDArray[Any], at: F32) -> NDArray[Any]:
     return cv2.remap(page, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def shrunk(page: F32, size: int) -> F32:
+    """A square page (s, s, …) of float32 averaged down to (size, size, …)."""
+    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
+
+
 def rigid(source: F32, target: F32) -> F32:
     """The rotation (3, 3) that turns centred `source` (n, 3) onto centred `target` in the least-squares sense: source @ R ≈ target.
 

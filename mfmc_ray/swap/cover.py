@@ -34,7 +34,7 @@ the eyes is kept: a wrinkle taken for a rim, or a shaded eye for a dark lens, wo
 MOUTH, BARE_MOUTH = -1.0, -2.5
 """Log-odds from which a mouth is taken to be covered, and up to which to be bare: what seems to lie over it then is a beard or a shadow.
 
-Nine of 272 swapped faces in photos were above −1: in profile, behind a shoulder, out of focus, and all but two grotesque. From 1 on, by
+Nine of 272 swapped faces in photos were above −1: in profile, behind a shoulder, out of focus, and by eye all but two wrong. From 1 on, by
 networks that were fitted to the other half of pictures and people, 104 of 105 faces of 20 px and more with masks in crowds were said to
 be covered, and 3 of 520 people in the news, none of 420 others and none of 200 portraits."""
 _RIM = 0.06

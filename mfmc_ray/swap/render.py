@@ -11,7 +11,7 @@ import numpy as np
 from mfmc_ray.faces.faces import Image
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
-from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, alike, place, read
+from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, alike, place, read, shrunk
 from mfmc_ray.identities.texture import Texture, at_age, texture
 from mfmc_ray.identities.traits import bare_skin
 from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
@@ -81,9 +81,9 @@ class MorphSwapper(Swapper):
     def __init__(self, model: IdentityModel) -> None:
         self.model = model
         self._textures = lru_cache(maxsize=64)(self._texture)
-        self._mask_level = lru_cache(maxsize=8)(lambda size: _shrink(_closed(model), size))
+        self._mask_level = lru_cache(maxsize=8)(lambda size: shrunk(_closed(model), size))
         self._covers = CoverFinder(model, GlassesReader(), MouthReader())
-        self._zones = lru_cache(maxsize=8)(lambda size: _shrink(_make_zones(model), size))
+        self._zones = lru_cache(maxsize=8)(lambda size: shrunk(_make_zones(model), size))
 
     def swap(
         self,
@@ -99,10 +99,10 @@ class MorphSwapper(Swapper):
     ) -> Patch:
         """The window of `image` (uint8 h×w×3 RGB) around the face with `mesh` (468, 3) px, now showing `identity`.
 
-        `age` in years is how old it is to look; by default the identity's. `strength`
-        scales the exchange of shape: 0 changes the texture only, above 1 the identity's features are exaggerated. Without
-        `match_sharpness` the identity's detail is drawn as it is, however soft, grainy or fair-browed the picture. Without `keep_rims` the
-        rims of glasses are drawn over; other things before the face always stay: what `covered` says, by default what is found.
+        `age` in years is how old it is to look; by default the identity's. `strength` scales the exchange of shape: 0 changes the texture
+        only, above 1 the identity's features are exaggerated. Without `match_sharpness` the identity's detail is drawn as it is, however
+        soft, grainy or fair-browed the picture. Without `keep_rims` the rims of glasses are drawn over; other things before the face
+        always stay: what `covered` says, by default what is found.
         """
         age = identity.age if age is None else age
         moved = self._moved(mesh, identity, age, strength)
@@ -261,10 +261,6 @@ def _closed(model: IdentityModel) -> F32:
     hole = np.zeros(model.mask.shape, np.uint8)
     cv2.fillConvexPoly(hole, cv2.convexHull(np.round(model.surface.uv[list(INNER_LIPS)]).astype(np.int32)), 1)
     return np.asarray(np.maximum(model.mask, cv2.dilate(hole, np.ones((_LIPS, _LIPS), np.uint8))), np.float32)
-
-
-def _shrink(page: F32, size: int) -> F32:
-    return page if page.shape[0] == size else np.asarray(cv2.resize(page, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def window_of(points: F32, pad: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
