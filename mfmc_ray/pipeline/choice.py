@@ -47,7 +47,7 @@ OUTLINES = 2
 HOLDS, TIGHT, FAILS = range(3)
 """Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
 NEAREST = 3
-"""Of how many results, if none holds, outlines are tried."""
+"""Of how many results outlines are tried: on another head it may be another fake that is least like the original."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
 LARGEST_SHIFT = 0.3
@@ -158,7 +158,7 @@ class Chooser:
             best = _cheapest(found, best)
             near = sorted([*near, *found], key=lambda one: one.price)[:NEAREST]
             if best.price[0] == HOLDS:
-                near = [best]
+                near = [one for one in near if one.price[0] == HOLDS]
                 break
         if best is None:
             return None, count, reason
