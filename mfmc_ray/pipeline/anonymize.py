@@ -34,7 +34,7 @@ from mfmc_ray.scrub import scrub
 from mfmc_ray.sources import SourceError, SourceReader
 from mfmc_ray.swap.keep import area_of, restore
 from mfmc_ray.swap.protocol import Swapper
-from mfmc_ray.swap.redact import Cover, cover_of
+from mfmc_ray.swap.redact import Cover, Fronts, cover_of
 from mfmc_ray.tables import FACES, IMAGES, anonymized_schema, embedding_column, published_schema, scan_schema
 
 GROUP, GROUP_PIXELS = 16, 64_000_000
@@ -160,7 +160,7 @@ class AnonymizeStage:
     def _draft(self, row: Mapping[str, Any], picture: Decoded, faces: Faces, results: list[Result], decided: Sequence[Decision]) -> Draft:
         """Replaces and redacts the faces that are not kept."""
         canvas = picture.pixels.copy()
-        used: set[str] = set()
+        used, fronts = set[str](), Fronts()
         # large faces first: a small one beside it is then drawn over its moved surroundings, not moved by them
         order = [int(i) for i in np.argsort(-faces.sizes, kind="stable") if results[i].verdict != "kept"]
         sitters = {i: self._seated(picture.pixels, faces, i, results[i], decided[i]) for i in order}
@@ -168,14 +168,13 @@ class AnonymizeStage:
         for i in order:
             if (sitter := sitters[i]) is None:
                 continue
-            self._replace(row["image_id"], i, canvas, sitter.beside(covers), results[i], used, decided[i])
+            self._replace(row["image_id"], i, canvas, sitter.beside(covers), results[i], used, decided[i], fronts)
             if results[i].verdict == "redacted":
                 covers.append(Cover.of(canvas, cover_of(faces.boxes[i], canvas.shape)))
         self._restore(picture.pixels, canvas, faces, results)
-        for i, result in enumerate(results):
-            if result.verdict == "redacted":
-                result.cover(canvas, faces.boxes[i])
-        return Draft(row, replace(picture, pixels=canvas), faces, results)
+        draft = Draft(row, replace(picture, pixels=canvas), faces, results, fronts)
+        draft.cover()
+        return draft
 
     def _restore(self, original: Image, canvas: Image, faces: Faces, results: list[Result]) -> None:
         """Gives the kept faces their pixels back where a neighbour's swap has moved them. The check of the output comes afterwards."""
@@ -229,6 +228,7 @@ class AnonymizeStage:
         result: Result,
         used: set[str],
         decided: Decision,
+        fronts: Fronts,
     ) -> None:
         """Swaps one face in the canvas, or leaves its result a redaction with the rule's name."""
         best, reason = None, "no_identity"
@@ -247,6 +247,7 @@ class AnonymizeStage:
             result.redact(reason)
             return
         result.checked, result.identity, result.moved = best.checked, best.identity, best.patch.mesh
+        fronts.add(i, canvas, best.patch)
         best.patch.paste(canvas)
         used.add(best.identity.identity_id)
         result.verdict = "replaced"
@@ -278,7 +279,7 @@ class AnonymizeStage:
                     "threshold": first.threshold if first else None,
                     "certificates": [certificate.row() for certificate in certificates],
                     "points": result.checked.points.reshape(-1).tolist() if result.checked else None,
-                    "redacted_area": list(result.area) if result.area else None,
+                    "redacted_area": list(result.cover.area) if result.cover else None,
                     **before[i],
                     **result.after,
                 }

@@ -221,7 +221,9 @@ class _Part:
         if surplus:
             self.findings.add(checks.METADATA, f"{path}: {surplus}")
         self._look(path, pixels, rows)
-        for i in see_through(pixels, [row["redacted_area"] for row in rows if row["redacted_area"]]):
+        areas = [row["redacted_area"] for row in rows if row["redacted_area"]]
+        worn = np.array([row["points"] for row in rows if row["verdict"] == "replaced" and row["points"]], np.float32)
+        for i in see_through(pixels, areas, self.stage.look.shown(pixels, worn.reshape(-1, 5, 2), areas)):
             self.findings.add(checks.COVERS, f"{path}: cover {i}")
         original = self._original(source) if source else None
         self.totals["sources compared" if original is not None else "sources not readable"] += 1

@@ -19,7 +19,7 @@ from mfmc_ray.pipeline.window import REACH
 from mfmc_ray.swap.cover import GLASSES, Covered
 from mfmc_ray.swap.outline import Head, Outline, outlined
 from mfmc_ray.swap.protocol import Order, Patch, Swapper
-from mfmc_ray.swap.redact import Cover
+from mfmc_ray.swap.redact import Cover, before
 
 ENOUGH = 0.06
 """The room (see `Checked.room`) that is wanted below every threshold, so that encoding the picture does not use it up."""
@@ -63,7 +63,8 @@ class Sitter:
         wanted: what it is to be read as.
         covered: what lies before it.
         originals: recognizer → float32 (1, d), its embedding.
-        covers: of faces beside it, which lie over its picture when it is published and change what recognizers see of it.
+        covers: of faces beside it, which lie over its picture when it is published, if not over what is drawn of it, and change what
+            recognizers see of it.
         others: float32 (n, 4), px, the boxes of other faces.
     """
 
@@ -325,7 +326,7 @@ def worn(canvas: Image, patch: Patch, covers: Sequence[Cover] = ()) -> Iterator[
     kept = [(window, canvas[window].copy()) for window in windows]
     patch.paste(canvas)
     for cover in covers:
-        cover.paste(canvas)
+        cover.paste(canvas, before(patch, cover))
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from mfmc_ray.label import ALTERED, SYNTHETIC, label
 from mfmc_ray.pipeline.check import Checked, OutputCheck
 from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.published import Published
-from mfmc_ray.swap.redact import cover_of, redact
+from mfmc_ray.swap.redact import Cover, Fronts, cover_of
 
 ROUNDS = 4
 
@@ -35,7 +35,7 @@ class Result:
     Attributes:
         moved: float32 (468, 3) px, where its mesh was moved to.
         checked: of a replaced face, on the picture as it is or, once settled, as it is published.
-        area: x0 y0 x1 y1 px, what is covered.
+        cover: what it is covered with.
         after: the columns about its look as published.
     """
 
@@ -46,17 +46,12 @@ class Result:
     attempts: int = 0
     moved: F32 | None = None
     checked: Checked | None = None
-    area: tuple[int, int, int, int] | None = None
+    cover: Cover | None = None
     after: dict[str, Any] = field(default_factory=dict)
 
     def redact(self, reason: str) -> None:
         """Makes it a redaction by this rule."""
         self.verdict, self.reason, self.identity, self.moved, self.checked, self.after = "redacted", reason, None, None, None, {}
-
-    def cover(self, canvas: Image, box: F32) -> None:
-        """Covers the face with this box (4,) px, in place."""
-        self.area = cover_of(box, canvas.shape)
-        redact(canvas, self.area)
 
 
 @dataclass
@@ -68,6 +63,7 @@ class Draft:
         picture: how it is to be written; its pixels are changed in place.
         faces: as the scan found them.
         results: one for each face.
+        fronts: where the replaced ones show.
         file: once settled, the bytes to be published and their format.
         error: why it cannot be published; nothing of it may get out.
     """
@@ -76,6 +72,7 @@ class Draft:
     picture: Decoded
     faces: Faces
     results: list[Result]
+    fronts: Fronts = field(default_factory=Fronts)
     file: tuple[bytes, str] | None = None
     error: Exception | None = None
 
@@ -83,6 +80,14 @@ class Draft:
     def worn(self) -> list[int]:
         """The faces that are replaced."""
         return [i for i, result in enumerate(self.results) if result.verdict == "replaced"]
+
+    def cover(self) -> None:
+        """Covers the faces that are redacted; those that were covered already may have given way to a face that is none any more."""
+        canvas = self.picture.pixels
+        for box, result in zip(self.faces.boxes, self.results, strict=True):
+            if result.verdict == "redacted":
+                result.cover = result.cover or Cover.of(canvas, cover_of(box, canvas.shape))
+                result.cover.paste(canvas, self.fronts.within(result.cover.area))
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,9 @@ class Settler:
                 failed = [i for i in look.worn if not _checked(draft.results[i]).verdict.passed]
                 for i in failed:
                     draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
-                    draft.results[i].cover(draft.picture.pixels, draft.faces.boxes[i])
+                    draft.fronts.drop(i)
                 if failed:
+                    draft.cover()
                     again.append(draft)
                 else:
                     self._write(look)

@@ -175,11 +175,17 @@ def outlined(image: Image, patch: Patch, head: Head, outline: Outline, others: F
     across = np.s_[min(left, patch.x - x0) : max(right, patch.x - x0 + patch.pixels.shape[1])]
     page = image[y0:y1, x0:x1][cut, across].copy()
     x0, y0, full = x0 + across.start, y0 + cut.start, full[cut, across]
-    page[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]] = patch.pixels
+    drawn = np.s_[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]]
+    page[drawn] = patch.pixels
+    front = None
+    if patch.front is not None:
+        alone = np.zeros(page.shape[:2], np.uint8)
+        alone[drawn] = 255 * patch.front
+        front = np.asarray(warped(alone, -full) == 255, np.bool_)
     mesh, points = patch.mesh.copy(), patch.mesh[:, :2]
     for _ in range(4):  # what is drawn at p comes from p − shift(p): where p goes is found by going on
         mesh[:, :2] = points + _field(mesh[:, :2], head, outline, others, image.shape)
-    return Patch(x0, y0, warped(page, -full), mesh, patch.cover)
+    return Patch(x0, y0, warped(page, -full), mesh, patch.cover, front)
 
 
 def _hairline(image: Image, head: Head, skin: F32) -> float:

@@ -10,9 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.swap.cover import Covered
+
+OPAQUE = 0.98
+"""Weight of what is drawn from which on nothing else shows."""
 
 
 class SwapError(RuntimeError):
@@ -45,6 +51,7 @@ class Patch:
         pixels: uint8 (height, width, 3) RGB.
         mesh: float32 (468, 3), where the swapped face's mesh is now, px of the picture.
         cover: fraction in 0–1 of the face's area that shows the fake identity.
+        front: bool (height, width), where the swapped face shows and nothing that is before it; None: nowhere for certain.
     """
 
     x: int
@@ -52,6 +59,7 @@ class Patch:
     pixels: Image
     mesh: F32
     cover: float
+    front: NDArray[np.bool_] | None = None
 
     def paste(self, image: Image) -> None:
         """Puts the window into the picture it was cut from, in place."""

@@ -18,7 +18,7 @@ from mfmc_ray.swap.cover import NOTHING, PAGE, Covered, CoverFinder
 from mfmc_ray.swap.glasses import GlassesReader
 from mfmc_ray.swap.match import COARSE, as_colourful_as, as_shaded_as, as_sharp_as, brow_gain, contrast_gain, grain, luma, median
 from mfmc_ray.swap.mouth import MouthReader
-from mfmc_ray.swap.protocol import Patch, Portrait, Swapper
+from mfmc_ray.swap.protocol import OPAQUE, Patch, Portrait, Swapper
 
 TONE_FLOOR = 16.0
 """Added before a logarithm is taken, so that dark skin's noise and highlights are not blown up."""
@@ -48,6 +48,7 @@ class Seen:
         mask: float32 (h, w), 0–1, soft: where it is to be drawn; not over what lies before it, nor within an open mouth.
         edges, brows, skin: float32 (h, w), 0–1: where faces have sharp edges, the brows, bare skin.
         veil: float32 (h, w), 0 where something is hidden before the face, 1 elsewhere; None: nothing is.
+        front: bool (h, w), where the face shows and nothing before it: drawn fully (`OPAQUE`), or within an open mouth.
     """
 
     size: int
@@ -59,6 +60,7 @@ class Seen:
     brows: F32
     skin: F32
     veil: F32 | None
+    front: Bool
 
     @property
     def cover(self) -> float:
@@ -118,7 +120,9 @@ class MorphSwapper(Swapper):
         hidden = None if covered is NOTHING else covered.page if keep_rims else covered.objects
         shown = self._draw(window[inside], at, identity, age, width, hidden, match_sharpness)
         window[inside] = shown.pixels
-        return Patch(x0, y0, window, moved, shown.cover)
+        front = np.zeros(window.shape[:2], np.bool_)
+        front[inside] = False if shown.front is None else shown.front
+        return Patch(x0, y0, window, moved, shown.cover, front)
 
     def _moved(self, mesh: F32, identity: Identity, age: float, strength: float) -> F32:
         """The face's mesh (468, 3) px with the identity's shape."""
@@ -144,7 +148,7 @@ class MorphSwapper(Swapper):
             detail = as_sharp_as(detail, light, mask * edges, width)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
-        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover)
+        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover, seen.front)
 
     def seen(self, window: Image, mesh: F32, width: float, hidden: F32 | None) -> Seen:
         """Where the face with `mesh` (468, 3) px, `width` px wide, shows in a window just around it, uint8 (h, w, 3) RGB.
@@ -159,15 +163,17 @@ class MorphSwapper(Swapper):
         texel = (cv2.merge([u, v]) + 0.5) * (size / surface.size) - 0.5
         # at the outline a pixel's centre may lie beyond its triangle, and what is interpolated there below 0
         mask = np.where(drawn, read(self._mask_level(size), texel) * np.clip(front, 0, 1), 0).astype(np.float32)
-        mask *= 1 - mouth_of(mesh[:, :2], shape)
+        whole, mask = mask, mask * (1 - mouth_of(mesh[:, :2], shape))
 
         light = np.asarray(cv2.LUT(window, _LIGHT), np.float32)
         hair, edges, brows, skin = (np.asarray(zone, np.float32) for zone in cv2.split(read(self._zones(size), texel)))
-        mask *= _uncovered(light, mask, hair, width)
+        bare = _uncovered(light, mask, hair, width)
+        mask, whole = mask * bare, whole * bare
         if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
             veil = np.where(drawn, 1 - read(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
-            mask *= veil
-        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
+            mask, whole = mask * veil, whole * veil
+        shows = np.asarray(whole >= OPAQUE, np.bool_)
+        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil, shows)
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""

@@ -19,11 +19,13 @@ from skimage import data
 
 from mfmc_ray.codec import decode
 from mfmc_ray.config import SwapConfig
+from mfmc_ray.faces.audit_look import AuditLook
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.pipeline import anonymize, settle
 from mfmc_ray.pipeline.anonymize import AnonymizeStage, published_of, split, summary
 from mfmc_ray.pipeline.choice import CHOICE, worn
+from mfmc_ray.pipeline.inspection import see_through
 from mfmc_ray.pipeline.known import blanked
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.scan import ScanStage
@@ -190,6 +192,36 @@ def test_what_cannot_be_swapped_is_covered(scan: pa.Table, pack: ModelPack, swap
             x0, y0, x1, y1 = (round(v) for v in face["redacted_area"])
             inside = decode(row["image"]["bytes"]).pixels[y0 + 4 : y1 - 4, x0 + 4 : x1 - 4]
             assert inside.reshape(-1, 3).std(0).max() < 6
+
+
+def test_a_cover_gives_way_to_a_face_before_it(scan: pa.Table, pack: ModelPack, swapper: MorphSwapper, folder: Path) -> None:
+    at = scan["path"].to_pylist().index("face.jpg")
+    row = scan.slice(at, 1)
+    (face,) = row["faces"][0].as_py()
+    width = face["box"][2] - face["box"][0]
+    beside = face | {"box": [face["box"][0] + 0.6 * width, face["box"][1], face["box"][2] + 0.6 * width, face["box"][3]], "mesh_score": 0.0}
+    two = row.set_column(
+        row.schema.get_field_index("faces"), row.schema.field("faces"), pa.array([[face, beside]], row.schema.field("faces").type)
+    )
+    (done,) = make_stage(scan, pack, swapper)(two).to_pylist()
+    worn_row, covered = done["face_rows"]
+    assert (worn_row["verdict"], covered["verdict"], covered["reason"]) == ("replaced", "redacted", "no_mesh")
+    shown, original = decode(done["image"]["bytes"]).pixels, decode((folder / "face.jpg").read_bytes()).pixels
+    area = covered["redacted_area"]
+    x0, y0, x1, y1 = map(int, area)
+    shared = slice(y0, y1), slice(x0, int(face["box"][2]))
+    colour = np.median(shown[y0:y1, int(face["box"][2]) + 9 : x1].reshape(-1, 3), 0)
+    off = np.abs(shown - colour).max(2)
+    assert (off[y0 + 4 : y1 - 4, int(face["box"][2]) + 9 : x1 - 4] < 24).mean() > 0.97
+    assert (off[shared] > 24).mean() > 0.4  # most of her cheek
+    front = off > 24
+    assert (np.abs(shown.astype(int) - original).max(2) > 8)[shared][front[shared]].mean() > 0.7  # and that is another face's
+    look = AuditLook()
+    points = np.array(worn_row["points"], np.float32).reshape(1, 5, 2)
+    assert see_through(shown, [area]) == [0]
+    assert see_through(shown, [area], look.shown(shown, points, [area])) == []
+    assert look.shown(shown, points, [(0, 0, 9, 9)]) is None
+    assert see_through(original, [area], look.shown(original, points, [area])) == [0]
 
 
 def test_an_impossible_threshold_redacts(scan: pa.Table, stage: AnonymizeStage, pack: ModelPack, swapper: MorphSwapper) -> None:

@@ -24,6 +24,7 @@ from mfmc_ray.pipeline.check import Checked
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.settle import Draft, Result, Settler
 from mfmc_ray.published import Published
+from mfmc_ray.swap.protocol import Patch
 from mfmc_ray.swap.render import MorphSwapper
 
 pytestmark = pytest.mark.models
@@ -102,9 +103,33 @@ def test_a_face_that_is_still_the_original_is_covered(unchanged: Drafts, stage: 
         assert draft.file is not None
         shown = decode(draft.file[0]).pixels
         for result in draft.results:
-            assert result.area is not None
-            x0, y0, x1, y1 = result.area
+            assert result.cover is not None
+            x0, y0, x1, y1 = result.cover.area
             assert shown[y0 + 4 : y1 - 4, x0 + 4 : x1 - 4].reshape(-1, 3).std(0).max() < 6
+
+
+def test_a_cover_that_gave_way_to_a_face_that_fails_covers_that_as_well(unchanged: Drafts, stage: AnonymizeStage) -> None:
+    (draft,) = (one for one in unchanged() if one.row["path"] == "lossless.png")
+    box = draft.faces.boxes[0]
+    beside = box + np.array([0.5, 0, 0.5, 0], np.float32) * (box[2] - box[0])
+    draft.faces = draft.faces.take([0, 0]).with_(boxes=np.stack([box, beside]))
+    draft.results.append(Result("redacted", "no_mesh"))
+    x0, y0, x1, y1 = np.round(box).astype(int).tolist()
+    pixels = draft.picture.pixels
+    front = np.ones((y1 - y0, x1 - x0), bool)
+    draft.fronts.add(0, pixels, Patch(x0, y0, pixels[y0:y1, x0:x1].copy(), draft.faces.need("meshes")[0], 1.0, front))
+    original = pixels.copy()
+    draft.cover()
+    assert draft.results[1].cover is not None
+    a0, b0, a1, b1 = draft.results[1].cover.area
+    np.testing.assert_array_equal(pixels[max(b0, y0) : y1, max(a0, x0) : x1], original[max(b0, y0) : y1, max(a0, x0) : x1])
+    stage._settler([draft])
+    assert draft.error is None
+    assert [result.verdict for result in draft.results] == ["redacted", "redacted"]
+    assert draft.file is not None
+    shown = decode(draft.file[0]).pixels
+    assert len(np.unique(shown[b0:b1, a0:a1].reshape(-1, 3), axis=0)) <= 2
+    assert (shown[y0:y1, x0:x1] == original[y0:y1, x0:x1]).all(2).mean() < 0.01
 
 
 def test_what_does_not_come_to_rest_is_withheld(unchanged: Drafts, stage: AnonymizeStage, monkeypatch: pytest.MonkeyPatch) -> None:

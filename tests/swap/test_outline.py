@@ -1,5 +1,7 @@
 """The outline of the head, on NASA's portrait of Eileen Collins, public domain, that ships with scikit-image."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -170,3 +172,16 @@ def test_a_window_around_the_face_is_enough(image: np.ndarray, mesh: np.ndarray,
         area = slice(patch.y, patch.y + patch.pixels.shape[0]), slice(patch.x, patch.x + patch.pixels.shape[1])
         np.testing.assert_array_equal(part[area], whole[area])
         assert not changed.sum() - changed[area].sum()
+
+
+def test_where_the_face_shows_moves_with_it(image: np.ndarray, mesh: np.ndarray) -> None:
+    plain = as_it_is(image, mesh)
+    front = np.zeros(plain.pixels.shape[:2], np.uint8)
+    cv2.fillConvexPoly(front, cv2.convexHull(np.round(mesh[:, :2] - [plain.x, plain.y]).astype(np.int32)), 1)
+    moved = outlined(image, replace(plain, front=front > 0), Head.of(image, mesh), Outline(0.1, 0.04), NOBODY)
+    assert moved.front is not None
+    assert moved.front.shape == moved.pixels.shape[:2]
+    hull = np.zeros(moved.pixels.shape[:2], np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.round(moved.mesh[:, :2] - [moved.x, moved.y]).astype(np.int32)), 1)
+    assert (moved.front & (hull > 0)).sum() > 0.97 * (moved.front | (hull > 0)).sum()
+    assert outlined(image, plain, Head.of(image, mesh), Outline(0.1, 0.04), NOBODY).front is None

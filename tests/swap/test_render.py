@@ -169,3 +169,23 @@ def test_what_does_not_move_is_as_it_was() -> None:
     np.testing.assert_array_equal(moved[30:60, 40:90], page[29:59, 42:92])
     moved[30:60, 40:90] = page[30:60, 40:90]
     np.testing.assert_array_equal(moved, page)
+
+
+def test_a_patch_knows_where_the_face_is_before_all(person: Person, swapper: MorphSwapper) -> None:
+    def front(image: np.ndarray) -> np.ndarray:
+        patch = swapper.swap(image, person.mesh, sample(swapper.model, 1))
+        assert patch.front is not None
+        page, hull = np.zeros(image.shape[:2], bool), np.zeros(image.shape[:2], np.uint8)
+        page[patch.y : patch.y + patch.front.shape[0], patch.x : patch.x + patch.front.shape[1]] = patch.front
+        cv2.fillConvexPoly(hull, cv2.convexHull(np.round(patch.mesh[:, :2]).astype(np.int32)), 1)
+        assert not page[hull == 0].any()
+        return page
+
+    bare = front(person.image)
+    assert bare[tuple(np.round(person.mesh[1, 1::-1]).astype(int))]  # the nose
+    assert bare.sum() > 0.6 * cv2.contourArea(cv2.convexHull(np.round(person.mesh[:, :2]).astype(np.int32)))
+    covered = person.image.copy()
+    x, y = np.round(person.mesh[152, :2]).astype(int)
+    covered[y - 25 : y + 40, x - 30 : x + 30] = (20, 180, 40)  # something before the chin
+    hidden = front(covered)
+    assert hidden[y - 20 : y, x - 20 : x + 20].mean() < 0.1 < bare[y - 20 : y, x - 20 : x + 20].mean()

@@ -25,7 +25,7 @@ from mfmc_ray.swap.device.raster import Rasteriser
 from mfmc_ray.swap.device.skin import Skins
 from mfmc_ray.swap.device.warp import apply, area_rows, linear_rows, sample, window
 from mfmc_ray.swap.match import SHADES
-from mfmc_ray.swap.protocol import Order, Patch
+from mfmc_ray.swap.protocol import OPAQUE, Order, Patch
 from mfmc_ray.swap.render import FOLLOW, LOW_PASS, SURROUNDINGS, MorphSwapper, mouth_of, window_of
 
 AT_ONCE = 4
@@ -118,17 +118,22 @@ class DeviceSwapper(MorphSwapper):
         followed = self._follow(torch.from_numpy(pages).to(self.device), tasks)
         left, top, right, bottom = torch.tensor([task.inner for task in tasks], device=self.device).unbind(1)
         inside = window(followed, top, left, bottom - top, right - left, small, small)
-        shown, cover = self._draw_many(inside, tasks)
+        shown, cover, alone = self._draw_many(inside, tasks)
         result = followed.to(torch.uint8)
+        front = torch.zeros_like(result[:, 0], dtype=torch.bool)
         for i, task in enumerate(tasks):
             x0, y0, x1, y1 = task.inner
             result[i, :, y0:y1, x0:x1] = shown[i, :, : y1 - y0, : x1 - x0]
-        pixels, covers = result.permute(0, 2, 3, 1).contiguous().cpu().numpy(), cover.tolist()
+            front[i, y0:y1, x0:x1] = alone[i, : y1 - y0, : x1 - x0]
+        pixels, fronts, covers = result.permute(0, 2, 3, 1).contiguous().cpu().numpy(), front.cpu().numpy(), cover.tolist()
         patches = []
         for i, task in enumerate(tasks):
             x, y = task.outer[:2]
             moved = task.new + np.array([x, y, 0], np.float32)
-            patches.append(Patch(x, y, pixels[i, : task.height, : task.breadth].copy(), moved, covers[i]))
+            shape = task.height, task.breadth
+            patches.append(
+                Patch(x, y, pixels[i, : shape[0], : shape[1]].copy(), moved, covers[i], fronts[i, : shape[0], : shape[1]].copy())
+            )
         return patches
 
     def _follow(self, pages: Tensor, tasks: Sequence[Task]) -> Tensor:
@@ -175,8 +180,9 @@ class DeviceSwapper(MorphSwapper):
         near = torch.minimum(off[0][:, :, None], off[1][:, None]) * _STRAIGHT
         return (near / torch.tensor(reach, device=self.device)[:, None, None]).clamp(0, 1)[:, None]
 
-    def _draw_many(self, pixels: Tensor, tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
-        """`MorphSwapper._draw`: windows (b, 3, side, side) 0–255 → uint8 with the faces, and the fractions of them that show."""
+    def _draw_many(self, pixels: Tensor, tasks: Sequence[Task]) -> tuple[Tensor, Tensor, Tensor]:
+        """`MorphSwapper._draw`: windows (b, 3, side, side) 0–255 → uint8 with the faces, the fractions of them that show, and `Seen.front`,
+        bool (b, side, side)."""
         size, side = tasks[0].level, pixels.shape[2]
         box = np.array([task.inner for task in tasks])
         high, wide = box[:, 3] - box[:, 1], box[:, 2] - box[:, 0]
@@ -195,21 +201,24 @@ class DeviceSwapper(MorphSwapper):
         mouths = np.zeros((len(tasks), side, side), np.float32)
         for page, mesh, h, w in zip(mouths, meshes, high, wide, strict=True):
             page[:h, :w] = mouth_of(mesh[:, :2], (h, w))
-        mask = torch.where(drawn, mask * front.clamp(0, 1), 0) * (1 - torch.from_numpy(mouths).to(self.device))
+        whole = torch.where(drawn, mask * front.clamp(0, 1), 0)
+        mask = whole * (1 - torch.from_numpy(mouths).to(self.device))
 
         light = blend.light_of(pixels)
-        mask = mask * self._uncovered(light, mask, hair, span, [task.width for task in tasks])
+        bare = self._uncovered(light, mask, hair, span, [task.width for task in tasks])
+        mask, whole = mask * bare, whole * bare
         if any(task.hidden is not None for task in tasks):
             pages = np.zeros((len(tasks), 1, PAGE, PAGE), np.float32)
             for page, task in zip(pages, tasks, strict=True):
                 page[0] = 0 if task.hidden is None else task.hidden
             u, v = ((w + 0.5) * (PAGE / size) - 0.5 for w in (u, v))
-            mask = mask * (1 - sample(torch.from_numpy(pages).to(self.device), u, v)[:, 0])
+            veil = 1 - sample(torch.from_numpy(pages).to(self.device), u, v)[:, 0]
+            mask, whole = mask * veil, whole * veil
         low = self._low_pass(light, mask * skin, tasks, high, wide)
         zones = edges, brows, skin
         fake = self._fitted(torch.stack(detail, 1), light, low, mask, zones, span, tasks, high, wide)
         shown = blend.mixed(pixels, torch.exp(low + fake) - blend.TONE_FLOOR, mask)
-        return shown, mask.sum((1, 2)) / drawn.sum((1, 2)).clamp(min=1)
+        return shown, mask.sum((1, 2)) / drawn.sum((1, 2)).clamp(min=1), whole >= OPAQUE
 
     def _fitted(
         self,

@@ -58,6 +58,9 @@ def same(order: Order, found: Patch) -> None:
     assert (found.x, found.y, found.pixels.shape) == (wanted.x, wanted.y, wanted.pixels.shape)
     np.testing.assert_allclose(found.mesh, wanted.mesh, atol=1e-3)
     assert found.cover == pytest.approx(wanted.cover, abs=1e-3)
+    assert found.front is not None
+    assert wanted.front is not None
+    assert (found.front != wanted.front).sum() <= 0.005 * wanted.front.sum() + 2
     height, width = wanted.pixels.shape[:2]
     before = order.image[found.y : found.y + height, found.x : found.x + width]
     off = np.abs(found.pixels.astype(int) - wanted.pixels)[(wanted.pixels != before).any(2)]
