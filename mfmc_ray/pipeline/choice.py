@@ -42,11 +42,11 @@ CHOICE = 16
 """Of how many attempts the best is taken; only if none passes with room enough are there more."""
 FINALISTS = 6
 """How many good results are looked at by every recognizer."""
-OUTLINES = 2
+OUTLINES = 3
 """Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see the best result."""
 HOLDS, TIGHT, FAILS = range(3)
 """Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
-NEAREST = 3
+NEAREST = 5
 """Of how many results outlines are tried: on another head it may be another fake that is least like the original."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
