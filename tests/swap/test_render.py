@@ -1,5 +1,6 @@
 """The swapper on a real face: NASA's portrait of Eileen Collins, public domain, that ships with scikit-image."""
 
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -13,6 +14,7 @@ from mfmc_ray.faces.mesh import FaceMesh, mouth_opening, pose
 from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
+from mfmc_ray.swap.cover import NOTHING, Covered
 from mfmc_ray.swap.render import MorphSwapper, mouth_of, neutral_portrait, warped
 
 pytestmark = pytest.mark.models
@@ -189,3 +191,17 @@ def test_a_patch_knows_where_the_face_is_before_all(person: Person, swapper: Mor
     covered[y - 25 : y + 40, x - 30 : x + 30] = (20, 180, 40)  # something before the chin
     hidden = front(covered)
     assert hidden[y - 20 : y, x - 20 : x + 20].mean() < 0.1 < bare[y - 20 : y, x - 20 : x + 20].mean()
+
+
+def test_glasses_are_of_the_face_and_not_before_it(person: Person, swapper: MorphSwapper) -> None:
+    page = np.zeros_like(NOTHING.objects)
+    page[40:60, 30:90] = 1
+
+    def drawn(covered: Covered) -> tuple[float, int]:
+        patch = swapper.swap(person.image, person.mesh, sample(swapper.model, 1), covered=covered)
+        assert patch.front is not None
+        return patch.cover, int(patch.front.sum())
+
+    bare, rims, object_ = (drawn(one) for one in (NOTHING, replace(NOTHING, rims=page), replace(NOTHING, objects=page)))
+    assert rims[0] == object_[0] < bare[0]  # neither is drawn over
+    assert object_[1] < rims[1] == bare[1]

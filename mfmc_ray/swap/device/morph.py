@@ -106,8 +106,9 @@ class DeviceSwapper(MorphSwapper):
         origin = np.array([*outer[:2], 0], np.float32)
         inner = window_of((moved - origin)[:, :2], 2.0, (outer[3] - outer[1], outer[2] - outer[0]))
         covered = self.covered(order.image, mesh) if order.covered is None else order.covered
-        hidden = None if covered is NOTHING else covered.page if order.keep_rims else covered.objects
-        return Task(number, order, age, width, self._size(width), outer, inner, mesh - origin, moved - origin, hidden)
+        objects = None if covered is NOTHING else covered.objects
+        hidden = covered.page if objects is not None and order.keep_rims else objects
+        return Task(number, order, age, width, self._size(width), outer, inner, mesh - origin, moved - origin, hidden, objects)
 
     def _batch(self, tasks: Sequence[Task]) -> list[Patch]:
         side, small = tasks[0].sides.outer, tasks[0].sides.inner
@@ -208,12 +209,13 @@ class DeviceSwapper(MorphSwapper):
         bare = self._uncovered(light, mask, hair, span, [task.width for task in tasks])
         mask, whole = mask * bare, whole * bare
         if any(task.hidden is not None for task in tasks):
-            pages = np.zeros((len(tasks), 1, PAGE, PAGE), np.float32)
+            pages = np.zeros((len(tasks), 2, PAGE, PAGE), np.float32)
             for page, task in zip(pages, tasks, strict=True):
-                page[0] = 0 if task.hidden is None else task.hidden
+                if task.hidden is not None:
+                    page[0], page[1] = task.hidden, task.objects
             u, v = ((w + 0.5) * (PAGE / size) - 0.5 for w in (u, v))
-            veil = 1 - sample(torch.from_numpy(pages).to(self.device), u, v)[:, 0]
-            mask, whole = mask * veil, whole * veil
+            veil, others = (1 - sample(torch.from_numpy(pages).to(self.device), u, v)).unbind(1)
+            mask, whole = mask * veil, whole * others
         low = self._low_pass(light, mask * skin, tasks, high, wide)
         zones = edges, brows, skin
         fake = self._fitted(torch.stack(detail, 1), light, low, mask, zones, span, tasks, high, wide)
