@@ -43,7 +43,7 @@ CHOICE = 16
 FINALISTS = 6
 """How many good results are looked at by every recognizer."""
 OUTLINES = 3
-"""Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see the best result."""
+"""Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see a result."""
 HOLDS, TIGHT, FAILS = range(3)
 """Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
 NEAREST = 5
