@@ -42,7 +42,7 @@ CHOICE = 16
 """Of how many attempts the best is taken; only if none passes with room enough are there more."""
 FINALISTS = 6
 """How many good results are looked at by every recognizer."""
-OUTLINES = 3
+OUTLINES = 2
 """Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see a result."""
 HOLDS, TIGHT, FAILS = range(3)
 """Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
@@ -163,7 +163,7 @@ class Chooser:
                 break
         if best is None:
             return None, count, reason
-        best = _cheapest((other for one in near for other in self._outlined(canvas, one, sitter, head)), best)
+        best = _cheapest(self._outlined(canvas, near, sitter, head), best)
         assert best.checked is not None
         verdict = best.checked.verdict
         return (replace(best, plain=None), count, "") if verdict.passed else (None, count, verdict.reason or reason)
@@ -205,16 +205,22 @@ class Chooser:
             cost = misread(self.check.pack, canvas, patch.mesh, sitter.wanted)
         return Try(identity, patch, points, seen, likeness, cost, plain)
 
-    def _outlined(self, canvas: Image, best: Try, sitter: Sitter, head: Head) -> list[Try]:
-        """The same with others of several outlines of the head; if it holds, with those that are least like the original."""
-        plain = best.plain
-        assert plain is not None
-        patches = [outlined(canvas, plain, head, one, sitter.others) for one in Outline.choices(head.hairline, head.frontal)]
-        tries = [self._try(canvas, sitter, best.identity, patch, plain) for patch in patches if patch is not plain]
-        tries = [replace(one, contorted=self._contorted(canvas, one, sitter)) for one in tries]
-        # rounded: two renderers differ by a level here and there, and should take the same
-        tries.sort(key=lambda one: round(one.likeness + one.misread + (one.contorted or 0.0), 2))
-        return self._priced(canvas, tries[:OUTLINES] if best.price[0] == HOLDS else tries, sitter)
+    def _outlined(self, canvas: Image, near: Sequence[Try], sitter: Sitter, head: Head) -> list[Try]:
+        """Some results with others of several outlines of the head. If they hold, the first shows which are least like the original."""
+        outlines, found = Outline.choices(head.hairline, head.frontal), list[Try]()
+        for one in near:
+            plain = one.plain
+            assert plain is not None
+            patches = [(outline, outlined(canvas, plain, head, outline, sitter.others)) for outline in outlines]
+            tries = [(outline, self._try(canvas, sitter, one.identity, patch, plain)) for outline, patch in patches if patch is not plain]
+            tries = [(outline, replace(another, contorted=self._contorted(canvas, another, sitter))) for outline, another in tries]
+            # rounded: two renderers differ by a level here and there, and should take the same
+            tries.sort(key=lambda pair: round(pair[1].likeness + pair[1].misread + (pair[1].contorted or 0.0), 2))
+            if one.price[0] == HOLDS:
+                tries = tries[:OUTLINES]
+                outlines = [outline for outline, _ in tries]
+            found += self._priced(canvas, [another for _, another in tries], sitter)
+        return found
 
     def _swapped(self, orders: Sequence[Order]) -> Iterator[tuple[Order, Patch | None]]:
         """Each order with what came of it, made as many at a time as the swapper likes: the last ones may not be asked for."""

@@ -20,14 +20,14 @@ from mfmc_ray.faces.faces import Image
 from mfmc_ray.faces.pack import ModelPack
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.pool import Wanted
-from mfmc_ray.identities.sample import sample
+from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, STRONGEST, TIGHT, Chooser, Sitter, Try, misplaced
+from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, HOLDS, OUTLINES, STRONGEST, TIGHT, Chooser, Sitter, Try, misplaced
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
-from mfmc_ray.swap.outline import Head
+from mfmc_ray.swap.outline import Head, Outline
 from mfmc_ray.swap.protocol import Order, Patch
 from mfmc_ray.swap.redact import Cover, before
 from mfmc_ray.swap.render import MorphSwapper
@@ -151,7 +151,7 @@ def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, f
     for identity in (sample(swapper.model, seed) for seed in range(30)):  # until one's own outline is not nearly the best for it
         tries, _ = judge._tries(pixels, sitter, head, [identity], last=False)
         first = judge._priced(pixels, tries, sitter)
-        (one,), others = nearest(first), nearest(judge._outlined(pixels, replace(first[0], price=(FAILS, 0.0)), sitter, head))
+        (one,), others = nearest(first), nearest(judge._outlined(pixels, [replace(first[0], price=(FAILS, 0.0))], sitter, head))
         if min(others) < one - 0.04:
             break
     assert min(others) < one - 0.02
@@ -164,6 +164,30 @@ def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, f
     best, _, reason = chooser(min(others) - 0.01)(pixels, sitter, [identity])
     assert best is None
     assert reason in ("similar_to_known", "similar_to_original")
+
+
+def test_the_first_result_shows_which_outlines_suit_a_head(
+    check: OutputCheck, folder: Path, scan: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapper = MorphSwapper(load_model())
+    pixels, sitter = sat(swapper, check, folder, scan)
+    head, chooser = Head.of(pixels, sitter.mesh), Chooser(swapper, check, ATTEMPTS)
+    tries, _ = chooser._tries(pixels, sitter, head, [sample(swapper.model, seed) for seed in range(3, 6)], last=False)
+    tried: list[int] = []
+    once = Chooser._try
+
+    def counted(self: Chooser, canvas: Image, sitter: Sitter, identity: Identity, *patches: Patch) -> Try:
+        tried.append(identity.seed)
+        return once(self, canvas, sitter, identity, *patches)
+
+    monkeypatch.setattr(Chooser, "_try", counted)
+    for verdict, most in ((HOLDS, OUTLINES), (FAILS, len(Outline.choices(head.hairline, head.frontal)))):
+        tried.clear()
+        found = chooser._outlined(pixels, [replace(one, price=(verdict, 0.0)) for one in tries], sitter, head)
+        counts = [tried.count(one.identity.seed) for one in tries]
+        assert counts[0] > OUTLINES
+        assert counts[1:] == [min(most, counts[0])] * (len(tries) - 1)
+        assert {one.identity.seed for one in found} == {one.identity.seed for one in tries}
 
 
 def same(one: tuple[Try, int], other: tuple[Try, int]) -> None:
