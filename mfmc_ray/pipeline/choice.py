@@ -46,7 +46,7 @@ OUTLINES = 2
 """Of how many outlines of the head, those least like the original to the first recognizer, all recognizers see a result."""
 HOLDS, TIGHT, FAILS = range(3)
 """Whether a result passes all recognizers with room enough, with too little, or not; the first part of `Try.price`."""
-NEAREST = 5
+NEAREST = 3
 """Of how many results outlines are tried: on another head it may be another fake that is least like the original."""
 LEAST_COVER = 0.3
 """Of the face's area; what shows less of the fake is no replacement."""
