@@ -178,7 +178,7 @@ def outlined(image: Image, patch: Patch, head: Head, outline: Outline, others: F
     drawn = np.s_[patch.y - y0 : patch.y - y0 + patch.pixels.shape[0], patch.x - x0 : patch.x - x0 + patch.pixels.shape[1]]
     page[drawn] = patch.pixels
     front = None
-    if patch.front is not None:
+    if patch.front is not None and len(others):  # where nobody else is, nobody is covered either
         alone = np.zeros(page.shape[:2], np.uint8)
         alone[drawn] = 255 * patch.front
         front = np.asarray(warped(alone, -full) == 255, np.bool_)

@@ -86,7 +86,7 @@ def test_covers_beside_a_face_lie_over_it_when_it_is_looked_at(check: OutputChec
     pixels, sitter = sat(swapper, check, folder, scan)
     (x0, y0), (x1, y1) = (np.round(edge).astype(int).tolist() for edge in (sitter.mesh[:, :2].min(0), sitter.mesh[:, :2].max(0)))
     near, far = Cover((x1 - (x1 - x0) // 4, y0, x1 + 9, y1), (90, 20, 200)), Cover((9000, 0, 9002, 2), (0, 0, 0))
-    seated = sitter.beside([near, far])
+    seated = replace(sitter.beside([near, far]), others=np.array([near.area], np.float32))
     assert seated.covers == (near,)
     canvas, identities = pixels.copy(), [sample(swapper.model, seed) for seed in range(3, 3 + ATTEMPTS)]
     best, _, reason = Chooser(swapper, check, ATTEMPTS)(canvas, seated, identities)

@@ -178,10 +178,13 @@ def test_where_the_face_shows_moves_with_it(image: np.ndarray, mesh: np.ndarray)
     plain = as_it_is(image, mesh)
     front = np.zeros(plain.pixels.shape[:2], np.uint8)
     cv2.fillConvexPoly(front, cv2.convexHull(np.round(mesh[:, :2] - [plain.x, plain.y]).astype(np.int32)), 1)
-    moved = outlined(image, replace(plain, front=front > 0), Head.of(image, mesh), Outline(0.1, 0.04), NOBODY)
+    x, y = plain.x + plain.pixels.shape[1], plain.y + plain.pixels.shape[0]
+    neighbour = np.array([[x + 2, y, x + 80, y + 80]], np.float32)
+    moved = outlined(image, replace(plain, front=front > 0), Head.of(image, mesh), Outline(0.1, 0.04), neighbour)
     assert moved.front is not None
     assert moved.front.shape == moved.pixels.shape[:2]
     hull = np.zeros(moved.pixels.shape[:2], np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(np.round(moved.mesh[:, :2] - [moved.x, moved.y]).astype(np.int32)), 1)
     assert (moved.front & (hull > 0)).sum() > 0.97 * (moved.front | (hull > 0)).sum()
-    assert outlined(image, plain, Head.of(image, mesh), Outline(0.1, 0.04), NOBODY).front is None
+    assert outlined(image, plain, Head.of(image, mesh), Outline(0.1, 0.04), neighbour).front is None
+    assert outlined(image, replace(plain, front=front > 0), Head.of(image, mesh), Outline(0.1, 0.04), NOBODY).front is None
