@@ -180,7 +180,7 @@ def outlined(image: Image, patch: Patch, head: Head, outline: Outline, others: F
     front = None
     if patch.front is not None and len(others):  # where nobody else is, nobody is covered either
         alone = np.zeros(page.shape[:2], np.uint8)
-        alone[drawn] = 255 * patch.front
+        alone[drawn] = cv2.erode(255 * patch.front.astype(np.uint8), np.ones((3, 3), np.uint8))  # as far as an interpolated pixel looks
         front = np.asarray(warped(alone, -full) == 255, np.bool_)
     mesh, points = patch.mesh.copy(), patch.mesh[:, :2]
     for _ in range(4):  # what is drawn at p comes from p − shift(p): where p goes is found by going on

@@ -17,8 +17,8 @@ from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.swap.cover import Covered
 
-OPAQUE = 0.98
-"""Weight of what is drawn from which on nothing else shows."""
+OPAQUE = 1 - 1 / 256
+"""Weight of what is drawn from which on nothing else shows: of a difference of 128 levels less than one is left, which is rounded."""
 
 
 class SwapError(RuntimeError):
@@ -51,7 +51,7 @@ class Patch:
         pixels: uint8 (height, width, 3) RGB.
         mesh: float32 (468, 3), where the swapped face's mesh is now, px of the picture.
         cover: fraction in 0–1 of the face's area that shows the fake identity.
-        front: bool (height, width), where the swapped face shows and nothing that is before it; None: nowhere for certain.
+        front: bool (height, width), where what was drawn anew, and nothing of the picture, shows (`OPAQUE`); None: nowhere for certain.
     """
 
     x: int

@@ -1,7 +1,7 @@
 """Redaction: an opaque cover over a face. Nothing of what it covers decides how it looks.
 
-A cover is a rectangle, and would cut into a replaced face that is before the one it covers. There it gives way: that face has been drawn
-anew, which hides as well what is behind it.
+A cover is a rectangle, and would cut into a replaced face that is before the one it covers. It gives way where that face has been drawn
+anew, which hides as well what is behind it; what was left of the picture within it (an open mouth, glasses) is covered.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import Image
+from mfmc_ray.identities.surface import Bool
 from mfmc_ray.swap.protocol import Patch
-
-Bool = NDArray[np.bool_]
 
 MARGIN = 0.12
 """How far the cover reaches beyond the box on each side, in sides of the box: hairline and chin with a box that is a little off."""
@@ -69,7 +68,7 @@ class Cover:
 
 
 class Fronts:
-    """Where the replaced faces of a picture show, and nothing that is before them (`Patch.front`)."""
+    """Where the replaced faces of a picture have been drawn anew, and nothing else shows (`Patch.front`)."""
 
     def __init__(self) -> None:
         self._of: dict[int, tuple[int, int, Bool]] = {}

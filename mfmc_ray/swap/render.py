@@ -48,7 +48,6 @@ class Seen:
         mask: float32 (h, w), 0–1, soft: where it is to be drawn; not over what lies before it, nor within an open mouth.
         edges, brows, skin: float32 (h, w), 0–1: where faces have sharp edges, the brows, bare skin.
         veil: float32 (h, w), 0 where something is hidden before the face, 1 elsewhere; None: nothing is.
-        front: bool (h, w), where the face shows and nothing before it: drawn fully (`OPAQUE`), within an open mouth, or its own glasses.
     """
 
     size: int
@@ -60,7 +59,6 @@ class Seen:
     brows: F32
     skin: F32
     veil: F32 | None
-    front: Bool
 
     @property
     def cover(self) -> float:
@@ -117,9 +115,8 @@ class MorphSwapper(Swapper):
         left, top, right, bottom = window_of(at[:, :2], 2.0, window.shape)
         inside = slice(top, bottom), slice(left, right)
         at = at - np.array([left, top, 0], np.float32)
-        objects = None if covered is NOTHING else covered.objects
-        hidden = covered.page if objects is not None and keep_rims else objects
-        shown = self._draw(window[inside], at, identity, age, width, (hidden, objects), match_sharpness)
+        hidden = None if covered is NOTHING else covered.page if keep_rims else covered.objects
+        shown = self._draw(window[inside], at, identity, age, width, hidden, match_sharpness)
         window[inside] = shown.pixels
         front = np.zeros(window.shape[:2], np.bool_)
         front[inside] = False if shown.front is None else shown.front
@@ -132,18 +129,9 @@ class MorphSwapper(Swapper):
         wanted = model.childhood.shaped(identity.shape, model.adults[int(identity.man)], age)
         return target.mesh(self._reshape(target.shape, wanted, strength))
 
-    def _draw(
-        self,
-        window: Image,
-        mesh: F32,
-        identity: Identity,
-        age: float,
-        width: float,
-        hidden: tuple[F32 | None, F32 | None],
-        match: bool,
-    ) -> Patch:
-        """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` (see `seen`)."""
-        seen = self.seen(window, mesh, width, *hidden)
+    def _draw(self, window: Image, mesh: F32, identity: Identity, age: float, width: float, hidden: F32 | None, match: bool) -> Patch:
+        """The face with its new `mesh` (468, 3) px in a window just around it, drawn but for what is `hidden` on the texture square."""
+        seen = self.seen(window, mesh, width, hidden)
         light, mask, edges, brows = seen.light, seen.mask, seen.edges, seen.brows
         skin = mask * seen.skin
         low = _low_pass(light, skin, width)
@@ -158,13 +146,12 @@ class MorphSwapper(Swapper):
             detail = as_sharp_as(detail, light, mask * edges, width)
             detail = grain(detail, light, mask * (1 - edges), width, identity.seed)
         fake = np.exp(low + detail) - TONE_FLOOR
-        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover, seen.front)
+        return Patch(0, 0, mixed(window, fake, mask), mesh, seen.cover, np.asarray(mask >= OPAQUE, np.bool_))
 
-    def seen(self, window: Image, mesh: F32, width: float, hidden: F32 | None, objects: F32 | None = None) -> Seen:
+    def seen(self, window: Image, mesh: F32, width: float, hidden: F32 | None) -> Seen:
         """Where the face with `mesh` (468, 3) px, `width` px wide, shows in a window just around it, uint8 (h, w, 3) RGB.
 
-        What is `hidden` (PAGE, PAGE), on the texture square, lies before it, and so does hair. It has glasses of its own where that is no
-        part of `objects`; None: all is.
+        What is `hidden` (PAGE, PAGE), on the texture square, lies before it, and so does hair.
         """
         surface, size, shape = self.model.surface, self._size(width), window.shape[:2]
         raster = surface.rasterise(mesh[:, :2], mesh[:, 2], shape)
@@ -174,18 +161,15 @@ class MorphSwapper(Swapper):
         texel = (cv2.merge([u, v]) + 0.5) * (size / surface.size) - 0.5
         # at the outline a pixel's centre may lie beyond its triangle, and what is interpolated there below 0
         mask = np.where(drawn, read(self._mask_level(size), texel) * np.clip(front, 0, 1), 0).astype(np.float32)
-        whole, mask = mask, mask * (1 - mouth_of(mesh[:, :2], shape))
+        mask *= 1 - mouth_of(mesh[:, :2], shape)
 
         light = np.asarray(cv2.LUT(window, _LIGHT), np.float32)
         hair, edges, brows, skin = (np.asarray(zone, np.float32) for zone in cv2.split(read(self._zones(size), texel)))
-        bare = _uncovered(light, mask, hair, width)
-        mask, whole = mask * bare, whole * bare
+        mask *= _uncovered(light, mask, hair, width)
         if hidden is not None:  # it lies on the texture square, where a face keeps its place whatever its shape
             veil = np.where(drawn, 1 - read(hidden, (texel + 0.5) * (PAGE / size) - 0.5), 1).astype(np.float32)
-            mask = mask * veil
-            whole = whole * (veil if objects is None or objects is hidden else 1 - read(objects, (texel + 0.5) * (PAGE / size) - 0.5))
-        shows = np.asarray(whole >= OPAQUE, np.bool_)
-        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil, shows)
+            mask *= veil
+        return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
 
     def covered(self, image: Image, mesh: F32) -> Covered:
         """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB)."""

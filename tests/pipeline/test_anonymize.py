@@ -213,7 +213,7 @@ def test_a_cover_gives_way_to_a_face_before_it(scan: pa.Table, pack: ModelPack, 
     colour = np.median(shown[y0:y1, int(face["box"][2]) + 9 : x1].reshape(-1, 3), 0)
     off = np.abs(shown - colour).max(2)
     assert (off[y0 + 4 : y1 - 4, int(face["box"][2]) + 9 : x1 - 4] < 24).mean() > 0.97
-    assert (off[shared] > 24).mean() > 0.4  # most of her cheek
+    assert (off[shared] > 24).mean() > 0.35  # most of her cheek, less its soft rim
     front = off > 24
     assert (np.abs(shown.astype(int) - original).max(2) > 8)[shared][front[shared]].mean() > 0.7  # and that is another face's
     look = AuditLook()

@@ -106,9 +106,8 @@ class DeviceSwapper(MorphSwapper):
         origin = np.array([*outer[:2], 0], np.float32)
         inner = window_of((moved - origin)[:, :2], 2.0, (outer[3] - outer[1], outer[2] - outer[0]))
         covered = self.covered(order.image, mesh) if order.covered is None else order.covered
-        objects = None if covered is NOTHING else covered.objects
-        hidden = covered.page if objects is not None and order.keep_rims else objects
-        return Task(number, order, age, width, self._size(width), outer, inner, mesh - origin, moved - origin, hidden, objects)
+        hidden = None if covered is NOTHING else covered.page if order.keep_rims else covered.objects
+        return Task(number, order, age, width, self._size(width), outer, inner, mesh - origin, moved - origin, hidden)
 
     def _batch(self, tasks: Sequence[Task]) -> list[Patch]:
         side, small = tasks[0].sides.outer, tasks[0].sides.inner
@@ -182,8 +181,8 @@ class DeviceSwapper(MorphSwapper):
         return (near / torch.tensor(reach, device=self.device)[:, None, None]).clamp(0, 1)[:, None]
 
     def _draw_many(self, pixels: Tensor, tasks: Sequence[Task]) -> tuple[Tensor, Tensor, Tensor]:
-        """`MorphSwapper._draw`: windows (b, 3, side, side) 0–255 → uint8 with the faces, the fractions of them that show, and `Seen.front`,
-        bool (b, side, side)."""
+        """`MorphSwapper._draw`: windows (b, 3, side, side) 0–255 → uint8 with the faces, the fractions of them that show, and
+        `Patch.front`, bool (b, side, side)."""
         size, side = tasks[0].level, pixels.shape[2]
         box = np.array([task.inner for task in tasks])
         high, wide = box[:, 3] - box[:, 1], box[:, 2] - box[:, 0]
@@ -202,25 +201,21 @@ class DeviceSwapper(MorphSwapper):
         mouths = np.zeros((len(tasks), side, side), np.float32)
         for page, mesh, h, w in zip(mouths, meshes, high, wide, strict=True):
             page[:h, :w] = mouth_of(mesh[:, :2], (h, w))
-        whole = torch.where(drawn, mask * front.clamp(0, 1), 0)
-        mask = whole * (1 - torch.from_numpy(mouths).to(self.device))
+        mask = torch.where(drawn, mask * front.clamp(0, 1), 0) * (1 - torch.from_numpy(mouths).to(self.device))
 
         light = blend.light_of(pixels)
-        bare = self._uncovered(light, mask, hair, span, [task.width for task in tasks])
-        mask, whole = mask * bare, whole * bare
+        mask = mask * self._uncovered(light, mask, hair, span, [task.width for task in tasks])
         if any(task.hidden is not None for task in tasks):
-            pages = np.zeros((len(tasks), 2, PAGE, PAGE), np.float32)
+            pages = np.zeros((len(tasks), 1, PAGE, PAGE), np.float32)
             for page, task in zip(pages, tasks, strict=True):
-                if task.hidden is not None:
-                    page[0], page[1] = task.hidden, task.objects
+                page[0] = 0 if task.hidden is None else task.hidden
             u, v = ((w + 0.5) * (PAGE / size) - 0.5 for w in (u, v))
-            veil, others = (1 - sample(torch.from_numpy(pages).to(self.device), u, v)).unbind(1)
-            mask, whole = mask * veil, whole * others
+            mask = mask * (1 - sample(torch.from_numpy(pages).to(self.device), u, v)[:, 0])
         low = self._low_pass(light, mask * skin, tasks, high, wide)
         zones = edges, brows, skin
         fake = self._fitted(torch.stack(detail, 1), light, low, mask, zones, span, tasks, high, wide)
         shown = blend.mixed(pixels, torch.exp(low + fake) - blend.TONE_FLOOR, mask)
-        return shown, mask.sum((1, 2)) / drawn.sum((1, 2)).clamp(min=1), whole >= OPAQUE
+        return shown, mask.sum((1, 2)) / drawn.sum((1, 2)).clamp(min=1), mask >= OPAQUE
 
     def _fitted(
         self,

@@ -40,7 +40,7 @@ class Task:
         outer: x0 y0 x1 y1, px of the picture, end exclusive: the window that changes.
         inner: the same in px of the outer window: the face's own.
         old, new: float32 (468, 3), px of the outer window: the mesh as it is, and with the identity's shape.
-        hidden, objects: float32 (PAGE, PAGE): what lies before the face, and without glasses of its own; None: nothing.
+        hidden: float32 (PAGE, PAGE): what lies before the face; None: nothing.
     """
 
     number: int
@@ -53,7 +53,6 @@ class Task:
     old: F32
     new: F32
     hidden: F32 | None
-    objects: F32 | None
 
     @property
     def step(self) -> float:
