@@ -259,8 +259,8 @@ def balance(identities: Sequence[Identity], admitted: Mask) -> dict[str, dict[st
 
 
 def sources(identities: Sequence[Identity]) -> dict[str, dict[str, float]]:
-    """Region → how many source textures are used in it, the effective number of them (1 / Σ share²), the share of the commonest."""
-    used = np.array([identity.sources for identity in identities])
+    """Region → how many source textures its fine lines are of, the effective number of them (1 / Σ share²), the share of the commonest."""
+    used = np.array([identity.sources[identity.lines] for identity in identities])
     found = {}
     for region, column in zip(REGIONS, used.T, strict=True):
         share = np.unique(column, return_counts=True)[1] / len(column)

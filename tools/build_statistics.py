@@ -5,7 +5,7 @@
 The identity model is made of portraits of people who do not exist; they are all a little alike, and none is a child's. Means over many real
 people tell how far off they are:
 
-- Shapes of adults: the mean of women and of men over several sets of photos.
+- Shapes of adults: the mean of women and of men over several sets of photos, and by how much those of a sex differ.
 - Childhood, from faces of known age (UTKFace's names: age_sex_race_date): coefficients of shape, coarse shading and the log energy of fine
   lines are regressed on youth and its square, with sex and skin tone beside them. Both halves of a face are averaged.
 
@@ -98,6 +98,24 @@ def adults(model: IdentityModel, sets: dict[str, list[Face]]) -> F32:
     return np.stack(means).astype(np.float32)
 
 
+def spread(model: IdentityModel, sets: dict[str, list[Face]]) -> F32:
+    """float32 (k,): standard deviations of the coefficients of adults of one sex, by the middle two thirds of all sets.
+
+    Small coefficients are read off a mesh with caution, see `IdentityModel.split`; by how much is taken out.
+    """
+    rest = []
+    for faces in sets.values():
+        for man in (False, True):
+            some = [f for f in faces if f.man == man and f.age >= 20 and f.turn < STRAIGHT]
+            if len(some) >= LEAST_ADULTS:
+                found = coefficients(model, some)
+                rest.append(found - found.mean(0))
+    low, high = np.quantile(np.concatenate(rest), (0.16, 0.84), axis=0)
+    directions = model.surface.mean + model.identity
+    kept = np.array([model.split(one)[k] for k, one in enumerate(directions)])
+    return np.asarray((high - low) / 2 / kept, np.float32)
+
+
 def skin_of(model: IdentityModel, face: Face, bare: F32) -> Skin:
     """What a face's texture shows without its light."""
     surface, (height, width) = model.surface, face.image.shape[:2]
@@ -151,9 +169,16 @@ def main(folder: Path) -> None:
     shapes = adults(model, sets)
     for who, shape in zip(("women", "men"), shapes / model.spread, strict=True):
         print(f"mean shape of {who}: {np.linalg.norm(shape):.1f} standard deviations from the portraits', first {np.round(shape[:6], 1)}")
+    people = spread(model, sets)
+    print(f"real people's standard deviations, in the portraits': {np.round(people / model.spread, 1)}")
     shape, coarse, fine = childhood(model, sets[KNOWN_AGES])
     np.savez_compressed(
-        STATISTICS, adults=shapes, shape=shape.astype(np.float32), coarse=coarse.astype(np.float16), fine=fine.astype(np.float16)
+        STATISTICS,
+        adults=shapes,
+        people=people,
+        shape=shape.astype(np.float32),
+        coarse=coarse.astype(np.float16),
+        fine=fine.astype(np.float16),
     )
     print(f"{STATISTICS}: {STATISTICS.stat().st_size / 1e3:.0f} kB")
 

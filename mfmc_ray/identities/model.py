@@ -38,7 +38,7 @@ REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
 
 STATISTICS = Path(str(resources.files("mfmc_ray.identities").joinpath("data/statistics.npz")))
 """What `tools/build_statistics.py` found of real people in the mean."""
-RECIPE = 3
+RECIPE = 4
 """How seeds are read. Raise it whenever code, not the model's file, makes a seed another person: runs then admit their fakes anew."""
 
 
@@ -69,6 +69,7 @@ class IdentityModel:
     ageing: float32 (g, g, 4), by how much a year of age changes coarse detail (3 channels, added) and fine detail (factor exp(·)).
     toning: float32 (g, g, 4), the same of a degree of ITA: dark skin shines, pale skin is flat.
     adults: float32 (2, k), the mean identity coefficients of real women and men: the sources are all a little alike.
+    people: float32 (k,), by how much those of one sex differ, standard deviations.
     childhood: what children have otherwise.
     """
 
@@ -96,6 +97,7 @@ class IdentityModel:
     ageing: F32
     toning: F32
     adults: F32
+    people: F32
     childhood: Childhood
 
     def detail(self, source: int, size: int | None = None) -> F32:
@@ -268,6 +270,7 @@ def load_model() -> IdentityModel:
             ageing=data["ageing"].astype(np.float32),
             toning=data["toning"].astype(np.float32),
             adults=means["adults"],
+            people=means["people"],
             childhood=Childhood(*(means[name].astype(np.float32) for name in ("shape", "coarse", "fine"))),
         )
     except (OSError, KeyError, ValueError, cv2.error) as error:

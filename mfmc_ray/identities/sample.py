@@ -11,10 +11,12 @@ from mfmc_ray.identities.features import Features, draw
 from mfmc_ray.identities.model import REGIONS, IdentityModel
 from mfmc_ray.identities.surface import F32
 
-SHAPE_REACH = 2.2
+SHAPE_REACH = 1.8
 """Shape coefficients are drawn within this many standard deviations; beyond it faces look odd."""
-SHAPE_SCALE = 2.1
+SHAPE_SCALE = 1.7
 """The mesh network regresses towards the mean face: people's shapes differ by more than its meshes do."""
+MOST_SCALE = 2.4
+"""The most of it, in the portraits' standard deviations: where people seem to differ by more, it is too little to be measured well."""
 
 AGES = (5.0, 90.0)
 """Ages of identities, years."""
@@ -124,7 +126,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
     others = (1 - 1 / PARENTS) * rng.dirichlet(np.full(PARENTS - 1, 8.0))
     weights = DISTINCT * np.concatenate([[1 / PARENTS], others])
     own = np.clip(rng.standard_normal(len(model.spread)), -SHAPE_REACH, SHAPE_REACH).astype(np.float32)
-    shape = model.adults[int(man)] + own * model.spread * SHAPE_SCALE
+    shape = model.adults[int(man)] + own * shape_spread(model)
     lower = sources[lines[[REGIONS.index("mouth"), REGIONS.index("cheeks")]]]
     return Identity(
         seed=seed,
@@ -142,6 +144,14 @@ def sample(model: IdentityModel, seed: int) -> Identity:
         shape=shape,
         features=draw(rng),
     )
+
+
+def shape_spread(model: IdentityModel) -> F32:
+    """By how much fakes of one sex differ: float32 (k,), standard deviations of their shapes' coefficients.
+
+    Like real people's: of some the portraits differ by twice as much of what people do, and all of it widened alike made caricatures.
+    """
+    return np.asarray(np.minimum(SHAPE_SCALE * model.people, MOST_SCALE * model.spread), np.float32)
 
 
 def _nearest(model: IdentityModel, some: NDArray[np.intp], lead: int, count: int) -> NDArray[np.intp]:

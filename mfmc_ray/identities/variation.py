@@ -14,7 +14,7 @@ import numpy as np
 
 from mfmc_ray.identities.features import FEATURES, SPREAD, Features
 from mfmc_ray.identities.model import IdentityModel
-from mfmc_ray.identities.sample import SHAPE_SCALE, Identity
+from mfmc_ray.identities.sample import Identity, shape_spread
 from mfmc_ray.identities.surface import F32
 
 STEP = 0.45
@@ -31,7 +31,7 @@ def varied(model: IdentityModel, identity: Identity, steps: Sequence[int]) -> Id
     at = place(model, identity, steps)
     shape, features = np.split(at, [len(model.spread)])
     moved = Features((identity.features.both + SPREAD * features).astype(np.float32), identity.features.uneven)
-    return replace(identity, shape=(identity.shape + shape * model.spread * SHAPE_SCALE).astype(np.float32), features=moved)
+    return replace(identity, shape=(identity.shape + shape * shape_spread(model)).astype(np.float32), features=moved)
 
 
 def place(model: IdentityModel, identity: Identity, steps: Sequence[int]) -> F32:

@@ -26,8 +26,8 @@ ENOUGH = 0.06
 STRANGER = 0.0
 """To be less like the original than this (see `Checked.likeness`) is worth nothing more; down to it the least alike of all is taken.
 To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
-STRONGEST = 1.2
-"""Exchange of shape in the last attempt; the first three have 1."""
+STRONGEST, FARTHEST = 1.2, 1.5
+"""Exchange of shape in the last of the first `CHOICE` attempts, of which three have 1, and in those after them."""
 YEAR_COST, SEX_COST = 0.012, 0.5
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
 FACE_COST = 0.25
@@ -185,7 +185,7 @@ class Chooser:
         rims = sitter.covered.glasses < GLASSES or not last
         orders = []
         for k, identity in enumerate(identities):
-            strength = STRONGEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
+            strength = FARTHEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
             orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
         for order, swapped in self._swapped(orders):
             if swapped is None or misplaced(swapped, sitter.mesh, canvas.shape):

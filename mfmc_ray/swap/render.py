@@ -31,8 +31,12 @@ FOLLOW = 0.07
 _STAYS = 1 / 128
 """Px; what moves less stays as it is, which is less than half a level off."""
 _LIGHT = np.log(np.arange(256, dtype=np.float32) + TONE_FLOOR)
+WIDE_MOUTH, WIDER_MOUTH = 1.1, 0.92
+"""How wide a mouth becomes at most: so many times the mean face's, or so much of its width in the photo if that is more. The mesh network
+sees a broad smile broader than it is, and what an identity adds to it would be a grimace."""
 _LIPS = 9
 """Texels by which the slit between the lips is widened until all of the mask's hole is in it."""
+_CORNERS = (61, 291)
 _LIP_PAIRS = tuple(zip(INNER_LIPS[1:10], INNER_LIPS[:10:-1], strict=True))
 
 
@@ -184,7 +188,8 @@ class MorphSwapper(Swapper):
         offset = strength * self.model.offset(wanted - self.model.split(shape))
         for upper, lower in _LIP_PAIRS:  # the mouth stays as far open as it is
             offset[[upper, lower]] = (offset[upper] + offset[lower]) / 2
-        return np.asarray(shape + offset, np.float32)
+        usual, before = (float(np.ptp(one[list(_CORNERS), 0])) for one in (self.model.surface.mean, shape))
+        return _mouth_within(np.asarray(shape + offset, np.float32), max(WIDE_MOUTH * usual, WIDER_MOUTH * before))
 
     def _size(self, width: float) -> int:
         """The coarsest texture level that has a texel for every pixel of a face `width` px wide."""
@@ -302,6 +307,18 @@ def warped(page: Image, field: F32) -> Image:
         at = x + field[part][..., 0], y + field[part][..., 1]
         shown[part] = cv2.remap(page, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return shown
+
+
+def _mouth_within(shape: F32, most: float) -> F32:
+    """A shape (468, 3) whose mouth is no wider than `most`; within twice its own width the face around it follows."""
+    wide = float(np.ptp(shape[list(_CORNERS), 0]))
+    if wide <= most:
+        return shape
+    centre = shape[list(INNER_LIPS)].mean(0)
+    apart = np.hypot(*((shape - centre)[:, :2] / (wide / 2)).T)
+    narrowed = shape.copy()
+    narrowed[:, 0] -= (1 - most / wide) * np.clip(2 - apart, 0, 1) * (shape - centre)[:, 0]
+    return narrowed
 
 
 def _low_pass(light: F32, skin: F32, width: float) -> F32:

@@ -5,7 +5,7 @@ import pytest
 
 from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import RECIPE, REGIONS, load_model
-from mfmc_ray.identities.sample import AGES, BEARDED, DISTINCT, LOWER, PARENTS, SHAPE_REACH, SHAPE_SCALE, sample
+from mfmc_ray.identities.sample import AGES, BEARDED, DISTINCT, LOWER, PARENTS, SHAPE_REACH, sample, shape_spread
 
 
 def test_a_seed_gives_the_same_identity_again() -> None:
@@ -50,7 +50,7 @@ def test_no_identity_is_a_portrait(seed: int) -> None:
         lower = [REGIONS.index(name) for name in LOWER]
         assert not identity.usable[~shaven][:, lower].any()
         assert shaven[identity.lines[lower]].all()
-    assert (np.abs(identity.shape - model.adults[int(identity.man)]) <= SHAPE_REACH * SHAPE_SCALE * model.spread + 1e-6).all()
+    assert (np.abs(identity.shape - model.adults[int(identity.man)]) <= SHAPE_REACH * shape_spread(model) + 1e-6).all()
 
 
 def test_about_half_of_the_men_are_shaven() -> None:
@@ -63,8 +63,19 @@ def test_about_half_of_the_men_are_shaven() -> None:
 def test_seeds_are_the_people_that_the_recipe_says() -> None:
     """Fails when a seed becomes another person: raise `model.RECIPE` then, so that runs admit their fakes anew, and note the new digest."""
     people = [sample(load_model(), seed) for seed in range(60)]
-    read = [(one.man, one.shaven, round(one.age), one.sources.tolist(), one.lines.tolist(), one.mirrored.tolist()) for one in people]
-    assert (RECIPE, hashlib.sha256(repr(read).encode()).hexdigest()[:16]) == (3, "fe30c26a2e4716ba")
+    read = [
+        (one.man, one.shaven, round(one.age), *(v.tolist() for v in (one.sources, one.lines, one.mirrored, np.round(one.shape, 2))))
+        for one in people
+    ]
+    assert (RECIPE, hashlib.sha256(repr(read).encode()).hexdigest()[:16]) == (4, "197107cd03788726")
+
+
+def test_shapes_differ_like_peoples() -> None:
+    model = load_model()
+    reach = shape_spread(model)
+    assert reach[0] < 2 * model.spread[0]  # of the first, portraits differ by as much as people do
+    shapes = np.stack([one.shape - model.adults[int(one.man)] for one in (sample(model, seed) for seed in range(400))])
+    assert 0.75 < (shapes.std(0) / reach).min() <= (shapes.std(0) / reach).max() < 1.05
 
 
 def test_identity_coefficients_survive_the_split() -> None:

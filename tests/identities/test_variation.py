@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfmc_ray.identities.model import IdentityModel, load_model
-from mfmc_ray.identities.sample import SHAPE_SCALE, sample
+from mfmc_ray.identities.sample import sample, shape_spread
 from mfmc_ray.identities.variation import FARTHEST, place, varied
 
 
@@ -26,7 +26,7 @@ def test_the_same_steps_lead_to_the_same_place_and_never_far(seed: int, steps: l
     np.testing.assert_array_equal(one.shape, other.shape)
     np.testing.assert_array_equal(one.features.both, other.features.both)
     assert one.identity_id == identity.identity_id
-    assert (np.abs(one.shape - identity.shape) <= FARTHEST * model.spread * SHAPE_SCALE * (1 + 1e-4)).all()
+    assert (np.abs(one.shape - identity.shape) <= FARTHEST * shape_spread(model) * (1 + 1e-4)).all()
     assert (one.man, one.age, one.tone, one.beard) == (identity.man, identity.age, identity.tone, identity.beard)
     np.testing.assert_array_equal(one.sources, identity.sources)
 

@@ -56,7 +56,7 @@ def test_more_seeds() -> None:
 def test_later_seeds_pass_more_often_at_laxer_thresholds() -> None:
     shares = [pass_beyond(rate) for rate in (1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 1e-2)]
     assert shares == sorted(shares, reverse=True)
-    assert pass_beyond(1e-4) == pytest.approx(0.53)
+    assert pass_beyond(1e-4) == pytest.approx(0.51)
 
 
 def test_a_run_is_shown_beside_its_forecast(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mfmc_ray.identities.catalogue import seeds
 from mfmc_ray.identities.model import load_model
 from mfmc_ray.identities.sample import sample
 from mfmc_ray.swap.cover import NOTHING
-from mfmc_ray.swap.render import MorphSwapper, mouth_of, neutral_portrait, warped
+from mfmc_ray.swap.render import WIDE_MOUTH, WIDER_MOUTH, MorphSwapper, _mouth_within, mouth_of, neutral_portrait, warped
 
 pytestmark = pytest.mark.models
 
@@ -146,6 +146,25 @@ def test_an_open_mouth_is_left_out_evenly(person: Person, swapper: MorphSwapper)
     result = swapped(person, swapper, 3).astype(int)
     inner = cv2.erode(mouth, np.ones((3, 3), np.uint8)) == 1
     assert np.abs(result - person.image)[inner].mean() < 25  # it moves along with the lips, no more
+
+
+@pytest.mark.parametrize("wide", [0.8, 1.0, 1.4])
+def test_mouths_are_made_wide_but_no_grimace(swapper: MorphSwapper, wide: float) -> None:
+    mean = swapper.model.surface.mean
+    width = float(np.ptp(mean[[61, 291], 0]))
+    held = _mouth_within(mean, wide * width)
+    if wide >= 1:
+        np.testing.assert_array_equal(held, mean)
+    else:
+        assert float(np.ptp(held[[61, 291], 0])) == pytest.approx(wide * width, rel=0.01)
+        np.testing.assert_array_equal(held[:, 1:], mean[:, 1:])
+        rest = [33, 263, 10, 1, 234, 454]  # eyes, forehead, nose, sides
+        np.testing.assert_allclose(held[rest], mean[rest], atol=1e-6)
+    smile = mean.copy()
+    smile[:, 0] *= wide  # as broad as that in the photo
+    for seed in range(8):
+        drawn = swapper._reshape(smile, sample(swapper.model, seed).shape, 1.5)
+        assert float(np.ptp(drawn[[61, 291], 0])) <= max(WIDE_MOUTH, WIDER_MOUTH * wide) * width * 1.01
 
 
 @pytest.mark.parametrize("yaw", [-50, 35])
