@@ -150,12 +150,20 @@ class AnonymizeStage:
             decided = decisions(self.access, row["image_id"], row["path"], faces)
         except LostFaceError as error:
             raise Withhold("reviewed_face_lost") from error
-        results = [Result("kept", access_reason=d.reason) if d.keep and not d.redact else Result() for d in decided]
+        results = _open(decided)
         if all(result.verdict == "kept" for result in results):
             image = _image(scrub(data, self.max_pixels), row["path"])
             done |= {"image": image, "verdict": "unchanged", "face_rows": self._rows(row, faces, results) if results else []}
             return None
-        return self._draft(row, decode(data, self.max_pixels), faces, results, decided)
+        draft = self._draft(row, decode(data, self.max_pixels), faces, results, decided)
+        if self._wear is None:  # who wears an identity in all pictures has no other
+
+            def anew(but: Mapping[int, str]) -> Draft:
+                again = [replace(d, rejected=d.rejected | {but[i]}) if i in but else d for i, d in enumerate(decided)]
+                return self._draft(row, decode(data, self.max_pixels), faces, _open(again), again)
+
+            draft.anew = anew
+        return draft
 
     def _draft(self, row: Mapping[str, Any], picture: Decoded, faces: Faces, results: list[Result], decided: Sequence[Decision]) -> Draft:
         """Replaces and redacts the faces that are not kept."""
@@ -320,6 +328,11 @@ def summary(images: pa.Table, faces: pa.Table) -> dict[str, Any]:
         "attempts": sum(faces["attempts"].to_pylist()),
         "uses": dict(Counter(name for name in faces["identity_id"].to_pylist() if name)),
     }
+
+
+def _open(decided: Sequence[Decision]) -> list[Result]:
+    """What has become of the faces before any is dealt with."""
+    return [Result("kept", access_reason=d.reason) if d.keep and not d.redact else Result() for d in decided]
 
 
 def _kept_back(row: Mapping[str, Any], error: Exception) -> dict[str, Any]:

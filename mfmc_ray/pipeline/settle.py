@@ -1,8 +1,9 @@
-"""Settling: the faces of several pictures are looked at as they will be published, and what does not hold is redacted, until all holds."""
+"""Settling: the faces of several pictures are looked at as they will be published. What does not hold gets another identity, once, and is
+redacted then, until all holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from mfmc_ray.pipeline.watch import Watch
 from mfmc_ray.published import Published
 from mfmc_ray.swap.redact import Cover, Fronts, cover_of
 
-ROUNDS = 4
+ROUNDS = 5
 
 
 class Withhold(Exception):  # noqa: N818 (not an error: a decision)
@@ -66,6 +67,7 @@ class Draft:
         fronts: where the replaced ones show.
         file: once settled, the bytes to be published and their format.
         error: why it cannot be published; nothing of it may get out.
+        anew: makes it once more, some faces (by number) without the identity (by id) that they had; None: it is not to be, or was already.
     """
 
     row: Mapping[str, Any]
@@ -75,11 +77,21 @@ class Draft:
     fronts: Fronts = field(default_factory=Fronts)
     file: tuple[bytes, str] | None = None
     error: Exception | None = None
+    anew: Callable[[Mapping[int, str]], Draft] | None = None
 
     @property
     def worn(self) -> list[int]:
         """The faces that are replaced."""
         return [i for i, result in enumerate(self.results) if result.verdict == "replaced"]
+
+    def start_over(self, failed: Sequence[int]) -> bool:
+        """Whether it was made once more, because some faces failed. Encoding has used up what room they had; another identity's may do."""
+        if self.anew is None:
+            return False
+        had = {i: self.results[i].identity for i in failed}
+        other = self.anew({i: identity.identity_id for i, identity in had.items() if identity is not None})
+        self.picture, self.results, self.fronts, self.anew = other.picture, other.results, other.fronts, None
+        return True
 
     def cover(self) -> None:
         """Covers the faces that are redacted; those that were covered already may have given way to a face that is none any more."""
@@ -125,7 +137,7 @@ class Settler:
             draft.error = Withhold("checks_do_not_settle")
 
     def _round(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Writes the drafts that hold; redacts in the others what does not, and returns those."""
+        """Writes the drafts that hold; makes the others anew, or redacts in them what does not hold, and returns those."""
         looks = []
         for draft in drafts:
             with self._alone(draft):
@@ -138,14 +150,15 @@ class Settler:
                 continue
             with self._alone(draft):
                 failed = [i for i in look.worn if not _checked(draft.results[i]).verdict.passed]
-                for i in failed:
-                    draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
-                    draft.fronts.drop(i)
-                if failed:
-                    draft.cover()
-                    again.append(draft)
-                else:
+                if not failed:
                     self._write(look)
+                    continue
+                if not draft.start_over(failed):
+                    for i in failed:
+                        draft.results[i].redact(_checked(draft.results[i]).verdict.reason or "unusable_embedding")
+                        draft.fronts.drop(i)
+                    draft.cover()
+                again.append(draft)
         return again
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,38 @@ def test_a_cover_that_gave_way_to_a_face_that_fails_covers_that_as_well(unchange
     shown = decode(draft.file[0]).pixels
     assert len(np.unique(shown[b0:b1, a0:a1].reshape(-1, 3), axis=0)) <= 2
     assert (shown[y0:y1, x0:x1] == original[y0:y1, x0:x1]).all(2).mean() < 0.01
+
+
+@pytest.mark.parametrize("often", [1, 2])
+def test_a_face_that_fails_in_the_last_look_gets_one_other_identity(
+    stage: AnonymizeStage, scan: pa.Table, done: pa.Table, monkeypatch: pytest.MonkeyPatch, often: int
+) -> None:
+    together, seen = Settler._certify, list[str]()
+
+    def certified(self: Settler, looks: list[settle._Look]) -> None:
+        together(self, looks)
+        for look in looks:
+            for i in look.worn:
+                result = look.draft.results[i]
+                if look.draft.row["path"] == "a.jpg" and len(seen) < often:
+                    assert result.identity is not None
+                    assert result.checked is not None
+                    seen.append(result.identity.identity_id)
+                    result.checked = replace(
+                        result.checked, verdict=replace(result.checked.verdict, passed=False, reason="similar_to_known")
+                    )
+
+    monkeypatch.setattr(Settler, "_certify", certified)
+    for row, before in zip(stage(scan).to_pylist(), done.to_pylist(), strict=True):
+        if row["path"] != "a.jpg":
+            assert row == before
+            continue
+        ((face,), (first,)) = row["face_rows"], before["face_rows"]
+        assert row["verdict"] == "anonymized"
+        assert seen[0] == first["identity_id"]
+        assert len(seen) == len(set(seen)) == often
+        assert face["identity_id"] not in seen
+        assert (face["verdict"], face["reason"]) == (("replaced", None) if often == 1 else ("redacted", "similar_to_known"))
 
 
 def test_what_does_not_come_to_rest_is_withheld(unchanged: Drafts, stage: AnonymizeStage, monkeypatch: pytest.MonkeyPatch) -> None:
