@@ -149,7 +149,7 @@ def sample(model: IdentityModel, seed: int) -> Identity:
 def shape_spread(model: IdentityModel) -> F32:
     """By how much fakes of one sex differ: float32 (k,), standard deviations of their shapes' coefficients.
 
-    Like real people's: of some the portraits differ by twice as much of what people do, and all of it widened alike made caricatures.
+    Like real people's: the portraits differ in the large ones by as much as people or more, and all widened alike made caricatures.
     """
     return np.asarray(np.minimum(SHAPE_SCALE * model.people, MOST_SCALE * model.spread), np.float32)
 

@@ -85,11 +85,17 @@ class Draft:
         return [i for i, result in enumerate(self.results) if result.verdict == "replaced"]
 
     def start_over(self, failed: Sequence[int]) -> bool:
-        """Whether it was made once more, because some faces failed. Encoding has used up what room they had; another identity's may do."""
+        """Makes it once more, because some faces failed: encoding has used up what room they had, and another identity's may do.
+
+        Returns:
+            whether that was done; nothing is, if it was before.
+        """
         if self.anew is None:
             return False
         had = {i: self.results[i].identity for i in failed}
         other = self.anew({i: identity.identity_id for i, identity in had.items() if identity is not None})
+        for result, before in zip(other.results, self.results, strict=True):
+            result.attempts += before.attempts
         self.picture, self.results, self.fronts, self.anew = other.picture, other.results, other.fronts, None
         return True
 

@@ -73,7 +73,7 @@ def test_seeds_are_the_people_that_the_recipe_says() -> None:
 def test_shapes_differ_like_peoples() -> None:
     model = load_model()
     reach = shape_spread(model)
-    assert reach[0] < 2 * model.spread[0]  # of the first, portraits differ by as much as people do
+    assert reach[0] < 2 * model.spread[0]  # in which people differ by as much as portraits
     shapes = np.stack([one.shape - model.adults[int(one.man)] for one in (sample(model, seed) for seed in range(400))])
     assert 0.75 < (shapes.std(0) / reach).min() <= (shapes.std(0) / reach).max() < 1.05
 

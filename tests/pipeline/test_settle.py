@@ -162,6 +162,7 @@ def test_a_face_that_fails_in_the_last_look_gets_one_other_identity(
         assert seen[0] == first["identity_id"]
         assert len(seen) == len(set(seen)) == often
         assert face["identity_id"] not in seen
+        assert face["attempts"] > first["attempts"]
         assert (face["verdict"], face["reason"]) == (("replaced", None) if often == 1 else ("redacted", "similar_to_known"))
 
 
