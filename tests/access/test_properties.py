@@ -220,7 +220,7 @@ def test_the_worlds_disclose_something(kind: str) -> None:
     """So that the properties are about something: there are kept faces, and some of them where something is denied."""
     found: list[tuple[bool, bool]] = []
 
-    @EXAMPLES
+    @settings(EXAMPLES, derandomize=True)  # a count of random ones would fail now and then
     @given(world=worlds(kind))
     def look(world: World) -> None:
         denials = [row for table in (*TABLES_OF[kind], *BESIDE) for row in getattr(world, table) if not allows(table, row)]
