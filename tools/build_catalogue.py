@@ -43,7 +43,7 @@ ON = 600_000
 """The first seed that is tried when a search goes on."""
 
 # Looked at, one by one, on sheets of all that passed, on heads and on portraits of their sex, age and tone: nobody would take them for a
-# person like that, or they have a streak, a patch or brows like painted. Of this model only.
+# person like that, or they have a streak, a patch or brows like painted. Of this model only; some as earlier recipes drew them.
 # fmt: off
 STRUCK = {
     17, 45, 50, 55, 60, 84, 86, 109, 112, 120, 157, 195, 232, 234, 253, 277, 291, 294, 322, 346, 367, 394, 401, 427, 467, 470, 474, 488,

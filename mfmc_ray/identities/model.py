@@ -37,7 +37,7 @@ SOFT = 1.5
 REGIONS = ("eyes", "brows", "nose", "mouth", "forehead", "cheeks")
 
 STATISTICS = Path(str(resources.files("mfmc_ray.identities").joinpath("data/statistics.npz")))
-"""What `tools/build_statistics.py` found of real people in the mean."""
+"""What `tools/build_statistics.py` found of real people in the mean, and of how they differ."""
 RECIPE = 4
 """How seeds are read. Raise it whenever code, not the model's file, makes a seed another person: runs then admit their fakes anew."""
 
