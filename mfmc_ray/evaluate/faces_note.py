@@ -39,7 +39,7 @@ IMAGES = pa.schema(
     ]
 )
 NOTES = (
-    Note("faces", "mfmc_ray.evaluate.faces_note:FacesNote", 1, models=("facemesh", "attribute_net", "yunet", "centerface")),
+    Note("faces", "mfmc_ray.evaluate.faces_note:FacesNote", 1, models=("facemesh", "iris", "attribute_net", "yunet", "centerface")),
     Note("images", "mfmc_ray.evaluate.faces_note:ImagesNote", 1),
 )
 """Of every evaluation; `faces` also stands for what finds the faces."""

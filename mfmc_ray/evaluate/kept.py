@@ -17,7 +17,7 @@ from mfmc_ray.faces.attributes import AttributeHead
 from mfmc_ray.faces.faces import F32, Image
 from mfmc_ray.faces.mesh import FaceMesh
 
-NOTE = Note("kept", "mfmc_ray.evaluate.kept:Kept", 2, models=("facemesh", "attribute_net"))
+NOTE = Note("kept", "mfmc_ray.evaluate.kept:Kept", 2, models=("facemesh", "iris", "attribute_net"))
 KEPT = ("detected", "landmarks", "expression", "age", "sex")
 """What the utility of a face is the mean of."""
 LOST_POINTS, LOST_YEARS, LOST_OPENING = 0.25, 20.0, 0.3

@@ -43,7 +43,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sface": ("sface",),
         "dlib": ("dlib_resnet", "dlib_5points"),
         "openface": ("openface",),
-        "mesh": ("facemesh",),
+        "mesh": ("facemesh", "iris"),
         "attributes": ("attribute_net",),
         "scrfd": (),
         "arcface": (),

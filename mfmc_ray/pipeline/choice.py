@@ -28,11 +28,11 @@ STRANGER = 0.0
 To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
 STRONGEST, FARTHEST = 1.2, 1.5
 """Exchange of shape in the last of the first `CHOICE` attempts, of which three have 1, and in those after them."""
-YEAR_COST, SEX_COST = 0.012, 0.5
+YEAR_COST, SEX_COST = 0.012, 0.8
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
 FACE_COST = 0.25
 """What it costs, in the same units, that mouth, eyes, smile and head are seen as far off the photo's as they mostly are (`USUALLY_OFF`)."""
-USUALLY_OFF = (0.055, 0.011, 0.3, 3.0)
+USUALLY_OFF = (0.055, 0.03, 0.3, 3.0)
 """About the mean errors of mouth opening, eye opening, smile and pitch (degrees); eyes count half as much again."""
 NOTHING_LESS = 0.02
 """A cost that is lower by no more than this is the same: renderers differ by a level of 255 here and there, which is 0.005 (measured)."""

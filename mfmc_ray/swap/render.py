@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mfmc_ray.faces.faces import Image
+from mfmc_ray.faces.lids import as_before, opened
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.sample import Identity
 from mfmc_ray.identities.surface import F32, INNER_LIPS, Bool, alike, place, read, shrunk
@@ -185,11 +186,13 @@ class MorphSwapper(Swapper):
 
     def _reshape(self, shape: F32, wanted: F32, strength: float) -> F32:
         """A shape (468, 3) with its identity part moved towards these coefficients (k,)."""
+        shape, lids = opened(shape, self.model.surface.mean)  # lids say how the face looks, not who it is
         offset = strength * self.model.offset(wanted - self.model.split(shape))
         for upper, lower in _LIP_PAIRS:  # the mouth stays as far open as it is
             offset[[upper, lower]] = (offset[upper] + offset[lower]) / 2
         usual, before = (float(np.ptp(one[list(_CORNERS), 0])) for one in (self.model.surface.mean, shape))
-        return _mouth_within(np.asarray(shape + offset, np.float32), max(WIDE_MOUTH * usual, WIDER_MOUTH * before))
+        new = _mouth_within(np.asarray(shape + offset, np.float32), max(WIDE_MOUTH * usual, WIDER_MOUTH * before))
+        return as_before(new, lids)
 
     def _size(self, width: float) -> int:
         """The coarsest texture level that has a texel for every pixel of a face `width` px wide."""
