@@ -45,6 +45,7 @@ MODEL_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "openface": ("openface",),
         "mesh": ("facemesh", "iris"),
         "attributes": ("attribute_net",),
+        "hands": ("palm_detection", "hand_landmark"),
         "scrfd": (),
         "arcface": (),
         "people": ("stylegan_mapping_xml", "stylegan_mapping_bin", "stylegan_synthesis_xml", "stylegan_synthesis_bin"),

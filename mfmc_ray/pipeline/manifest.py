@@ -27,7 +27,7 @@ SWAPPER = "swapper"
 
 def models_of(config: RunConfig) -> list[str]:
     """The model files that a run uses."""
-    return files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes"])
+    return files_of([*config.find.detectors, *config.guard.recognizers, "mesh", "attributes", "hands"])
 
 
 def model_digests(config: RunConfig) -> dict[str, str]:

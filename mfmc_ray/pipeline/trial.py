@@ -50,7 +50,7 @@ def make_fakes(recognizers: Sequence[str], count: int) -> Trial:
         ModelError: when a model file cannot be had.
         PackError: for a recognizer that the pack does not know.
     """
-    pull(files_of([*FindConfig().detectors, *recognizers, "mesh", "attributes"]))
+    pull(files_of([*FindConfig().detectors, *recognizers, "mesh", "attributes", "hands"]))
     dimensions = {name: ALL_DIMENSIONS[name] for name in recognizers}
     # against nobody every seed is admitted that gives an embedding at all
     guard = Guard(KnownFaces.empty(dimensions), dict.fromkeys(recognizers, 1.0), Calibration())

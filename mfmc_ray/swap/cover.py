@@ -7,12 +7,13 @@ the picture by the renderer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mfmc_ray.faces.hands import drawn
 from mfmc_ray.identities.model import IdentityModel
 from mfmc_ray.identities.surface import F32, IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, Bool, read
 from mfmc_ray.identities.traits import BROWS, polygon
@@ -155,10 +156,27 @@ class CoverFinder:
 
     def find(self, image: Image, mesh: F32) -> Covered:
         """The same of a face of a whole picture, uint8 (h, w, 3) RGB: only what is around the face is looked at."""
-        low, high = mesh[:, :2].min(0) - 2.0, mesh[:, :2].max(0) + 2.0
-        x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
-        x1, y1 = max(x0 + 1, min(image.shape[1], int(high[0]) + 1)), max(y0 + 1, min(image.shape[0], int(high[1]) + 1))
+        x0, y0, x1, y1 = _around(mesh, image.shape)
         return self(image[y0:y1, x0:x1], mesh - np.array([x0, y0, 0], np.float32))
+
+    def behind_hands(self, covered: Covered, hands: F32, mesh: F32, shape: tuple[int, ...]) -> Covered:
+        """What was found with hands, joints (n, 21, 2) px of a picture of this shape, before the face with `mesh` (468, 3) px as well."""
+        x0, y0, x1, y1 = _around(mesh, shape)
+        mesh = mesh - np.array([x0, y0, 0], np.float32)
+        hidden = drawn(hands - np.array([x0, y0], np.float32), (y1 - y0, x1 - x0))
+        if not hidden.any():
+            return covered
+        page = np.asarray(self.unwrap(np.asarray(cv2.merge([hidden] * 3), np.uint8), mesh)[:, :, 0] / 255, np.float32)
+        seen = self.seen(mesh, hidden.shape)
+        left, right, nose, mouth = (_share(page, part & seen) for part in (*self._eyes, self._nose, self.lips))
+        return replace(
+            covered,
+            objects=np.maximum(covered.objects, np.asarray(cv2.GaussianBlur(page, (0, 0), 0.7), np.float32)),
+            eyes=max(covered.eyes, left, right),
+            nose=max(covered.nose, nose),
+            mouth=max(covered.mouth, mouth),
+            half=max(covered.half, *(_share(page, cheek & seen) for cheek in self._cheeks)),
+        )
 
     def unwrap(self, window: Image, mesh: F32) -> Image:
         """The window's texture, uint8 (PAGE, PAGE, 3)."""
@@ -289,6 +307,13 @@ class CoverFinder:
         # a brow is no rim, unless a dark rim lies over it
         rims[self._brows] *= np.clip((hat[self._brows] - 0.3) / 0.2, 0, 1)
         return np.asarray(rims, np.float32)
+
+
+def _around(mesh: F32, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """x0 y0 x1 y1, px, end exclusive, of the window of a picture of this shape that a mesh (468, 3) px is in."""
+    low, high = mesh[:, :2].min(0) - 2.0, mesh[:, :2].max(0) + 2.0
+    x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
+    return x0, y0, max(x0 + 1, min(shape[1], int(high[0]) + 1)), max(y0 + 1, min(shape[0], int(high[1]) + 1))
 
 
 def _ridge(lines: F32, widths: tuple[int, ...]) -> F32:

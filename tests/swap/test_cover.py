@@ -152,3 +152,46 @@ def test_sunglasses_are_rare_on_photos(shared_data: Path, finder: CoverFinder) -
             one = [int(np.argmax(faces.sizes))]
             hidden += finder(image, fitter.fit(image, faces.boxes[one], faces.points[one])[0][0]).eyes > 0.5
     assert hidden <= 4  # of 130
+
+
+def a_hand(centre: np.ndarray, size: float) -> np.ndarray:
+    """Joints (21, 2), px, of a hand held up, its palm about a point."""
+    fingers = [(x, 0.1 - 0.25 * k) for x in (-0.45, -0.15, 0.15, 0.45) for k in range(4)]
+    thumb = [(-0.5, 0.6), (-0.75, 0.4), (-0.9, 0.2), (-1.0, 0.0)]
+    return (centre + size * np.array([(0.0, 1.1), *thumb, *fingers])).astype(np.float32)
+
+
+def test_hands_cover_what_is_behind_them(image: np.ndarray, mesh: np.ndarray, finder: CoverFinder) -> None:
+    bare = finder.find(image, mesh)
+    width = float(np.ptp(mesh[:, 0]))
+    assert finder.behind_hands(bare, np.zeros((0, 21, 2), np.float32), mesh, image.shape) is bare
+    beside = a_hand(mesh[234, :2] - [1.5 * width, 0], 0.3 * width)
+    assert finder.behind_hands(bare, beside[None], mesh, image.shape) is bare
+    before = finder.behind_hands(bare, a_hand(mesh[13, :2], 0.3 * width)[None], mesh, image.shape)
+    assert before.mouth > 0.8 > 0.2 > bare.mouth
+    assert before.eyes == bare.eyes
+    assert before.objects[finder.lips].mean() > 0.8
+    assert (before.objects >= bare.objects).all()
+    np.testing.assert_array_equal(before.rims, bare.rims)
+    cheek = finder.behind_hands(bare, a_hand(mesh[205, :2], 0.22 * width)[None], mesh, image.shape)
+    assert cheek.half > 0.4 > bare.half
+
+
+def test_a_hand_stays_before_the_fake(image: np.ndarray, mesh: np.ndarray, finder: CoverFinder) -> None:
+    swapper, width = MorphSwapper(load_model()), float(np.ptp(mesh[:, 0]))
+    hand = a_hand(mesh[205, :2] + [0, 0.1 * width], 0.2 * width)
+    covered = finder.behind_hands(finder.find(image, mesh), hand[None], mesh, image.shape)
+    x, y = hand[[5, 9, 13, 17]].mean(0).astype(int)
+    for before, there in ((None, True), (covered, False)):
+        patch = swapper.swap(image, mesh, sample(swapper.model, 1635), age=36.0, strength=0.0, covered=before)
+        assert patch.front is not None
+        assert bool(patch.front[y - patch.y, x - patch.x]) is there  # nothing of the picture shows
+        cheek = mesh[425, :2].astype(int)
+        assert patch.front[cheek[1] - patch.y, cheek[0] - patch.x]
+
+
+def test_hands_are_looked_for_where_faces_are_covered(shared_data: Path) -> None:
+    image = decode((shared_data / "people/Heizo_Takenaka/Heizo_Takenaka_0001.jpg").read_bytes()).pixels
+    swapper, mesh = MorphSwapper(load_model()), fitted(image)
+    with_hands, without = swapper.covered(image, mesh), swapper.uncovered(image, mesh)
+    assert with_hands.objects.mean() > without.objects.mean() + 0.02
