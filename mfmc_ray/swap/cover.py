@@ -38,8 +38,9 @@ MOUTH, BARE_MOUTH = -1.0, -2.5
 Nine of 272 swapped faces in photos were above −1: in profile, behind a shoulder, out of focus, and by eye all but two wrong. From 1 on, by
 networks that were fitted to the other half of pictures and people, 104 of 105 faces of 20 px and more with masks in crowds were said to
 be covered, and 3 of 520 people in the news, none of 420 others and none of 200 portraits."""
-_RIM = 0.06
-"""Strength of a rim, natural logarithm of light, that can be drawn back."""
+_RIM = 0.1
+"""Strength of a rim, natural logarithm of light, from which it is drawn back. Of ten faces of 50 px and more below it that were taken to
+wear glasses, in news and scenes, five are bare, and of the others' thin rims pieces were kept."""
 
 _LOG = np.log(np.arange(256, dtype=np.float32) + LIGHT_FLOOR)
 _LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
