@@ -116,7 +116,7 @@ class MorphSwapper(Swapper):
         x0, y0, x1, y1 = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, image.shape)
         origin = np.array([x0, y0, 0], np.float32)
         window = _follow(image[y0:y1, x0:x1], (mesh - origin)[:, :2], (moved - origin)[:, :2], width)
-        covered = self.uncovered(image, mesh) if covered is None else covered
+        covered = self.covered(image, mesh, hands=False) if covered is None else covered
         at = moved - origin
         left, top, right, bottom = window_of(at[:, :2], 2.0, window.shape)
         inside = slice(top, bottom), slice(left, right)
@@ -177,13 +177,10 @@ class MorphSwapper(Swapper):
             mask *= veil
         return Seen(size, texel, drawn, light, mask, edges, brows, skin, None if hidden is None else veil)
 
-    def covered(self, image: Image, mesh: F32) -> Covered:
-        """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB), hands among it."""
-        return self._covers.behind_hands(self.uncovered(image, mesh), self._hands.find(image, mesh), mesh, image.shape)
-
-    def uncovered(self, image: Image, mesh: F32) -> Covered:
-        """The same but for hands, which takes less than half the time."""
-        return self._covers.find(image, mesh)
+    def covered(self, image: Image, mesh: F32, *, hands: bool = True) -> Covered:
+        """What lies before the face with `mesh` (468, 3) px of `image` (uint8 h×w×3 RGB); to look for hands takes most of the time."""
+        found = self._covers.find(image, mesh)
+        return self._covers.behind_hands(found, self._hands.find(image, mesh), mesh, image.shape) if hands else found
 
     @cached_property
     def _hands(self) -> HandFinder:

@@ -105,7 +105,7 @@ class DeviceSwapper(MorphSwapper):
         outer = window_of(np.concatenate([mesh, moved])[:, :2], SURROUNDINGS * width, order.image.shape)
         origin = np.array([*outer[:2], 0], np.float32)
         inner = window_of((moved - origin)[:, :2], 2.0, (outer[3] - outer[1], outer[2] - outer[0]))
-        covered = self.uncovered(order.image, mesh) if order.covered is None else order.covered
+        covered = self.covered(order.image, mesh, hands=False) if order.covered is None else order.covered
         hidden = None if covered is NOTHING else covered.page if order.keep_rims else covered.objects
         return Task(number, order, age, width, self._size(width), outer, inner, mesh - origin, moved - origin, hidden)
 
