@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 OUT = Path(__file__).parents[1] / "docs/before-after.jpg"
-CHOSEN = ("001", "004", "011", "013", "014", "012", "020", "023")
+CHOSEN = ("001", "004", "006", "012", "014", "018", "020", "022")
 SIDE = 176
 
 
