@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
-from mfmc_ray.faces import runtime
 from mfmc_ray.faces.align import warp
 from mfmc_ray.faces.detect import overlap
 from mfmc_ray.faces.faces import F32, Image, Pixels
-from mfmc_ray.faces.store import ModelError, model_path
+from mfmc_ray.faces.lite import LiteNetwork
 
 JOINTS = 21
 """0 the wrist; of the thumb and each finger, from the index on, four from its root to its tip."""
@@ -63,27 +58,7 @@ class HandFinder:
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self._threads = runtime.threads(threads)
-        self._nets = threading.local()  # an interpreter serves one thread
-        for name in ("palm_detection", "hand_landmark"):
-            self._net(name)
-
-    def _net(self, name: str) -> Any:
-        net = getattr(self._nets, name, None)
-        if net is None:
-            net = Interpreter(str(model_path(name)), num_threads=self._threads)
-            net.allocate_tensors()
-            setattr(self._nets, name, net)
-        return net
-
-    def _run(self, name: str, square: Image) -> list[Any]:
-        net = self._net(name)
-        net.set_tensor(net.get_input_details()[0]["index"], square / np.float32(255))
-        net.invoke()
-        outputs = [net.get_tensor(output["index"]) for output in net.get_output_details()]
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise ModelError(f"the network {name} gives what is no number: run `mfmc models verify`")
-        return outputs
+        self._palm, self._hand = LiteNetwork("palm_detection", threads), LiteNetwork("hand_landmark", threads)
 
     def find(self, image: Pixels, mesh: F32) -> F32:
         """Joints of the hands near a face with `mesh` (468, 3) px: float32 (n, 21, 2), px, see `JOINTS`.
@@ -105,7 +80,7 @@ class HandFinder:
         k = _PALM_SIDE / side
         shift = _PALM_SIDE / 2 - k * centre
         square = warp(image, np.array([[[k, 0, shift[0]], [0, k, shift[1]]]], np.float32), _PALM_SIDE)
-        (raw,), (logits,) = (output.reshape(1, len(_ANCHORS), -1) for output in self._run("palm_detection", square))
+        (raw,), (logits,) = (output.reshape(1, len(_ANCHORS), -1) for output in self._palm(square))
         logits = logits[:, 0]
         some = np.argsort(-logits, kind="stable")[: np.count_nonzero(logits > np.log(LEAST_PALM / (1 - LEAST_PALM)))]
         centres = raw[some, :2] / _PALM_SIDE + _ANCHORS[some]
@@ -130,7 +105,7 @@ class HandFinder:
         k = _HAND_SIDE / (_SCALE * side)
         turn = np.array([[-up[1], up[0]], [-up[0], -up[1]]]) * k
         shift = _HAND_SIDE / 2 - turn @ centre
-        joints, sure, *_ = self._run("hand_landmark", warp(image, np.column_stack([turn, shift])[None].astype(np.float32), _HAND_SIDE))
+        joints, sure, *_ = self._hand(warp(image, np.column_stack([turn, shift])[None].astype(np.float32), _HAND_SIDE))
         if float(sure.reshape(())) < LEAST_HAND:
             return None
         return np.asarray((joints.reshape(JOINTS, 3)[:, :2] - shift) @ turn / k**2, np.float32)

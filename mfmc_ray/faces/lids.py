@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
-from mfmc_ray.faces import runtime
 from mfmc_ray.faces.align import warp
 from mfmc_ray.faces.faces import F32, Pixels
-from mfmc_ray.faces.store import ModelError, model_path
+from mfmc_ray.faces.lite import LiteNetwork
 
 _SIDE, _MARGIN = 64, 2.3
 """px of the network's input, which is 2.3 times as wide as the eye."""
@@ -105,19 +101,7 @@ class EyeLook:
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
-        self._threads = runtime.threads(threads)
-        self._nets = threading.local()  # an interpreter serves one thread
-        net = self._net()
-        self._input = net.get_input_details()[0]["index"]
-        outputs = {int(np.prod(o["shape"])): o["index"] for o in net.get_output_details()}
-        self._contour, self._iris = outputs[_CONTOUR], outputs[_IRIS]
-
-    def _net(self) -> Any:
-        net = getattr(self._nets, "net", None)
-        if net is None:
-            net = self._nets.net = Interpreter(str(model_path("iris")), num_threads=self._threads)
-            net.allocate_tensors()
-        return net
+        self._network = LiteNetwork("iris", threads)
 
     def __call__(self, image: Pixels, mesh: F32, eye: Eye) -> tuple[F32, F32] | None:
         """What the network sees of an eye of a mesh (468, 3) px.
@@ -141,13 +125,8 @@ class EyeLook:
         if eye.mirrored:
             turn[0] *= -1
         matrix = np.column_stack([turn, (_SIDE - 1) / 2 - turn @ corners.mean(0)])
-        square = warp(image, matrix[None].astype(np.float32), _SIDE)
-        net = self._net()
-        net.set_tensor(self._input, square / np.float32(255))
-        net.invoke()
-        found = np.concatenate([net.get_tensor(self._iris).reshape(5, 3)[:1, :2], net.get_tensor(self._contour).reshape(71, 3)[:16, :2]])
-        if not np.isfinite(found).all():
-            raise ModelError("the network for eyes gives what is no number: run `mfmc models pull`, which checks its file")
+        outputs = {output.size: output for output in self._network(warp(image, matrix[None].astype(np.float32), _SIDE))}
+        found = np.concatenate([outputs[_IRIS].reshape(5, 3)[:1, :2], outputs[_CONTOUR].reshape(71, 3)[:16, :2]])
         at = ((found - _SIDE / 2) * ((-1 if eye.mirrored else 1), 1) / (scale * width)).astype(np.float32)
         return at[1:], at[0]
 

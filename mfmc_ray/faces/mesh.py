@@ -4,18 +4,14 @@ how much the face smiles."""
 from __future__ import annotations
 
 import importlib.resources
-import threading
-from typing import Any
 
 import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from mfmc_ray.faces import runtime
 from mfmc_ray.faces.faces import F32, MESH_POINTS, Image, Pixels
 from mfmc_ray.faces.lids import EyeLook, with_lids
-from mfmc_ray.faces.store import ModelError, model_path
+from mfmc_ray.faces.lite import LiteNetwork
 
 _SIDE = 192
 """Side of the network's input in px."""
@@ -57,20 +53,7 @@ class FaceMesh:
         Raises:
             ModelError: when the weights cannot be had.
         """
-        self._threads = runtime.threads(threads)
-        self._nets = threading.local()  # an interpreter serves one thread
-        self._eyes = EyeLook(threads=self._threads)
-        net = self._net()
-        self._input = net.get_input_details()[0]["index"]
-        outputs = {int(np.prod(o["shape"])): o["index"] for o in net.get_output_details()}
-        self._points, self._logit = outputs[MESH_POINTS * 3], outputs[1]
-
-    def _net(self) -> Any:
-        net = getattr(self._nets, "net", None)
-        if net is None:
-            net = self._nets.net = Interpreter(str(model_path("facemesh")), num_threads=self._threads)
-            net.allocate_tensors()
-        return net
+        self._network, self._eyes = LiteNetwork("facemesh", threads), EyeLook(threads=threads)
 
     def fit(self, image: Pixels, boxes: F32, points: F32) -> tuple[F32, F32]:
         """Fit the mesh to faces of an image.
@@ -107,13 +90,8 @@ class FaceMesh:
         """Mesh in image px and score from the square of `side` × `_MARGIN` px around `centre`, turned by `angle` (radians)."""
         turn, shift = _placed(centre, side * _MARGIN, angle, _SIDE)
         k = float(np.hypot(*turn[0]))
-        net = self._net()
-        net.set_tensor(self._input, (_warp(image, turn, shift, _SIDE) / np.float32(255))[None])
-        net.invoke()
-        mesh = net.get_tensor(self._points).reshape(MESH_POINTS, 3)
-        logit = float(net.get_tensor(self._logit).reshape(()))
-        if not (np.isfinite(mesh).all() and np.isfinite(logit)):
-            raise ModelError("the mesh network gives what is no number: run `mfmc models pull`, which checks its file")
+        outputs = {output.size: output for output in self._network(_warp(image, turn, shift, _SIDE)[None])}
+        mesh, logit = outputs[MESH_POINTS * 3].reshape(MESH_POINTS, 3), float(outputs[1].reshape(()))
         # the rows of `turn` are orthogonal and of length k: its inverse is its transpose / k²
         flat = (mesh[:, :2] - 0.5 - shift) @ turn / k**2
         return np.concatenate([flat, mesh[:, 2:] / k], axis=1).astype(np.float32), float(1 / (1 + np.exp(-logit)))

@@ -74,10 +74,10 @@ def test_where_there_is_no_hand_none_is_found(finder: HandFinder) -> None:
         assert len(finder.find(image, mesh)) == 0
 
 
-@pytest.mark.parametrize("network", ["palm_detection", "hand_landmark"])
-def test_what_is_no_number_raises(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    finder = HandFinder()
-    net = finder._net(network)
+@pytest.mark.parametrize("name", ["_palm", "_hand"])
+def test_what_is_no_number_raises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = getattr(HandFinder(), name)
+    net = network.interpreter()
 
     class Net:
         def __getattr__(self, name: str) -> Any:
@@ -87,9 +87,9 @@ def test_what_is_no_number_raises(network: str, monkeypatch: pytest.MonkeyPatch)
             found: np.ndarray = net.get_tensor(index)
             return found * np.nan
 
-    monkeypatch.setattr(finder._nets, network, Net())
+    monkeypatch.setattr(network._nets, "net", Net())
     with pytest.raises(ModelError, match="no number"):
-        finder._run(network, np.zeros((1, *net.get_input_details()[0]["shape"][1:]), np.uint8))
+        network(np.zeros(net.get_input_details()[0]["shape"], np.uint8))
 
 
 BEFORE = ("Jack_Straw/Jack_Straw_0004", "Heizo_Takenaka/Heizo_Takenaka_0001", "Emanuel_Ginobili/Emanuel_Ginobili_0002")

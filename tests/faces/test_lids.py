@@ -131,7 +131,7 @@ def test_eyes_too_small_to_be_seen_are_left_as_they_are(photo: Image, mesh: F32,
 
 def test_what_is_no_number_raises(photo: Image, mesh: F32, monkeypatch: pytest.MonkeyPatch) -> None:
     look = EyeLook()
-    net = look._net()
+    net = look._network.interpreter()
 
     class Net:
         def __getattr__(self, name: str) -> Any:
@@ -141,7 +141,7 @@ def test_what_is_no_number_raises(photo: Image, mesh: F32, monkeypatch: pytest.M
             found: np.ndarray = net.get_tensor(index)
             return found * np.nan
 
-    monkeypatch.setattr(look._nets, "net", Net())
+    monkeypatch.setattr(look._network._nets, "net", Net())
     with pytest.raises(ModelError, match="no number"):
         with_lids(look, photo, mesh)
 

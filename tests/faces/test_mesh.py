@@ -207,10 +207,11 @@ def test_portraits_look_straight_on_average(fitter: FaceMesh, shared_data: Path)
     assert np.abs(np.median(poses, axis=0)).max() < 6
 
 
-@pytest.mark.parametrize("output", ["_points", "_logit"])
-def test_what_is_no_number_raises(photo: Image, face: Faces, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("output", [0, 1])
+def test_what_is_no_number_raises(photo: Image, face: Faces, output: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fitter = FaceMesh()
-    net, bad = fitter._net(), getattr(fitter, output)
+    net = fitter._network.interpreter()
+    bad = net.get_output_details()[output]["index"]
 
     class Net:
         def __getattr__(self, name: str) -> Any:
@@ -220,6 +221,6 @@ def test_what_is_no_number_raises(photo: Image, face: Faces, output: str, monkey
             found: np.ndarray = net.get_tensor(index)
             return found * np.nan if index == bad else found
 
-    monkeypatch.setattr(fitter._nets, "net", Net())
+    monkeypatch.setattr(fitter._network._nets, "net", Net())
     with pytest.raises(ModelError, match="no number"):
         fitter.fit(photo, face.boxes, face.points)
