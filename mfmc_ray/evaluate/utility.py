@@ -15,7 +15,7 @@ from mfmc_ray.evaluate.sections import About, Note, Options
 from mfmc_ray.faces.attributes import tone_band
 from mfmc_ray.faces.mesh import turned
 
-VERSION = 1
+VERSION = 2
 MESH_FROM = 0.5
 """Belief of the mesh network from which a mesh is one."""
 LEAST_CORRELATED = 8

@@ -176,7 +176,8 @@ class CoverFinder:
             eyes=max(covered.eyes, left, right),
             nose=max(covered.nose, nose),
             mouth=max(covered.mouth, mouth),
-            half=max(covered.half, *(_share(page, cheek & seen) for cheek in self._cheeks)),
+            # an eye behind a hand counts like a cheek: what joints say of a hand's outline is too rough to leave a photo's eye beside it
+            half=max(covered.half, left, right, *(_share(page, cheek & seen) for cheek in self._cheeks)),
         )
 
     def unwrap(self, window: Image, mesh: F32) -> Image:

@@ -93,7 +93,7 @@ def test_what_is_no_number_raises(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 BEFORE = ("Jack_Straw/Jack_Straw_0004", "Heizo_Takenaka/Heizo_Takenaka_0001", "Emanuel_Ginobili/Emanuel_Ginobili_0002")
-"""News photos with a hand before or at the face; where the middle finger ends, in shares of the face's box, must be in it or at it."""
+"""News photos with a hand before the face: it covers some of the box around the mesh."""
 
 
 @pytest.mark.parametrize("name", BEFORE)

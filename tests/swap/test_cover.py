@@ -175,6 +175,9 @@ def test_hands_cover_what_is_behind_them(image: np.ndarray, mesh: np.ndarray, fi
     np.testing.assert_array_equal(before.rims, bare.rims)
     cheek = finder.behind_hands(bare, a_hand(mesh[205, :2], 0.22 * width)[None], mesh, image.shape)
     assert cheek.half > 0.4 > bare.half
+    eye = finder.behind_hands(bare, a_hand(mesh[[33, 133], :2].mean(0), 0.22 * width)[None], mesh, image.shape)
+    assert eye.eyes > HALF_COVERED
+    assert eye.half > HALF_COVERED  # redacted
 
 
 def test_a_hand_stays_before_the_fake(image: np.ndarray, mesh: np.ndarray, finder: CoverFinder) -> None:

@@ -135,7 +135,7 @@ class Studio:
                 return None
             found = self._attributes.estimate(image, seen.mesh[None])
             man, age, ita = float(found.sexes[0]), float(found.ages[0]), float(found.tones[0])
-            bare = self.swapper.covered(image, seen.mesh).glasses < GLASSES
+            bare = self.swapper.covered(image, seen.mesh, hands=False).glasses < GLASSES
             if bare and wish.granted(man, age, ita):
                 looks = self._looks.embed(image, seen.points[None])[0]
                 beard = beard_of(self.model.surface, image, seen.mesh)
