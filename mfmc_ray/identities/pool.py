@@ -29,6 +29,9 @@ NEAREST = 60
 LIKE = 6.0
 """Steps of misfit that it costs to be the one of these that is most like the original: what is put onto a face shows in the result
 (measured: within one face, the cosines of identity and result to the original correlate by 0.4 to 0.6)."""
+TURN, WAIT = 0.5, 10.0
+"""Share of these whose turn it is, by chance, and steps of misfit that it costs the others: some are unlike nearly everybody, and one of
+them would be on every seventh face of a collection of portraits."""
 GROWN, BOYISH = 15.0, 6.0
 """Years from which a face shows its sex fully, and up to which not at all."""
 MORE_BEARD, LESS_BEARD = 0.12, 0.25
@@ -94,7 +97,7 @@ class Pool:
         return cls(model, table["seed"].to_pylist(), vectors)
 
     def candidates(self, wanted: Wanted, original: Mapping[str, F32], rng: np.random.Generator, used: set[str]) -> list[Identity]:
-        """Identities for a face in the order in which to try them: random among those that fit, those unlike the original first.
+        """Identities for a face in the order in which to try them: those whose turn it is, and of these the unlike ones, first.
 
         Args:
             wanted: sex, age, tone and beard of the face.
@@ -105,7 +108,7 @@ class Pool:
         misfit = self.misfit(wanted)
         nearest = np.argsort(misfit, kind="stable")[:NEAREST]
         rank = misfit[nearest] / STEP + LIKE * self.alike(nearest, original) + rng.uniform(0, CHANCE, len(nearest))
-        order = nearest[np.argsort(rank, kind="stable")]
+        order = nearest[np.argsort(rank + WAIT * (rng.random(len(nearest)) > TURN), kind="stable")]
         return [self.identities[i] for i in order if self.identities[i].identity_id not in used]
 
     def misfit(self, wanted: Wanted) -> F32:

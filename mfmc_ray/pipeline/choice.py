@@ -28,6 +28,8 @@ STRANGER = 0.0
 To be below the threshold is not enough: in a gallery the original would often still be the nearest."""
 STRONGEST, FARTHEST = 1.2, 1.5
 """Exchange of shape in the last of the first `CHOICE` attempts, of which three have 1, and in those after them."""
+OLDER = 8.0
+"""Years that a child is older in every second of those after them: fakes as young as children are like many of them to recognizers."""
 YEAR_COST, SEX_COST = 0.012, 0.8
 """What a year of age and the other sex cost in units of `Checked.likeness`, when the best of several results is chosen."""
 FACE_COST = 0.25
@@ -178,15 +180,16 @@ class Chooser:
     ) -> tuple[list[Try], str]:
         """The face with each of these identities, looked at by the first recognizer; fewer once some are good. If there is none: why.
 
-        The `last` exchange most of the shape and do without the rims of glasses, which are much of what a recognizer knows a face by;
-        temples then end at the mask.
+        The `last` exchange most of the shape, make every second child older, and do without the rims of glasses, which are much of what
+        a recognizer knows a face by; temples then end at the mask.
         """
         tries: list[Try] = []
         rims = sitter.covered.glasses < GLASSES or not last
+        age, older = sitter.wanted.age, OLDER if last and sitter.wanted.age <= GROWN else 0.0
         orders = []
         for k, identity in enumerate(identities):
             strength = FARTHEST if last else float(np.interp(k, (2, CHOICE - 1), (1, STRONGEST)))
-            orders.append(Order(canvas, sitter.mesh, identity, sitter.wanted.age, strength, rims, sitter.covered))
+            orders.append(Order(canvas, sitter.mesh, identity, age + k % 2 * older, strength, rims, sitter.covered))
         for order, swapped in self._swapped(orders):
             if swapped is None or misplaced(swapped, sitter.mesh, canvas.shape):
                 continue

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mfmc_ray.faces.faces import F32, MESH_POINTS
+from mfmc_ray.faces.mesh import disagreement
 from mfmc_ray.identities.casting import name_of
 from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.known.calibration import Calibration
@@ -22,7 +23,7 @@ from mfmc_ray.people.sightings import Sightings
 from mfmc_ray.pipeline.known import recognisable
 from mfmc_ray.pipeline.pseudonyms import Face, Pseudonym
 from mfmc_ray.pipeline.rows import matrix
-from mfmc_ray.pipeline.unfit import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE, disagreement
+from mfmc_ray.pipeline.unfit import LARGEST_DISAGREEMENT, LARGEST_PITCH, LARGEST_YAW, LEAST_MESH_SCORE
 from mfmc_ray.pipeline.workers import SCAN
 from mfmc_ray.tables import embedding_column
 

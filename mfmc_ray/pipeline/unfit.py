@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mfmc_ray.faces.faces import F32, Faces
-from mfmc_ray.faces.mesh import five_points
+from mfmc_ray.faces.faces import Faces
+from mfmc_ray.faces.mesh import disagreement
 from mfmc_ray.swap.cover import Covered
 
 LIPS_COVERED = 0.5
@@ -43,9 +43,3 @@ def unfit(min_face: float, faces: Faces, i: int, covered: Covered) -> str | None
     if covered.mouth > LIPS_COVERED:
         return "mouth_covered"
     return "half_hidden" if covered.half > HALF_COVERED else None
-
-
-def disagreement(mesh: F32, points: F32, box: F32) -> float:
-    """How far a mesh (468, 3) and the detector's five points (5, 2), px, are apart on the average, in √areas of the box (4,)."""
-    width, height = np.maximum(box[2:] - box[:2], 0)
-    return float(np.linalg.norm(five_points(mesh) - points, axis=1).mean() / np.sqrt(width * height))

@@ -13,7 +13,7 @@ from skimage.data import astronaut
 
 from mfmc_ray.faces.detect import YuNet
 from mfmc_ray.faces.faces import F32, Faces, Image
-from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh, eye_opening, mouth_opening, pose, smile, upright_squares
+from mfmc_ray.faces.mesh import CANONICAL, MIRROR, FaceMesh, disagreement, eye_opening, mouth_opening, pose, smile, upright_squares
 from mfmc_ray.faces.store import ModelError
 
 pytestmark = pytest.mark.models
@@ -79,6 +79,25 @@ def test_fit_lies_on_the_face(fitter: FaceMesh, photo: Image, face: Faces) -> No
     eyes = [meshes[0, [33, 133]].mean(0)[:2], meshes[0, [263, 362]].mean(0)[:2]]
     np.testing.assert_allclose(eyes, face.points[0, :2], atol=6)
     np.testing.assert_allclose(meshes[0, [61, 291], :2], face.points[0, 3:], atol=10)
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1.0, 0.7), (1.2, 0.6), (1.4, 0.5), (0.9, 0.6)])
+def test_a_face_that_touches_another_keeps_its_mesh(fitter: FaceMesh, photo: Image, face: Faces, size: float, aside: float) -> None:
+    box, points = face.boxes[0] + 150, face.points[0] + 150
+    beside = cv2.copyMakeBorder(photo, 150, 150, 150, 150, cv2.BORDER_REPLICATE)
+    (x0, y0, x1, y1), width = box, box[2] - box[0]
+    other = beside[int(y0 - 0.25 * width) : int(y1 + 0.1 * width), int(x0 - 0.1 * width) : int(x1 + 0.1 * width)]
+    other = np.asarray(cv2.resize(other, None, fx=size, fy=size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, breadth = other.shape[:2]
+    oval = (
+        cv2.ellipse(np.zeros((height, breadth), np.uint8), (breadth // 2, height // 2), (breadth // 2, height // 2), 0, 0, 360, 1, -1) > 0
+    )
+    corner = int(y0 - 0.25 * width), int(x0 + aside * width)
+    before_it = beside[corner[0] : corner[0] + height, corner[1] : corner[1] + breadth]
+    before_it[oval] = other[oval]
+    meshes, scores = fitter.fit(beside, box[None], points[None])
+    assert scores[0] > 0.9
+    assert disagreement(meshes[0], points, box) < 0.1
 
 
 def test_no_face_no_mesh(fitter: FaceMesh, photo: Image) -> None:

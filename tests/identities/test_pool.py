@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,15 @@ def test_the_choice_is_random_and_repeatable_with_the_key(pool: Pool) -> None:
     assert first(b"one", "a") == first(b"one", "a")
     assert len({first(b"one", str(image)) for image in range(40)}) > 4
     assert [first(b"one", str(i)) for i in range(20)] != [first(b"two", str(i)) for i in range(20)]
+
+
+def test_nobody_is_tried_on_every_face_that_is_alike(pool: Pool) -> None:
+    wanted, original = Wanted(1.0, 40, 30, 0), {"sface": unit(1, np.random.default_rng(1))[0]}
+    orders = [pool.candidates(wanted, original, keyed(b"k", str(image), 0), set()) for image in range(80)]
+    first = Counter(identity.identity_id for order in orders for identity in order[:16])
+    assert max(first.values()) < 0.7 * len(orders)
+    assert all(identity.man for order in orders for identity in order[:16])
+    assert len({frozenset(identity.identity_id for identity in order) for order in orders}) == 1  # the others are not lost
 
 
 def test_an_empty_pool_is_refused() -> None:

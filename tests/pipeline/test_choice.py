@@ -23,7 +23,7 @@ from mfmc_ray.identities.pool import Wanted
 from mfmc_ray.identities.sample import Identity, sample
 from mfmc_ray.known.certificate import Guard
 from mfmc_ray.pipeline.check import OutputCheck
-from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, HOLDS, OUTLINES, STRONGEST, TIGHT, Chooser, Sitter, Try, misplaced
+from mfmc_ray.pipeline.choice import CHOICE, FACE_COST, FAILS, HOLDS, OLDER, OUTLINES, STRONGEST, TIGHT, Chooser, Sitter, Try, misplaced
 from mfmc_ray.pipeline.rows import faces_of
 from mfmc_ray.pipeline.wearing import Wearer
 from mfmc_ray.swap.device.devices import renderer
@@ -55,10 +55,11 @@ class Counting(MorphSwapper):
 
     def __init__(self, at_once: int) -> None:
         super().__init__(load_model())
-        self.at_once, self.drawn = at_once, list[int]()
+        self.at_once, self.drawn, self.ages = at_once, list[int](), list[float | None]()
 
     def swap_many(self, orders: Sequence[Order]) -> list[Patch | None]:
         self.drawn.append(len(orders))
+        self.ages += [order.age for order in orders]
         return super().swap_many(orders)
 
 
@@ -130,6 +131,20 @@ def test_what_has_too_little_room_is_not_the_end(check: OutputCheck, folder: Pat
     assert count == CHOICE + 4
     assert best is not None, reason
     assert best.price[0] == TIGHT
+
+
+@pytest.mark.parametrize(("age", "older"), [(6.0, OLDER), (30.0, 0.0)])
+def test_children_that_do_not_pass_are_tried_older(
+    check: OutputCheck, folder: Path, scan: pa.Table, age: float, older: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapper = Counting(1)
+    pixels, sitter = sat(swapper, check, folder, scan)
+    sitter = replace(sitter, wanted=replace(sitter.wanted, age=age))
+    monkeypatch.setattr("mfmc_ray.pipeline.choice.ENOUGH", 10.0)  # so that none is good enough
+    monkeypatch.setattr("mfmc_ray.pipeline.choice.CLOSE", -10.0)
+    identities = [sample(swapper.model, seed) for seed in range(3, 3 + CHOICE + 4)]
+    Chooser(swapper, check, len(identities))(pixels, sitter, identities)
+    assert swapper.ages == [age] * CHOICE + [age, age + older] * 2
 
 
 def test_another_outline_saves_a_result_that_does_not_pass(check: OutputCheck, folder: Path, scan: pa.Table) -> None:
