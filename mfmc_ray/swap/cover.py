@@ -35,9 +35,9 @@ the eyes is kept: a wrinkle taken for a rim, or a shaded eye for a dark lens, wo
 MOUTH, BARE_MOUTH = 0.0, -2.5
 """Log-odds from which a mouth is taken to be covered, and up to which to be bare: what seems to lie over it then is a beard or a shadow.
 
-Of the 105 faces of 20 px and more with masks in crowds all are above 1, and of 599 bare faces in news and other photos 11 are above 0
-and 17 above −1, by networks that were fitted to these pictures; by those that were fitted to the other half of pictures and people 104 of
-the masks are above 1, and 3 of 520 people in the news, none of 420 others and none of 200 portraits."""
+Of the 105 faces of 20 px and more with masks in crowds all are above 1, and of 599 bare faces in news and other photos 12 are said to be
+covered (18 with −1), by networks that were fitted to these pictures. By those that were fitted to the other half of pictures and people 104
+of the masks are above 1, and 3 of 520 people in the news, none of 420 others and none of 200 portraits."""
 _RIM = 0.1
 """Strength of a rim, natural logarithm of light, from which it is drawn back. Of ten faces of 50 px and more below it that were taken to
 wear glasses, in news and scenes, five are bare, and of the others' thin rims pieces were kept."""
