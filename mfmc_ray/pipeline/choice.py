@@ -180,8 +180,8 @@ class Chooser:
     ) -> tuple[list[Try], str]:
         """The face with each of these identities, looked at by the first recognizer; fewer once some are good. If there is none: why.
 
-        The `last` exchange most of the shape, make every second child older, and do without the rims of glasses, which are much of what
-        a recognizer knows a face by; temples then end at the mask.
+        The `last` exchange most of the shape, show a child older every second time, and do without the rims of glasses, which are much of
+        what a recognizer knows a face by; temples then end at the mask.
         """
         tries: list[Try] = []
         rims = sitter.covered.glasses < GLASSES or not last

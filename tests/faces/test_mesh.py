@@ -89,9 +89,8 @@ def test_a_face_that_touches_another_keeps_its_mesh(fitter: FaceMesh, photo: Ima
     other = beside[int(y0 - 0.25 * width) : int(y1 + 0.1 * width), int(x0 - 0.1 * width) : int(x1 + 0.1 * width)]
     other = np.asarray(cv2.resize(other, None, fx=size, fy=size, interpolation=cv2.INTER_AREA), np.uint8)
     height, breadth = other.shape[:2]
-    oval = (
-        cv2.ellipse(np.zeros((height, breadth), np.uint8), (breadth // 2, height // 2), (breadth // 2, height // 2), 0, 0, 360, 1, -1) > 0
-    )
+    middle = breadth // 2, height // 2
+    oval = cv2.ellipse(np.zeros((height, breadth), np.uint8), middle, middle, 0, 0, 360, 1, -1) > 0
     corner = int(y0 - 0.25 * width), int(x0 + aside * width)
     before_it = beside[corner[0] : corner[0] + height, corner[1] : corner[1] + breadth]
     before_it[oval] = other[oval]
