@@ -9,7 +9,7 @@ from mfmc_ray.identities.surface import F32, alike
 
 COLOURFUL = 1.1
 """How much more colour than the photo's an identity's detail may have."""
-CONTRAST_GAIN = (0.65, 1.2)
+CONTRAST_GAIN = (0.45, 1.2)
 """How far detail may be made fainter or stronger."""
 CONTRAST_FOLLOW = 0.5
 """How far its contrast follows the photo's: 0 not at all, 1 fully."""
@@ -40,6 +40,9 @@ SHADED = (2.2, 3.0)
 """How far shading may go to the light and to the dark, softly, in root mean squares of the photo's on that side."""
 LEAST_SHADE = 0.03
 """Shading (natural logarithm of light) that every face may have."""
+EVEN = 0.8
+"""The most contrast that bare skin may have, in that of the photo's skin: fakes mostly have three quarters of it, and from as much on they
+look harshly lit."""
 GRAINY = (40.0, 120.0)
 """Widths of faces, px, up to which they show no grain, and from which all of it: in small ones eyes and mouth are as fine as grain, and
 what seemed to be some became freckles."""
@@ -107,9 +110,10 @@ def brow_gain(detail: F32, original: F32, brows: F32) -> float:
 
 def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     """`detail` (h, w, 3) of a face `width` px wide with highlights and shadows held within about those of the photo's `original` detail on
-    its skin (weights h, w).
+    its skin (weights h, w), and fainter where they would be more than `EVEN` of its contrast.
 
-    A shine that goes with dark skin looks painted on a pale one, deep folds do in flat light. Two numbers are taken from the photo.
+    A shine that goes with dark skin looks painted on a pale one, deep folds do in flat light: in an overexposed photo the skin is even,
+    however dark the eyes and brows are that `contrast_gain` goes by. Three numbers are taken from the photo.
     """
     step = max(1.0, width / COARSE)
     size = max(1, round(detail.shape[1] / step)), max(1, round(detail.shape[0] / step))
@@ -118,19 +122,28 @@ def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     if total < 10:
         return detail
 
-    def shade(values: F32) -> F32:
-        small = cv2.resize(luma(values), size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.GaussianBlur(small, (0, 0), SHADES * width / step), np.float32)
-
-    had, has = shade(original), shade(detail)
+    photo, fake = (np.asarray(cv2.resize(luma(values), size, interpolation=cv2.INTER_AREA), np.float32) for values in (original, detail))
+    had, has = (np.asarray(cv2.GaussianBlur(small, (0, 0), SHADES * width / step), np.float32) for small in (photo, fake))
     had = np.clip(had, -STRONGEST, STRONGEST)
     light, dark = (
         most * float(np.sqrt((np.maximum(side * had, 0) ** 2 * weight).sum() / total)) + LEAST_SHADE
         for most, side in zip(SHADED, (1, -1), strict=True)
     )
     held = np.where(has > 0, light * np.tanh(has / light), dark * np.tanh(has / dark))
-    change = np.asarray(cv2.resize((held - has).astype(np.float32), detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    return detail + alike(change * skin)
+    change = (held - has).astype(np.float32)
+    gain = _even_gain(fake + change, photo, weight)
+    change = np.asarray(cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    return (detail + alike(change * skin)) * alike(1 + (gain - 1) * skin)
+
+
+def _even_gain(fake: F32, photo: F32, weight: F32) -> float:
+    """The factor, at most 1, that leaves a fake no more than `EVEN` of the photo's contrast inside the weights, all (h, w)."""
+
+    def contrast(values: F32) -> float:
+        values = np.clip(values, -STRONGEST, STRONGEST)
+        return float(np.sqrt(((values - (values * weight).sum() / weight.sum()) ** 2 * weight).sum() / weight.sum()))
+
+    return min(1.0, EVEN * contrast(photo) / max(contrast(fake), 1e-6))
 
 
 def specks(width: float) -> float:

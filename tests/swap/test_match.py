@@ -67,6 +67,17 @@ def test_a_flat_photo_gets_no_painted_highlight(side: int) -> None:
     np.testing.assert_array_equal(as_shaded_as(painted, hill(0.1), 0 * ALL, width), painted)  # nothing to go by
 
 
+@pytest.mark.parametrize(("flatter", "kept"), [(0.25, 0.2), (0.6, 0.48), (1.0, 0.8), (2.0, 1.0)])
+def test_skin_is_as_even_as_the_photo_s(flatter: float, kept: float) -> None:
+    """Folds as fine as features, which no highlight is."""
+    folds = np.repeat(np.tile(0.2 * np.sin(np.arange(120, dtype=np.float32) * 1.2), (120, 1))[:, :, None], 3, 2)
+    skin = ALL.copy()
+    skin[:, :60] = 0
+    got = as_shaded_as(folds, flatter * folds, skin, 60.0)
+    np.testing.assert_array_equal(got[:, :60], folds[:, :60])  # eyes and mouth keep theirs
+    assert got[:, 60:].std() / folds[:, 60:].std() == pytest.approx(kept, rel=0.06)
+
+
 def test_hair_over_a_face_is_no_contrast_of_it() -> None:
     photo = hill(0.2)
     with_hair = photo.copy()

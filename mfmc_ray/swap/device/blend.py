@@ -21,6 +21,7 @@ from mfmc_ray.swap.match import (
     COLOURFUL,
     CONTRAST_FOLLOW,
     CONTRAST_GAIN,
+    EVEN,
     GRAIN_SIGMAS,
     LEAST_GRAIN,
     LEAST_SHADE,
@@ -115,6 +116,20 @@ def shade_change(has: Tensor, had: Tensor, weight: Tensor) -> Tensor:
     )
     held = torch.where(has > 0, light * torch.tanh(has / light), dark * torch.tanh(has / dark))
     return torch.where(total >= 10, held - has, 0.0)
+
+
+def even_gain(fake: Tensor, photo: Tensor, weight: Tensor) -> Tensor:
+    """What `match.as_shaded_as` makes skin fainter by, (b,), of values (b, 1, g, g)."""
+    total = weight.sum((1, 2, 3), keepdim=True)
+    least = total.clamp(min=1e-6)
+
+    def contrast(values: Tensor) -> Tensor:
+        values = values.clamp(-STRONGEST, STRONGEST)
+        middle = (values * weight).sum((1, 2, 3), keepdim=True) / least
+        return torch.sqrt(((values - middle) ** 2 * weight).sum((1, 2, 3), keepdim=True) / least)
+
+    gain = (EVEN * contrast(photo) / contrast(fake).clamp(min=1e-6)).clamp(max=1)
+    return torch.where(total >= 10, gain, 1.0)[:, 0, 0, 0]
 
 
 def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span, widths: Sequence[float]) -> Tensor:
