@@ -133,7 +133,8 @@ def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     change = (held - has).astype(np.float32)
     gain = _even_gain(fake + change, photo, weight)
     change = np.asarray(cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    return (detail + alike(change * skin)) * alike(1 + (gain - 1) * skin)
+    held_back = detail + alike(change * skin)
+    return held_back * alike(1 + (gain - 1) * skin) if gain < 1 else held_back
 
 
 def _even_gain(fake: F32, photo: F32, weight: F32) -> float:
