@@ -41,8 +41,8 @@ SHADED = (2.2, 3.0)
 LEAST_SHADE = 0.03
 """Shading (natural logarithm of light) that every face may have."""
 EVEN = 0.8
-"""The most contrast that bare skin may have, in that of the photo's skin: fakes mostly have three quarters of it, and from as much on they
-look harshly lit."""
+"""How much of the photo's contrast bare skin may have: fakes mostly have three quarters of it, and those with as much as the photo look
+harshly lit."""
 GRAINY = (40.0, 120.0)
 """Widths of faces, px, up to which they show no grain, and from which all of it: in small ones eyes and mouth are as fine as grain, and
 what seemed to be some became freckles."""
