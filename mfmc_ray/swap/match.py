@@ -61,6 +61,12 @@ def median(values: F32) -> F32:
     return np.asarray(upper if values.shape[-1] % 2 else (parted[..., :half].max(-1) + upper) / 2, np.float32)
 
 
+def spread(grey: F32, weight: F32) -> float:
+    """The standard deviation of values inside weights, both (h, w); the weights' sum is above 0."""
+    total = float(weight.sum())
+    return float(np.sqrt((((grey - (grey * weight).sum() / total) ** 2) * weight).sum() / total))
+
+
 def as_colourful_as(detail: F32, original: F32, mask: F32) -> F32:
     """`detail` (h, w, 3) with its colours toned down to those of the photo's `original` detail, inside the weights (h, w).
 
@@ -84,15 +90,9 @@ def contrast_gain(detail: F32, original: F32, mask: F32) -> float:
 
     A washed-out photo has a washed-out face, one under hard light a strong one. It is one number that is taken from the photo.
     """
-    total = float(mask.sum())
-    if total < 10:
+    if mask.sum() < 10:
         return 1.0
-
-    def contrast(values: F32) -> float:
-        grey = luma(values)
-        return float(np.sqrt((((grey - (grey * mask).sum() / total) ** 2) * mask).sum() / total))
-
-    ratio = contrast(np.clip(original, -STRONGEST, STRONGEST)) / max(contrast(detail), 1e-6)
+    ratio = spread(luma(np.clip(original, -STRONGEST, STRONGEST)), mask) / max(spread(luma(detail), mask), 1e-6)
     return float(np.clip(ratio**CONTRAST_FOLLOW, *CONTRAST_GAIN))
 
 
@@ -131,20 +131,19 @@ def as_shaded_as(detail: F32, original: F32, skin: F32, width: float) -> F32:
     )
     held = np.where(has > 0, light * np.tanh(has / light), dark * np.tanh(has / dark))
     change = (held - has).astype(np.float32)
-    gain = _even_gain(fake + change, photo, weight)
+    gain = even_gain(fake + change, photo, weight)
     change = np.asarray(cv2.resize(change, detail.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     held_back = detail + alike(change * skin)
     return held_back * alike(1 + (gain - 1) * skin) if gain < 1 else held_back
 
 
-def _even_gain(fake: F32, photo: F32, weight: F32) -> float:
-    """The factor, at most 1, that leaves a fake no more than `EVEN` of the photo's contrast inside the weights, all (h, w)."""
+def even_gain(fake: F32, photo: F32, weight: F32) -> float:
+    """The factor, at most 1, that leaves a fake no more than `EVEN` of the photo's contrast inside the weights, all (h, w).
 
-    def contrast(values: F32) -> float:
-        values = np.clip(values, -STRONGEST, STRONGEST)
-        return float(np.sqrt(((values - (values * weight).sum() / weight.sum()) ** 2 * weight).sum() / weight.sum()))
-
-    return min(1.0, EVEN * contrast(photo) / max(contrast(fake), 1e-6))
+    `LEAST_SHADE` it may have in any case: on skin of one flat colour a face without any would have no nose.
+    """
+    had, has = (spread(np.clip(values, -STRONGEST, STRONGEST), weight) for values in (photo, fake))
+    return min(1.0, max(EVEN * had, LEAST_SHADE) / max(has, 1e-6))
 
 
 def specks(width: float) -> float:

@@ -67,7 +67,7 @@ def test_a_flat_photo_gets_no_painted_highlight(side: int) -> None:
     np.testing.assert_array_equal(as_shaded_as(painted, hill(0.1), 0 * ALL, width), painted)  # nothing to go by
 
 
-@pytest.mark.parametrize(("flatter", "kept"), [(0.25, 0.2), (0.6, 0.48), (1.0, 0.8), (2.0, 1.0)])
+@pytest.mark.parametrize(("flatter", "kept"), [(0.0, LEAST_SHADE / 0.141), (0.4, 0.32), (0.6, 0.48), (1.0, 0.8), (2.0, 1.0)])
 def test_skin_is_as_even_as_the_photo_s(flatter: float, kept: float) -> None:
     """Folds as fine as features, which no highlight is."""
     folds = np.repeat(np.tile(0.2 * np.sin(np.arange(120, dtype=np.float32) * 1.2), (120, 1))[:, :, None], 3, 2)

@@ -85,15 +85,16 @@ def as_colourful_as(detail: Tensor, original: Tensor, mask: Tensor) -> Tensor:
 
 def contrast_gain(detail: Tensor, original: Tensor, mask: Tensor) -> Tensor:
     """`match.contrast_gain`, (b,)."""
-    total = mask.sum((1, 2))
-    least = total.clamp(min=1e-6)
+    had, has = (spread(luma(values)[:, 0], mask) for values in (original.clamp(-STRONGEST, STRONGEST), detail))
+    gain = (had / has.clamp(min=1e-6)) ** CONTRAST_FOLLOW
+    return torch.where(mask.sum((1, 2)) >= 10, gain.clamp(*CONTRAST_GAIN), 1.0)
 
-    def contrast(values: Tensor) -> Tensor:
-        grey = luma(values)[:, 0]
-        return torch.sqrt((((grey - ((grey * mask).sum((1, 2)) / least)[:, None, None]) ** 2) * mask).sum((1, 2)) / least)
 
-    gain = (contrast(original.clamp(-STRONGEST, STRONGEST)) / contrast(detail).clamp(min=1e-6)) ** CONTRAST_FOLLOW
-    return torch.where(total >= 10, gain.clamp(*CONTRAST_GAIN), 1.0)
+def spread(grey: Tensor, weight: Tensor) -> Tensor:
+    """`match.spread`, (b,), of values (b, h, w); 0 where the weights are."""
+    least = weight.sum((1, 2)).clamp(min=1e-6)
+    middle = (grey * weight).sum((1, 2)) / least
+    return torch.sqrt(((grey - middle[:, None, None]) ** 2 * weight).sum((1, 2)) / least)
 
 
 def brow_gain(detail: Tensor, original: Tensor, brows: Tensor) -> Tensor:
@@ -119,17 +120,10 @@ def shade_change(has: Tensor, had: Tensor, weight: Tensor) -> Tensor:
 
 
 def even_gain(fake: Tensor, photo: Tensor, weight: Tensor) -> Tensor:
-    """What `match.as_shaded_as` makes skin fainter by, (b,), of values (b, 1, g, g)."""
-    total = weight.sum((1, 2, 3), keepdim=True)
-    least = total.clamp(min=1e-6)
-
-    def contrast(values: Tensor) -> Tensor:
-        values = values.clamp(-STRONGEST, STRONGEST)
-        middle = (values * weight).sum((1, 2, 3), keepdim=True) / least
-        return torch.sqrt(((values - middle) ** 2 * weight).sum((1, 2, 3), keepdim=True) / least)
-
-    gain = (EVEN * contrast(photo) / contrast(fake).clamp(min=1e-6)).clamp(max=1)
-    return torch.where(total >= 10, gain, 1.0)[:, 0, 0, 0]
+    """`match.even_gain`, (b,), of values (b, g, g); 1 where `match.as_shaded_as` has nothing to go by."""
+    had, has = (spread(values.clamp(-STRONGEST, STRONGEST), weight) for values in (photo, fake))
+    gain = ((EVEN * had).clamp(min=LEAST_SHADE) / has.clamp(min=1e-6)).clamp(max=1)
+    return torch.where(weight.sum((1, 2)) >= 10, gain, 1.0)
 
 
 def as_sharp_as(detail: Tensor, light: Tensor, zone: Tensor, span: Span, widths: Sequence[float]) -> Tensor:

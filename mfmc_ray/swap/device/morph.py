@@ -247,7 +247,7 @@ class DeviceSwapper(MorphSwapper):
         small = apply(shrink[0], torch.cat([blend.luma(detail), blend.luma(original), skin[:, None]], 1), shrink[1])
         has, had = apply(soft[0], small[:, :2], soft[1]).split(1, 1)
         change = blend.shade_change(has, had, small[:, 2:])
-        gain = blend.even_gain(small[:, :1] + change, small[:, 1:2], small[:, 2:])[:, None, None]
+        gain = blend.even_gain(small[:, 0] + change[:, 0], small[:, 1], small[:, 2])[:, None, None]
         return (detail + apply(back[0], change, back[1]) * skin[:, None]) * (1 + (gain - 1) * skin)[:, None]
 
     def _uncovered(self, light: Tensor, mask: Tensor, zone: Tensor, span: Span, widths: Sequence[float]) -> Tensor:
